@@ -1,0 +1,130 @@
+"""The pixel border: picture files and PIL images <-> tensors, and pictures made of pictures. It knows no model.
+
+Tensors of pixels are (B, C, H, W) float32 in [-1, 1]; C is 1 (grey) or 3 (RGB). torch is imported where it is needed:
+a page shows stored pictures before that import is through.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image, ImageOps, ImageStat
+
+from mmdemo.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
+
+
+def open_image(source: str | Path | Image.Image) -> Image.Image:
+    """A picture file or PIL image as an upright RGB image; transparency becomes white.
+
+    Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.
+    """
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ImageError(
+                f"image is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
+            )
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith(("I", "F")):  # 16-bit PNGs would saturate at 255
+            low, high = image.getextrema()
+            depth = 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)
+            image = image.convert("F").point(lambda value: value * (255 / depth) + 0).convert("L")
+        image = image.convert("RGBA")
+    except ImageError:
+        raise
+    except Image.DecompressionBombError:
+        raise ImageError(f"image is larger than the allowed {MAX_PIXELS // 1_000_000} megapixels") from None
+    except FileNotFoundError:
+        raise ImageError(f"image {source} does not exist; give the path of a picture file") from None
+    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError) as error:
+        name = f" {Path(source).name}" if isinstance(source, (str, Path)) else ""
+        raise ImageError(f"image{name} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {error}") from None
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def fit_square(image: Image.Image, size: int, channels: int) -> Image.Image:
+    """The picture's middle square at size × size, grey ("L") for one channel, RGB for three."""
+    fitted = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+    return fitted.convert("L" if channels == 1 else "RGB")
+
+
+def border_is_lighter(image: Image.Image) -> bool:
+    """Whether the outermost eighth is lighter than the rest on average: dark ink on white paper."""
+    small = image.convert("L").resize((16, 16), Image.Resampling.BOX)
+    border = Image.new("L", small.size, 255)
+    border.paste(0, (2, 2, 14, 14))
+    middle = ImageOps.invert(border)
+    return ImageStat.Stat(small, border).mean[0] > ImageStat.Stat(small, middle).mean[0]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An "L" or "RGB" image -> (C, H, W) float32 in [-1, 1]."""
+    return from_bytes(image_bytes(image))
+
+
+def image_bytes(image: Image.Image) -> Tensor:
+    """An "L" or "RGB" image -> (C, H, W) uint8."""
+    import torch
+
+    channels = len(image.getbands())
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(image.height, image.width, channels).permute(2, 0, 1).contiguous()
+
+
+def from_bytes(pixels: Tensor) -> Tensor:
+    """uint8 in [0, 255] -> float32 in [-1, 1]."""
+    return pixels.float().div(127.5).sub(1)
+
+
+def to_bytes(x: Tensor) -> Tensor:
+    """Float in [-1, 1] (beyond it is clamped) -> uint8 in [0, 255]."""
+    import torch
+
+    return x.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_images(x: Tensor) -> list[Image.Image]:
+    """(B, C, H, W), float in [-1, 1] or uint8 -> B PIL images."""
+    pixels = to_bytes(x) if x.is_floating_point() else x
+    arrays = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
+
+
+def grid(images: list[Image.Image], columns: int, gap: int = 2, background: str = "white") -> Image.Image:
+    """Pictures of one size in rows of `columns`, `gap` pixels apart."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background)
+    for i, image in enumerate(images):
+        sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
+    return sheet
+
+
+def enlarge(image: Image.Image, side: int) -> Image.Image:
+    """The whole number of times that brings the longer side nearest to `side`, pixels kept as squares."""
+    times = max(1, round(side / max(image.size)))
+    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+
+
+def token_map(ids: Tensor, order: list[int], stride: int) -> Image.Image:
+    """A grid of ids as colours, at the size of the picture it stands for: near codes in `order` get near hues.
+
+    ids: (h, w) int64.  order: a permutation of range(K).  stride: pixels a token covers.
+    """
+    import torch
+
+    place = torch.empty(len(order), dtype=torch.long)
+    place[torch.tensor(order)] = torch.arange(len(order))
+    hue = place[ids].float().div(len(order)).mul(255).to(torch.uint8)
+    light = 150 + 105 * (place[ids] % 2).to(torch.uint8)  # neighbours in hue still differ to the eye
+    hsv = torch.stack([hue, torch.full_like(hue, 150), light], dim=-1).contiguous().numpy()
+    coloured = Image.fromarray(hsv, mode="HSV").convert("RGB")
+    return coloured.resize((coloured.width * stride, coloured.height * stride), Image.Resampling.NEAREST)

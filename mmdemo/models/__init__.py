@@ -1,0 +1,1 @@
+"""The two models this project is about, one page each."""

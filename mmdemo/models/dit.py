@@ -1,0 +1,126 @@
+"""DiT: the class-conditional diffusion transformer on one page. It knows latents; not schedules, codecs or class names.
+
+Source: Peebles & Xie, Scalable Diffusion Models with Transformers, arXiv:2212.09748. Blocks are adaLN-zero (section
+3.2): the conditioning c sets shift, scale and gate of every branch, and gates start at zero, so that every block starts
+as the identity. The call signature is that of diffusers' DiTTransformer2DModel.
+"""
+
+from math import log
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+
+class DiT(ModelMixin, ConfigMixin):
+    """Predicts what a noisy latent needs (eps, v or a flow, as it was trained) from the latent, the time and a class.
+
+    sample_size: h = w of the latents, a multiple of patch_size.  in_channels: d of the latents.  hidden_size: a
+    multiple of num_heads and of 4.  num_classes: labels; class id num_classes is the null class of classifier-free
+    guidance (arXiv:2207.12598).  Raises ValueError where the sizes do not divide.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: int = 8,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 192,
+        depth: int = 6,
+        num_heads: int = 6,
+        num_classes: int = 10,
+    ):
+        super().__init__()
+        if sample_size % patch_size:
+            raise ValueError(f"patch_size is {patch_size}; it must divide the latents' side, {sample_size}")
+        if hidden_size % num_heads or hidden_size % 4:
+            raise ValueError(f"hidden_size is {hidden_size}; it must be a multiple of num_heads ({num_heads}) and of 4")
+        side = sample_size // patch_size
+        self.patch_embed = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
+        self.positions = nn.Parameter(sincos_2d(hidden_size, side))  # (side², hidden_size), learned from there on
+        self.time_embed = nn.Sequential(
+            nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+        )
+        self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(depth))
+        self.final_modulation = nn.Linear(hidden_size, 2 * hidden_size)
+        self.unpatch = nn.Linear(hidden_size, in_channels * patch_size**2)
+        self._initialize()
+
+    @property
+    def null_class(self) -> int:
+        return self.config.num_classes
+
+    def _initialize(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.class_embed.weight, std=0.02)
+        for zero in (self.final_modulation, self.unpatch, *(block.modulation for block in self.blocks)):
+            nn.init.zeros_(zero.weight)
+
+    def forward(
+        self,
+        hidden_states: Tensor,  # x_t: (B, d, h, w)
+        timestep: Tensor,  # (B,) or (), in [0, 1000], whole or not
+        class_labels: Tensor,  # (B,) int64 in [0, num_classes]
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """The prediction at x_t, in x_t's shape."""
+        x = self.patch_embed(hidden_states)  # (B, D, h/p, w/p)
+        grid = x.shape[-2:]
+        x = x.flatten(2).mT + self.positions  # (B, N, D)
+        t = timestep_embedding(timestep.expand(len(x)), 256).to(x.dtype)  # (B, 256)
+        c = F.silu(self.time_embed(t) + self.class_embed(class_labels))  # (B, D)
+        for block in self.blocks:
+            x = block(x, c)  # (B, N, D)
+        shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=-1)
+        x = self.unpatch(modulate(x, shift, scale))  # (B, N, d p²)
+        p = self.config.patch_size
+        x = F.pixel_shuffle(x.mT.unflatten(2, grid), p)  # (B, d, h, w)
+        return Transformer2DModelOutput(sample=x) if return_dict else (x,)
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each shifted, scaled and gated by the conditioning (adaLN-zero)."""
+
+    def __init__(self, hidden_size: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.modulation = nn.Linear(hidden_size, 6 * hidden_size)
+        self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.out = nn.Linear(hidden_size, hidden_size)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(approximate="tanh"), nn.Linear(4 * hidden_size, hidden_size)
+        )
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).unsqueeze(1).chunk(6, dim=-1)  # (B, 1, D)
+        qkv = self.qkv(modulate(x, shift_a, scale_a)).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, D/heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D/heads) each
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, N, D)
+        x = x + gate_a * self.out(attended)
+        return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer norm without weights of its own, then the conditioning's scale and shift."""
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """(B,) times -> (B, dim): cos and sin at geometric frequencies (Ho et al., arXiv:2006.11239, after Vaswani et al.)."""
+    frequencies = torch.exp(-log(10000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def sincos_2d(dim: int, side: int) -> Tensor:
+    """(side², dim): half of the numbers tell the row, half the column."""
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return torch.cat([timestep_embedding(axis.flatten(), dim // 2) for axis in (rows, columns)], dim=1)

@@ -1,0 +1,360 @@
+"""A pack on disk or on the Hub: list, check, read, load, save. It knows files; what is in them is the models' business.
+
+A pack is a diffusers pipeline folder (README, "A pack"). Listing and reading need neither torch nor diffusers, so
+that a page can be shown before they are imported; loading and saving import them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from mmdemo.errors import PackError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmdemo.codec import CodebookStatistics
+    from mmdemo.models.dit import DiT
+    from mmdemo.models.vqvae import VQVAE
+    from mmdemo.pipeline import ClassPipeline
+
+VP_SAMPLERS = ("ddim", "dpm++", "unipc", "heun", "euler", "ddpm")
+FLOW_SAMPLERS = ("euler", "dpm++", "unipc", "heun", "ddim", "ddpm")
+MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
+
+
+@dataclass(frozen=True)
+class Pack:
+    """What can be said of a pack without loading its models."""
+
+    name: str
+    path: Path
+    problem: str | None  # why it cannot be used; None = it can
+    classes: tuple[str, ...] = ()  # label names in the order of their class ids
+    codes: int = 0  # K
+    dim: int = 0  # numbers in a code
+    stride: int = 0
+    image_size: int = 0
+    channels: int = 0
+    samplers: tuple[str, ...] = ()  # those that fit the schedule, the default first; () = codec only
+    steps: int = 0  # the default num_inference_steps
+    guidance: float = 0.0  # the default guidance_scale
+
+    @property
+    def can_sample(self) -> bool:
+        return bool(self.samplers)
+
+
+def find(folders: Sequence[str | Path], hub: Sequence[str] = ()) -> list[Pack]:
+    """Every pack in the folders, then the Hub's repositories, damaged ones included. A name's first finder wins."""
+    found: dict[str, Pack] = {}
+    for folder in map(Path, folders):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_dir() and not path.name.startswith("."):
+                found.setdefault(path.name, read(path))
+    for repo in hub:
+        found.setdefault(repo, read_hub(repo))
+    return list(found.values())
+
+
+def read(path: Path, name: str | None = None) -> Pack:
+    """A pack's description, from its small files; what is wrong with it, if anything, is in `problem`."""
+    name = name or path.name
+    try:
+        return _read(path, name)
+    except PackError as error:
+        return Pack(name, path, str(error))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Pack(name, path, f"a configuration file has an entry missing or malformed ({error})")
+
+
+def read_hub(repo: str) -> Pack:
+    """A Hub repository `owner/name[@revision]`, downloaded into the user's cache once."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = repo.partition("@")
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.png"])
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return Pack(repo, Path(name), f"it could not be fetched from the Hub: {str(error).splitlines()[0]}")
+    return read(Path(folder), repo)
+
+
+def _read(path: Path, name: str) -> Pack:
+    index = _json(path / "model_index.json")
+    vae = _json(path / "vae" / "config.json")
+    _check_weights(path / "vae")
+    pack = dict(
+        name=name,
+        path=path,
+        problem=None,
+        classes=tuple(label for _, label in sorted(index["id2label"].items(), key=lambda item: int(item[0])))
+        if index.get("id2label")
+        else (),
+        codes=vae["num_codes"] if "num_codes" in vae else vae["num_vq_embeddings"],
+        dim=vae["latent_channels"] if "num_codes" in vae else vae["vq_embed_dim"] or vae["latent_channels"],
+        stride=vae["stride"] if "stride" in vae else 2 ** (len(vae["block_out_channels"]) - 1),
+        image_size=index.get("image_size") or vae.get("sample_size") or 32,
+        channels=vae["in_channels"],
+    )
+    if (index.get("transformer") or [None])[0] is None:
+        return Pack(**pack)
+    _json(path / "transformer" / "config.json")
+    _check_weights(path / "transformer")
+    scheduler = _json(path / "scheduler" / "scheduler_config.json")
+    samplers = FLOW_SAMPLERS if scheduler["_class_name"].startswith("FlowMatch") else VP_SAMPLERS
+    default = index.get("sampler") or samplers[0]
+    return Pack(
+        **pack,
+        samplers=(default, *(name for name in samplers if name != default)),
+        steps=index.get("num_inference_steps") or 25,
+        guidance=index.get("guidance_scale") if index.get("guidance_scale") is not None else 2.0,
+    )
+
+
+def _json(path: Path) -> dict:
+    where = f"{path.parent.name}/{path.name}" if path.name != "model_index.json" else path.name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PackError(f"{where} is missing") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PackError(f"{where} cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise PackError(f"{where} holds no JSON object")
+    return content
+
+
+def _check_weights(folder: Path) -> None:
+    """The safetensors files are there and as long as their headers say, which a broken-off download is not."""
+    files = sorted(folder.glob("*.safetensors"))
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    if index.is_file():
+        files = sorted({folder / shard for shard in _json(index)["weight_map"].values()})
+    if not files:
+        raise PackError(f"{folder.name}/ has no safetensors file")
+    for file in files:
+        where = f"{folder.name}/{file.name}"
+        try:
+            with file.open("rb") as opened:
+                length = struct.unpack("<Q", opened.read(8))[0]
+                header = json.loads(opened.read(length)) if length < file.stat().st_size else None
+        except FileNotFoundError:
+            raise PackError(f"{where} is missing") from None
+        except (struct.error, ValueError, OSError):
+            header = None
+        ends = [entry["data_offsets"][1] for key, entry in (header or {}).items() if key != "__metadata__"]
+        if not ends or file.stat().st_size != 8 + length + max(ends):
+            raise PackError(f"{where} is damaged or cut short")
+
+
+def load(pack: Pack, device: str = "auto") -> ClassPipeline:
+    """A pack's pipeline, float32, ready to run.  device: "auto", "cpu", "cuda" or "mps".
+
+    Raises PackError if it is damaged: diffusers alone would fill missing weights with random numbers.
+    """
+    import torch
+
+    from mmdemo.pipeline import ClassPipeline
+
+    if pack.problem:
+        raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
+    try:
+        parts = {"vae": _load_part(pack.path, "vae")}
+        if pack.can_sample:
+            parts["transformer"] = _load_part(pack.path, "transformer")
+        pipeline = ClassPipeline.from_pretrained(
+            pack.path, **parts, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
+    except PackError:
+        raise
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise PackError(f"pack {pack.name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(pick_device(device))
+
+
+def pick_device(device: str) -> str:
+    """ "auto" -> the fastest device there is."""
+    import torch
+
+    if device != "auto":
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _load_part(path: Path, part: str):
+    """One model, refusing pickles, missing or left-over weights, and weights that are no numbers."""
+    import torch
+    from diffusers import DiTTransformer2DModel, VQModel
+
+    from mmdemo.models.dit import DiT
+    from mmdemo.models.vqvae import VQVAE
+
+    known = {model.__name__: model for model in (VQVAE, DiT, VQModel, DiTTransformer2DModel)}
+    name = _json(path / part / "config.json").get("_class_name")
+    if name not in known:
+        raise PackError(f"{part} is a {name}; known are {', '.join(known)}")
+    model, notes = known[name].from_pretrained(
+        path / part, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if notes.get(problem):
+            raise PackError(f"{part} has {problem.replace('_', ' ')}: {', '.join(map(str, notes[problem][:3]))}")
+    for key, weight in model.state_dict().items():
+        if not weight.isfinite().all():
+            raise PackError(f"{part}: the weight {key} holds numbers that are not finite")
+    return model.eval().requires_grad_(False)
+
+
+def read_codebook(pack: Pack) -> dict:
+    """The stored description of the codebook: counts, order, columns, swatch_size, patch_size, nearest."""
+    return _json(pack.path / "codebook" / "codebook.json")
+
+
+def read_sprite(pack: Pack, name: str) -> Image.Image:
+    """ "swatches" or "patches"."""
+    try:
+        return Image.open(pack.path / "codebook" / f"{name}.png").convert("RGB" if pack.channels == 3 else "L")
+    except OSError as error:
+        raise PackError(f"pack {pack.name!r} has no readable codebook/{name}.png ({error})") from None
+
+
+def save_codec(
+    pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict
+) -> None:
+    """A new codec-only pack; a pack that stood there is replaced, because a transformer fits only its own codec."""
+    from mmdemo.pipeline import ClassPipeline
+
+    def write(folder: Path) -> None:
+        pipeline = ClassPipeline(
+            vae=_half(vae),
+            id2label={str(i): label for i, label in enumerate(classes)},
+            image_size=training["image_size"],
+        )
+        pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
+        _save_codebook(folder / "codebook", vae, statistics)
+        _write_json(folder / "training.json", {"vqvae": training})
+
+    _replace(pack, write)
+
+
+def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) -> None:
+    """Add a transformer and its schedule to a pack, or replace them there."""
+    from mmdemo.pipeline import ClassPipeline
+
+    codec = ClassPipeline.from_pretrained(pack, transformer=None, scheduler=None)
+
+    def write(folder: Path) -> None:
+        ClassPipeline(
+            vae=_half(codec.vae),
+            transformer=_half(transformer),
+            scheduler=scheduler,
+            id2label=codec.config.id2label,
+            image_size=codec.config.image_size,
+        ).save_pretrained(folder, max_shard_size=MAX_SHARD)
+        shutil.copytree(pack / "codebook", folder / "codebook")
+        _write_json(folder / "training.json", {**read_training(pack), "dit": training})
+
+    _replace(pack, write)
+
+
+def set_defaults(pack: Path, **defaults) -> None:
+    """Write a pack's defaults (sampler, num_inference_steps, guidance_scale) into its pipeline configuration."""
+    _write_json(pack / "model_index.json", {**_json(pack / "model_index.json"), **defaults})
+
+
+def read_training(pack: Path) -> dict:
+    """How a pack was trained: {"vqvae": {…}, "dit": {…}}, each its configuration and its minutes."""
+    return _json(pack / "training.json")
+
+
+def fingerprint(pack: Path) -> str:
+    """A digest of a pack's codec, to tell whether latents are its own."""
+    digest = hashlib.sha256()
+    for file in sorted((pack / "vae").glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -> None:
+    """The training split as the codec of that fingerprint sees it, for the transformer's training."""
+    from safetensors.torch import save_file
+
+    run.mkdir(parents=True, exist_ok=True)
+    save_file({"latents": latents.contiguous(), "labels": labels}, run / "latents.partial", {"codec": fingerprint})
+    os.replace(run / "latents.partial", run / "latents.safetensors")
+
+
+def _half(model):
+    """A float16 copy: half the file, and the app computes in float32 all the same."""
+    import copy
+
+    import torch
+
+    return copy.deepcopy(model).to("cpu", torch.float16)
+
+
+def _save_codebook(folder: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
+    import torch
+
+    from mmdemo import codec
+    from mmdemo.images import grid, to_images
+
+    codes = codec.codebook(vae).cpu()
+    order, columns = codec.similarity_order(codes)
+    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
+    swatches = to_images(codec.swatches(vae, background=int(statistics.counts.argmax())))
+    patches = to_images(statistics.patches.flatten(0, 1))
+    folder.mkdir()
+    grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
+    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
+    _write_json(
+        folder / "codebook.json",
+        {
+            "counts": statistics.counts.tolist(),
+            "order": order,
+            "columns": columns,
+            "swatch_size": swatches[0].width,
+            "patch_size": patches[0].width,
+            "patches_per_code": codec.PATCHES_PER_CODE,
+            "nearest": nearest.tolist(),
+            "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
+        },
+    )
+
+
+def _write_json(path: Path, content: dict) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _replace(pack: Path, write: Callable[[Path], None]) -> None:
+    """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
+    pack.parent.mkdir(parents=True, exist_ok=True)
+    new, old = pack.with_name(f".{pack.name}.new"), pack.with_name(f".{pack.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    write(new)
+    if pack.exists():
+        for kept in ("examples", "LICENSE"):  # what a person added stays
+            if (pack / kept).exists() and not (new / kept).exists():
+                shutil.move(pack / kept, new / kept)
+        os.replace(pack, old)
+    os.replace(new, pack)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Two training loops, each a generator of Records: the caller owns progress, stopping and drawing."""

@@ -1,0 +1,185 @@
+"""The diffusion transformer's training loop. It adds a transformer and a schedule to a pack that has a codec."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import EMAModel
+from safetensors import safe_open
+from torch import Tensor
+
+from mmdemo import codec, data, packs
+from mmdemo.errors import PackError
+from mmdemo.models.dit import DiT
+from mmdemo.pipeline import noise_level
+from mmdemo.training.loop import Record, learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
+
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
+SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Everything a run depends on; saved into the pack."""
+
+    patch_size: int = 2
+    hidden_size: int = 192
+    depth: int = 6
+    num_heads: int = 6
+    prediction: str = "flow"  # what the model is asked for: eps, v, or the flow eps - x0
+    schedule: str = "cosine"  # of the betas, for eps and v: linear (arXiv:2006.11239) or cosine (arXiv:2102.09672)
+    time_sampling: str = "logit-normal"  # or uniform; logit-normal dwells in the middle (arXiv:2403.03206, eq. 19)
+    weighting: str = "none"  # or min-snr (arXiv:2303.09556, gamma = 5)
+    label_dropout: float = 0.1  # share of samples trained without their label, for guidance
+    steps: int = 18_000
+    batch_size: int = 64  # over all processes
+    learning_rate: float = 1e-3  # AdamW's peak; warmed up, then cosine to zero
+    warmup: int = 500
+    ema_decay: float = 0.9995  # of the weights
+    seed: int = 0
+
+
+def train_dit(
+    config: DiTConfig,
+    pack: Path,  # the folder to add to
+    run: Path,  # checkpoints and latents live here
+    data_dir: str | Path | None = None,  # where the codec's data set is, if its latents are not in `run`
+    resume: bool = False,
+    mixed_precision: str | None = None,  # None = as accelerate was configured
+    checkpoint_every: int = 200,
+) -> Iterator[Record]:
+    """Train, one Record a step; after the last one the pack on disk can sample.
+
+    Raises PackError if the pack has no codec, its data no classes, or there is nothing fitting to resume.
+    """
+    accelerator = Accelerator(mixed_precision=mixed_precision)
+    device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    with accelerator.main_process_first():  # one process encodes, the others read what it wrote
+        latents, labels, num_classes = read_latents(pack, run, data_dir)
+
+    torch.manual_seed(config.seed)
+    transformer = DiT(
+        sample_size=latents.shape[-1],
+        patch_size=config.patch_size,
+        in_channels=latents.shape[1],
+        hidden_size=config.hidden_size,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        num_classes=num_classes,
+    ).to(device)
+    scheduler = make_schedule(config)
+    ema = EMAModel(transformer.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+    ema.to(device)
+    optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
+    checkpoint, start, seconds = run / "dit.pt", 0, 0.0
+    if resume:
+        state = load_checkpoint(checkpoint, asdict(config))
+        transformer.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        start, seconds = state["step"], state["seconds"]
+    model, optimizer = accelerator.prepare(transformer, optimizer)
+    model.train()
+
+    for step in range(start, config.steps):
+        clock = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+        rng = step_generator(device, config.seed, step, process)
+        places = data.permuted(len(latents), step * config.batch_size, (step + 1) * config.batch_size, config.seed)
+        places = places[process::processes]
+        x0, y = latents[places].to(device), labels[places].to(device)  # (B, d, h, w), (B,)
+        y[torch.rand(len(y), generator=rng, device=device) < config.label_dropout] = transformer.null_class
+        t = sample_times(config.time_sampling, len(x0), rng, device)
+        if config.prediction != "flow":
+            t = t.floor()  # the variance-preserving schedule is known at whole times only
+        a, s = (level.view(-1, 1, 1, 1) for level in noise_level(scheduler, t))
+        eps = torch.randn(x0.shape, generator=rng, device=device)
+        x_t = a * x0 + s * eps
+
+        with accelerator.autocast():
+            prediction = model(x_t, timestep=t, class_labels=y).sample
+        target = {"eps": eps, "v": a * eps - s * x0, "flow": eps - x0}[config.prediction]
+        error = (prediction.float() - target).square().mean((1, 2, 3))  # (B,)
+        loss = (error * loss_weight(config, a.flatten(), s.flatten())).mean()
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ema.step(transformer.parameters())
+
+        done, elapsed = step + 1, time.perf_counter() - clock
+        seconds += elapsed
+        if accelerator.is_main_process and (done % checkpoint_every == 0 or done == config.steps):
+            save_checkpoint(
+                checkpoint,
+                {
+                    "config": asdict(config),
+                    "step": done,
+                    "seconds": seconds,
+                    "model": transformer.state_dict(),
+                    "ema": ema.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                },
+            )
+        yield Record(done, config.steps, config.batch_size / elapsed, {"loss": loss.item()})
+
+    if accelerator.is_main_process:
+        ema.copy_to(transformer.parameters())
+        packs.save_transformer(pack, transformer, scheduler, asdict(config) | {"minutes": round(seconds / 60, 1)})
+    accelerator.wait_for_everyone()
+
+
+def make_schedule(config: DiTConfig):
+    """The 1000-step schedule that a pack trained so is saved with."""
+    if config.prediction == "flow":
+        return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule=SCHEDULES[config.schedule],
+        prediction_type=PREDICTIONS[config.prediction],
+        clip_sample=False,  # latents are not pixels: they leave [-1, 1]
+        timestep_spacing="trailing",  # starts at pure noise (arXiv:2305.08891)
+    )
+
+
+def sample_times(how: str, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
+    """(count,) times in (0, 1000), "uniform" or "logit-normal"."""
+    if how == "uniform":
+        return 1000 * torch.rand(count, generator=rng, device=device)
+    return 1000 * torch.randn(count, generator=rng, device=device).sigmoid().clamp(1e-4, 1 - 1e-4)
+
+
+def loss_weight(config: DiTConfig, a: Tensor, s: Tensor) -> Tensor:
+    """Weight of each sample's squared error, (B,).  Min-SNR caps the weight of x0's error at min(SNR, 5)."""
+    if config.weighting == "none":
+        return torch.ones_like(a)
+    snr = (a / s).square()
+    of_x0 = {"eps": 1 / snr, "v": s.square(), "flow": s.square()}[config.prediction]  # x0's squared error / target's
+    return snr.clamp(max=5) * of_x0
+
+
+def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Tensor, Tensor, int]:
+    """The training split's latents divided by their standard deviation (N, d, h, w), labels (N,), number of classes.
+
+    Encoded once: `train vqvae` left them in `run`. Where they are missing or another codec's, they are made again.
+    """
+    described = packs.read(pack)
+    if described.problem:
+        raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
+                        f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
+    vae = packs.load(described, device="cpu").vae
+    if not described.classes:
+        raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
+    file, std = run / "latents.safetensors", codec.latent_std(vae)
+    if not file.is_file() or safe_open(file, "pt").metadata()["codec"] != packs.fingerprint(pack):
+        training = packs.read_training(pack)["vqvae"]
+        images = data.load(training["dataset"], "train", data_dir, training["image_size"])
+        statistics = codec.statistics(vae, images.pixels)
+        packs.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
+    with safe_open(file, "pt") as opened:
+        return opened.get_tensor("latents") / std, opened.get_tensor("labels"), len(described.classes)

@@ -1,0 +1,240 @@
+"""What the studio answers: plain records with pictures in them, and those of them that a pack stores ready-made."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from math import exp, log, log2
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mmdemo import images, packs
+
+
+@dataclass(frozen=True)
+class PackInfo:
+    """An entry in the list of packs."""
+
+    name: str
+    classes: tuple[str, ...]
+    codes: int
+    image_size: int
+    channels: int
+    can_sample: bool
+    samplers: tuple[str, ...]  # the default first
+    steps: int  # the default
+    guidance: float  # the default
+    problem: str | None  # why it cannot be used; None = it can
+
+    def json(self) -> dict:
+        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers")
+        entry = {name: getattr(self, name) for name in listed}
+        entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
+        return entry | ({"problem": self.problem} if self.problem else {})
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """A codebook as pictures and numbers."""
+
+    sheet: Image.Image  # every swatch in `order`, `grid_columns` wide
+    swatches: Image.Image  # the same without gaps: the n-th of `order` at (n % columns, n // columns)
+    swatch_size: int
+    columns: int
+    order: list[int]  # codes, similar ones near each other
+    counts: list[int]  # uses in the training split, by code
+    codes: int  # K
+    used: int
+    perplexity: float
+    dim: int
+    bits_per_token: float
+
+    @property
+    def grid_columns(self) -> int:
+        return self.columns
+
+    def json(self) -> dict:
+        return {"codes": self.codes, "used": self.used, "perplexity": round(self.perplexity, 2), "dim": self.dim}
+
+
+@dataclass(frozen=True)
+class Code:
+    """One code."""
+
+    card: Image.Image  # swatch, nearest codes and patches in one picture
+    swatch: Image.Image
+    patches: list[Image.Image]  # real pictures around a token of this code
+    code: int
+    count: int  # uses in the training split
+    share: float  # count over all tokens
+    nearest: list[dict]  # [{"code", "distance"}], nearest first
+
+    def json(self) -> dict:
+        return {"code": self.code, "share": self.share, "nearest": self.nearest}
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A picture, its tokens, and the picture they decode to."""
+
+    original: Image.Image  # what the model saw
+    image: Image.Image
+    token_map: Image.Image
+    tokens: list[list[int]]
+    stride: int  # pixels a token covers in each direction
+    psnr: float  # dB
+    ssim: float
+    bits_per_pixel: float
+    compression_ratio: float
+    inverted: bool
+
+    def json(self) -> dict:
+        return {
+            "tokens": self.tokens,
+            "psnr": round(self.psnr, 3),
+            "ssim": round(self.ssim, 4),
+            "bits_per_pixel": self.bits_per_pixel,
+            "compression_ratio": round(self.compression_ratio, 2),
+            "inverted": self.inverted,
+        }
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Sampled pictures and all it takes to make them again."""
+
+    images: list[Image.Image]
+    labels: list[str]
+    seeds: list[int]  # one an image
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    pack: str
+    seconds: float
+
+    def json(self) -> dict:
+        settings = ("pack", "labels", "seed", "steps", "guidance", "sampler")
+        return {name: getattr(self, name) for name in settings} | {"seconds": round(self.seconds, 3)}
+
+    def grid(self) -> Image.Image:
+        """All in rows: ten a row if there are that many."""
+        return images.grid(self.images, min(len(self.images), 10))
+
+    def png_bytes(self, i: int | None = None) -> bytes:
+        """Image i as a PNG file, None = the grid, with its settings in the file's `mmdemo` text."""
+        settings = self.json()
+        if i is not None:
+            settings |= {"labels": [self.labels[i]], "seed": self.seeds[i]}
+        text = PngInfo()
+        text.add_text("mmdemo", json.dumps(settings))
+        file = io.BytesIO()
+        (self.grid() if i is None else self.images[i]).save(file, "PNG", pnginfo=text)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class SamplingProgress:
+    """Sampling after step `index` of `total`."""
+
+    index: int
+    total: int
+    images: list[Image.Image]  # the current guess of every x0
+    result: Samples | None  # in the last one only
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One denoising step of one picture."""
+
+    index: int
+    total: int
+    timestep: float  # of 1000
+    noise_level: float  # 1 = pure noise, 0 = clean
+    x_t: Image.Image  # the noisy latents, decoded
+    x0: Image.Image  # the current guess of the clean ones, decoded; in the last frame, the result
+    tokens: list[list[int]]  # of x0
+    label: str
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    pack: str
+    seconds: float  # since the start
+
+    def json(self) -> dict:
+        shown = ("index", "total", "timestep", "noise_level", "tokens", "pack", "label", "seed", "steps", "guidance")
+        return {name: getattr(self, name) for name in shown} | {
+            "sampler": self.sampler,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def pack_info(pack: packs.Pack) -> PackInfo:
+    return PackInfo(
+        pack.name, pack.classes, pack.codes, pack.image_size, pack.channels, pack.can_sample, pack.samplers,
+        pack.steps, pack.guidance, pack.problem,
+    )  # fmt: skip
+
+
+def codebook(pack: packs.Pack) -> Codebook:
+    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    stored = packs.read_codebook(pack)
+    sprite, size, columns = packs.read_sprite(pack, "swatches"), stored["swatch_size"], stored["columns"]
+    counts, total = stored["counts"], max(1, sum(stored["counts"]))
+    entropy = -sum(n / total * log(n / total) for n in counts if n)
+    swatches = [_cell(sprite, n % columns, n // columns, size) for n in range(pack.codes)]
+    return Codebook(
+        sheet=images.grid(swatches, columns),
+        swatches=sprite,
+        swatch_size=size,
+        columns=columns,
+        order=stored["order"],
+        counts=counts,
+        codes=pack.codes,
+        used=sum(n > 0 for n in counts),
+        perplexity=exp(entropy),
+        dim=pack.dim,
+        bits_per_token=log2(pack.codes),
+    )
+
+
+def code(pack: packs.Pack, k: int) -> Code:
+    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    stored = packs.read_codebook(pack)
+    sprite, size, columns = packs.read_sprite(pack, "swatches"), stored["swatch_size"], stored["columns"]
+    place = {code: n for n, code in enumerate(stored["order"])}
+    patch_sprite, side = packs.read_sprite(pack, "patches"), stored["patch_size"]
+    patches = [_cell(patch_sprite, n, k, side) for n in range(min(stored["patches_per_code"], stored["counts"][k]))]
+    swatch = _cell(sprite, place[k] % columns, place[k] // columns, size)
+    near = [_cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
+    return Code(
+        card=_card(swatch, near, patches),
+        swatch=swatch,
+        patches=patches,
+        code=k,
+        count=stored["counts"][k],
+        share=stored["counts"][k] / max(1, sum(stored["counts"])),
+        nearest=[
+            {"code": n, "distance": d} for n, d in zip(stored["nearest"][k], stored["distances"][k], strict=True)
+        ],
+    )
+
+
+def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Image]) -> Image.Image:
+    """The swatch large on the left; its nearest codes above, real patches below."""
+    cell, gap = 48, 4
+    card = Image.new("RGB", (4 * cell + 3 * gap + gap + 8 * (cell + gap), 4 * cell + 3 * gap), "white")
+    large = 4 * cell + 3 * gap
+    card.paste(swatch.resize((large, large), Image.Resampling.NEAREST), (0, 0))
+    for row, pictures in ((0.5, near), (2.5, patches)):
+        for i, picture in enumerate(pictures[:8]):
+            place = (large + 2 * gap + i * (cell + gap), int(row * (cell + gap)))
+            card.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), place)
+    return card
+
+
+def _cell(sprite: Image.Image, column: int, row: int, size: int) -> Image.Image:
+    return sprite.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))
