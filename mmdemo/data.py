@@ -114,7 +114,9 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
     if held_out:
         listed = [entry for i, entry in enumerate(listed) if (i % 10 == 9) == (split == "test")]
     if not listed:
-        raise DataError(f"folder {str(root)!r} holds no pictures in its {split} split; put them in FOLDER/<class>/*.png")
+        raise DataError(
+            f"folder {str(root)!r} holds no pictures in its {split} split; put them in FOLDER/<class>/*.png"
+        )
     pixels = torch.empty(len(listed), channels, size, size, dtype=torch.uint8)
     for i, (path, _) in enumerate(listed):
         try:

@@ -75,7 +75,9 @@ def train_classifier(
         places = data.permuted(len(images), step * batch_size, (step + 1) * batch_size, seed)
         x = from_bytes(images.pixels[places])
         down, right = torch.randint(-2, 3, (2,)).tolist()
-        x = F.pad(x, (2, 2, 2, 2), value=-1.0)[..., 2 + down : 2 + down + x.shape[-2], 2 + right : 2 + right + x.shape[-1]]
+        x = F.pad(x, (2, 2, 2, 2), value=-1.0)[
+            ..., 2 + down : 2 + down + x.shape[-2], 2 + right : 2 + right + x.shape[-1]
+        ]
         loss = F.cross_entropy(classifier.train()(x), images.labels[places])
         optimizer.zero_grad()
         loss.backward()
@@ -123,7 +125,11 @@ def frechet_distance(classifier: Classifier, a: Tensor, b: Tensor) -> float:
 
 
 def generate(
-    pipeline: ClassPipeline, labels: Tensor, report: Callable[[str], None] = lambda line: None, seed: int = 0, **settings
+    pipeline: ClassPipeline,
+    labels: Tensor,
+    report: Callable[[str], None] = lambda line: None,
+    seed: int = 0,
+    **settings,
 ) -> Tensor:
     """One uint8 picture a label; picture i has seed `seed` + i.  labels: (N,) -> (N, C, H, W)."""
     pictures = []

@@ -233,9 +233,7 @@ def read_sprite(pack: Pack, name: str) -> Image.Image:
         raise PackError(f"pack {pack.name!r} has no readable codebook/{name}.png ({error})") from None
 
 
-def save_codec(
-    pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict
-) -> None:
+def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict) -> None:
     """A new codec-only pack; a pack that stood there is replaced, because a transformer fits only its own codec."""
     from mmdemo.pipeline import ClassPipeline
 

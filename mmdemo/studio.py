@@ -40,9 +40,7 @@ class Studio:
     Every method raises ArgumentError, PackError or ImageError, one sentence each, before it starts to work.
     """
 
-    def __init__(
-        self, weights: Sequence[str | Path] = ("weights",), hub: Sequence[str] = (), device: str = "auto"
-    ):
+    def __init__(self, weights: Sequence[str | Path] = ("weights",), hub: Sequence[str] = (), device: str = "auto"):
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
         self._device = _choice("device", device, DEVICES)

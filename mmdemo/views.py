@@ -217,9 +217,7 @@ def code(pack: packs.Pack, k: int) -> Code:
         code=k,
         count=stored["counts"][k],
         share=stored["counts"][k] / max(1, sum(stored["counts"])),
-        nearest=[
-            {"code": n, "distance": d} for n, d in zip(stored["nearest"][k], stored["distances"][k], strict=True)
-        ],
+        nearest=[{"code": n, "distance": d} for n, d in zip(stored["nearest"][k], stored["distances"][k], strict=True)],
     )
 
 

@@ -42,9 +42,7 @@ class DiT(ModelMixin, ConfigMixin):
         side = sample_size // patch_size
         self.patch_embed = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
         self.positions = nn.Parameter(sincos_2d(hidden_size, side))  # (side², hidden_size), learned from there on
-        self.time_embed = nn.Sequential(
-            nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
-        )
+        self.time_embed = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
         self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(depth))
         self.final_modulation = nn.Linear(hidden_size, 2 * hidden_size)
@@ -96,12 +94,18 @@ class Block(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.out = nn.Linear(hidden_size, hidden_size)
         self.mlp = nn.Sequential(
-            nn.Linear(hidden_size, 4 * hidden_size), nn.GELU(approximate="tanh"), nn.Linear(4 * hidden_size, hidden_size)
+            nn.Linear(hidden_size, 4 * hidden_size),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(4 * hidden_size, hidden_size),
         )
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).unsqueeze(1).chunk(6, dim=-1)  # (B, 1, D)
-        qkv = self.qkv(modulate(x, shift_a, scale_a)).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, D/heads)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
+            self.modulation(c).unsqueeze(1).chunk(6, dim=-1)
+        )  # (B, 1, D)
+        qkv = self.qkv(modulate(x, shift_a, scale_a)).unflatten(
+            -1, (3, self.num_heads, -1)
+        )  # (B, N, 3, heads, D/heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D/heads) each
         attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, N, D)
         x = x + gate_a * self.out(attended)
@@ -114,7 +118,7 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """(B,) times -> (B, dim): cos and sin at geometric frequencies (Ho et al., arXiv:2006.11239, after Vaswani et al.)."""
+    """(B,) times -> (B, dim): cos and sin at geometric frequencies (arXiv:1706.03762, section 3.5)."""
     frequencies = torch.exp(-log(10000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -60,7 +60,11 @@ class VQVAE(ModelMixin, ConfigMixin):
         self.codebook = nn.Parameter(torch.randn(num_codes, latent_channels), requires_grad=False)  # moved by EMA
         up = []
         for before, after in zip(widths[::-1], [*widths[-2::-1], in_channels], strict=True):
-            up += [*residual(before, num_res_blocks), nn.ReLU(), nn.ConvTranspose2d(before, after, 4, stride=2, padding=1)]
+            up += [
+                *residual(before, num_res_blocks),
+                nn.ReLU(),
+                nn.ConvTranspose2d(before, after, 4, stride=2, padding=1),
+            ]
         self.decoder = nn.Sequential(nn.Conv2d(latent_channels, channels, 3, padding=1), *up)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:

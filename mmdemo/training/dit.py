@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -16,31 +16,11 @@ from mmdemo import codec, data, packs
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
+from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import Record, learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
-
-
-@dataclass(frozen=True)
-class DiTConfig:
-    """Everything a run depends on; saved into the pack."""
-
-    patch_size: int = 2
-    hidden_size: int = 192
-    depth: int = 6
-    num_heads: int = 6
-    prediction: str = "flow"  # what the model is asked for: eps, v, or the flow eps - x0
-    schedule: str = "cosine"  # of the betas, for eps and v: linear (arXiv:2006.11239) or cosine (arXiv:2102.09672)
-    time_sampling: str = "logit-normal"  # or uniform; logit-normal dwells in the middle (arXiv:2403.03206, eq. 19)
-    weighting: str = "none"  # or min-snr (arXiv:2303.09556, gamma = 5)
-    label_dropout: float = 0.1  # share of samples trained without their label, for guidance
-    steps: int = 18_000
-    batch_size: int = 64  # over all processes
-    learning_rate: float = 1e-3  # AdamW's peak; warmed up, then cosine to zero
-    warmup: int = 500
-    ema_decay: float = 0.9995  # of the weights
-    seed: int = 0
 
 
 def train_dit(

@@ -1,8 +1,8 @@
-"""The VQ-VAE's training loop. It ends with a codec-only pack on disk, and the training latents beside its checkpoint."""
+"""The VQ-VAE's training loop. It ends with a codec-only pack, and the training latents beside its checkpoint."""
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,28 +14,8 @@ from mmdemo import codec, data, packs
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training.codebook import CodebookEMA
+from mmdemo.training.config import VQVAEConfig
 from mmdemo.training.loop import Record, learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
-
-
-@dataclass(frozen=True)
-class VQVAEConfig:
-    """Everything a run depends on; saved into the pack."""
-
-    dataset: str = "mnist"  # a name of mmdemo.data.NAMED, or a folder
-    image_size: int | None = None  # None = the data set's own
-    channels: int = 128  # width at the coarsest resolution
-    latent_channels: int = 4  # numbers in a code
-    num_codes: int = 512
-    stride: int = 4  # pixels a token covers
-    num_res_blocks: int = 2
-    steps: int = 4000
-    batch_size: int = 128  # over all processes
-    learning_rate: float = 1e-3  # AdamW's peak; warmed up, then cosine to zero
-    warmup: int = 200
-    commitment: float = 0.25  # beta of arXiv:1711.00937, eq. 3
-    codebook_decay: float = 0.99
-    ema_decay: float = 0.999  # of the weights
-    seed: int = 0
 
 
 def train_vqvae(

@@ -1,0 +1,242 @@
+"""python -m mmdemo COMMAND: argument parsing, printing and exit codes. Nothing else.
+
+Exit codes: 0 = done, 1 = one line `error: …` on stderr, 2 = usage, 130 = stopped with Ctrl-C.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from mmdemo import __version__
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except MmdemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(
+        prog="python -m mmdemo", description="Look inside a VQ-VAE and a diffusion transformer."
+    )
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, does: str, run, under=commands) -> argparse.ArgumentParser:
+        added = under.add_parser(
+            name, help=does, description=does, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(command=run)
+        added.add_argument("--weights", default="weights", metavar="DIR", help="the folder of packs")
+        return added
+
+    listing = command("packs", "List the packs.", list_packs)
+    listing.add_argument("--json", action="store_true", help="print JSON alone")
+
+    train = commands.add_parser("train", help="Train a pack's models.").add_subparsers(metavar="MODEL", required=True)
+    _add_training(command("vqvae", "Train a codec; the result is a codec-only pack.", train_vqvae, train), "vqvae")
+    _add_training(command("dit", "Train a transformer on a pack's codec.", train_dit, train), "dit")
+
+    rebuild = command("reconstruct", "Turn pictures into tokens and back.", reconstruct)
+    rebuild.add_argument("--pack", required=True, help="a pack's name")
+    rebuild.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    rebuild.add_argument("--out", required=True, metavar="DIR", help="where to write")
+    rebuild.add_argument("--invert", default="auto", choices=("auto", "yes", "no"), help="turn dark ink on white round")
+
+    draw = command("sample", "Sample pictures by class.", sample)
+    draw.add_argument("--pack", required=True, help="a pack's name")
+    draw.add_argument("--label", nargs="+", required=True, metavar="L", help="class names, or all")
+    draw.add_argument("--count", type=_number, default=1, metavar="N", help="how many pictures")
+    draw.add_argument("--seed", type=_number, metavar="S", help="picture i has seed S + i; drawn if not given")
+    draw.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
+    draw.add_argument("--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given")
+    draw.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
+    draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
+
+    judge = command("evaluate", "Measure a pack on its test split; writes metrics.json and the model card.", evaluate)
+    judge.add_argument("--pack", required=True, help="a pack's name")
+    judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
+    judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
+    judge.add_argument("--samples", type=int, default=10_000, metavar="N", help="pictures to generate")
+    judge.add_argument("--steps", type=int, metavar="N", help="denoising steps; the pack's default if not given")
+    judge.add_argument("--guidance", type=float, metavar="G", help="guidance scale; the pack's default if not given")
+    judge.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
+    judge.add_argument("--json", action="store_true", help="print JSON alone")
+    return root
+
+
+def list_packs(options) -> None:
+    listed = _studio(options).packs()
+    if options.json:
+        print(json.dumps([pack.json() for pack in listed], indent=1, ensure_ascii=False))
+        return
+    if not listed:
+        print(f"no packs in {options.weights}; train one: python -m mmdemo train vqvae --pack NAME --dataset shapes")
+    for pack in listed:
+        if pack.problem:
+            print(f"{pack.name}: damaged: {pack.problem}")
+        else:
+            does = f"samples {', '.join(pack.classes)}" if pack.can_sample else "codec only"
+            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}")
+
+
+def train_vqvae(options) -> None:
+    from mmdemo.training.vqvae import VQVAEConfig, train_vqvae
+
+    pack = _new_pack(options)
+    config = VQVAEConfig(**{field.name: getattr(options, field.name) for field in fields(VQVAEConfig)})
+    _show(train_vqvae(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    print(f"wrote {pack}; next: python -m mmdemo train dit --pack {options.pack}")
+
+
+def train_dit(options) -> None:
+    from mmdemo.training.dit import DiTConfig, train_dit
+
+    pack = Path(options.weights) / options.pack
+    if not pack.is_dir():
+        raise PackError(
+            f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
+            f"python -m mmdemo train vqvae --pack {options.pack} --dataset NAME"
+        )
+    config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
+    _show(train_dit(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
+
+
+def reconstruct(options) -> None:
+    studio, out = _studio(options), Path(options.out)
+    made = [(Path(image), studio.reconstruct(options.pack, image, options.invert)) for image in options.images]
+    out.mkdir(parents=True, exist_ok=True)
+    for source, result in made:
+        result.image.save(out / f"{source.stem}-reconstruction.png")
+        result.token_map.save(out / f"{source.stem}-tokens.png")
+        (out / f"{source.stem}.json").write_text(json.dumps(result.json()) + "\n", encoding="utf-8")
+        print(f"{source.name}: {result.psnr:.1f} dB, {result.bits_per_pixel:.3f} bits per pixel")
+
+
+def sample(options) -> None:
+    result = _studio(options).sample(
+        options.pack, options.label, options.count, options.seed, options.steps, options.guidance, options.sampler
+    )
+    out = Path(options.out)
+    if out.suffix.lower() == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(result.png_bytes())
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
+            (out / f"{label}-{seed}.png").write_bytes(result.png_bytes(i))
+    print(json.dumps(result.json(), ensure_ascii=False))
+
+
+def evaluate(options) -> None:
+    from mmdemo import card
+    from mmdemo.evaluate import evaluate
+
+    if options.samples < 100:
+        raise ArgumentError(f"samples is {options.samples}; it must be at least 100 for a Fréchet distance")
+    pack = Path(options.weights) / options.pack
+    numbers = evaluate(
+        pack,
+        Path(options.runs),
+        options.data_dir,
+        options.samples,
+        options.steps,
+        options.guidance,
+        options.sampler,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    card.write(pack, numbers)
+    if options.json:
+        print(json.dumps(numbers, indent=1))
+    else:
+        for name, value in numbers.items():
+            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _add_training(command: argparse.ArgumentParser, model: str) -> None:
+    """The options both trainings have, and one for every field of the model's configuration."""
+    if model == "vqvae":
+        from mmdemo.training.config import VQVAEConfig as Config
+
+        command.add_argument("--overwrite", action="store_true", help="replace a pack of that name")
+    else:
+        from mmdemo.training.config import DiTConfig as Config
+    command.add_argument("--pack", required=True, metavar="NAME", help="the pack to write")
+    command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
+    command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
+    for field in fields(Config):
+        kind = {"str": str, "int": int, "float": float}[str(field.type).split(" ")[0]]
+        command.add_argument(
+            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
+            required=field.default is MISSING, choices=field.metadata.get("choices"),
+        )  # fmt: skip
+
+
+def _show(records: Iterator) -> None:
+    """A progress bar on a terminal, a line every ten seconds or so otherwise."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    bar, told = None, time.monotonic()
+    for record in records:
+        if os.environ.get("RANK", "0") != "0":  # under accelerate launch, one process speaks
+            continue
+        if bar is None:
+            bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+        numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
+        bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
+        bar.update()
+        if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
+            line = "  ".join(f"{name} {value}" for name, value in numbers.items())
+            print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+            told = time.monotonic()
+    if bar is not None:
+        bar.close()
+
+
+def _new_pack(options) -> Path:
+    pack = Path(options.weights) / options.pack
+    if pack.exists() and not options.resume and not options.overwrite:
+        raise PackError(
+            f"pack {options.pack!r} is already at {pack}; choose another name, or replace it with --overwrite"
+        )
+    return pack
+
+
+def _studio(options):
+    from mmdemo.studio import Studio
+
+    return Studio(weights=[options.weights])
+
+
+def _number(text: str) -> int | float | str:
+    """What the studio checks: a number if it is one, else the text itself, so that one sentence answers for all."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
