@@ -165,9 +165,11 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
     Raises PackError if it is damaged: diffusers alone would fill missing weights with random numbers.
     """
     import torch
+    from diffusers.utils import logging
 
     from mmdemo.pipeline import ClassPipeline
 
+    logging.disable_progress_bar()
     if pack.problem:
         raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
     try:
@@ -175,13 +177,12 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
         if pack.can_sample:
             parts["transformer"] = _load_part(pack.path, "transformer")
         pipeline = ClassPipeline.from_pretrained(
-            pack.path, **parts, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+            pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
     except PackError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise PackError(f"pack {pack.name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(pick_device(device))
 
 
@@ -209,7 +210,7 @@ def _load_part(path: Path, part: str):
     if name not in known:
         raise PackError(f"{part} is a {name}; known are {', '.join(known)}")
     model, notes = known[name].from_pretrained(
-        path / part, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        path / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
     )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if notes.get(problem):
@@ -303,7 +304,7 @@ def _half(model):
 
     import torch
 
-    return copy.deepcopy(model).to("cpu", torch.float16)
+    return torch.nn.Module.half(copy.deepcopy(model).to("cpu"))
 
 
 def _save_codebook(folder: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:

@@ -138,7 +138,7 @@ class ClassPipeline(DiffusionPipeline):
             generator = [torch.Generator().manual_seed(torch.seed()) for _ in class_labels]
         w = self.config.guidance_scale if guidance_scale is None else guidance_scale
         scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
-        scheduler.set_timesteps(num_inference_steps or self.config.num_inference_steps, device=self._execution_device)
+        set_timesteps(scheduler, num_inference_steps or self.config.num_inference_steps, self._execution_device)
         labels = torch.as_tensor(class_labels, device=self._execution_device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
 
@@ -197,6 +197,15 @@ def make_scheduler(schedule, sampler: str | None = None):
         raise ValueError(f"sampler is {sampler!r}; this schedule allows {', '.join(samplers)}")
     scheduler, options = samplers[sampler]
     return scheduler.from_config(dict(schedule.config), **options)
+
+
+def set_timesteps(scheduler, count: int, device: torch.device) -> None:
+    """`count` steps from pure noise to clean."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        # Left alone it spends its last step between sigma 0.001 and 0, where nothing happens.
+        scheduler.set_timesteps(sigmas=torch.linspace(1, 1 / count, count).tolist(), device=device)
+    else:
+        scheduler.set_timesteps(count, device=device)
 
 
 def scheduler_is_stochastic(scheduler) -> bool:

@@ -191,8 +191,8 @@ class Studio:
         return pipeline, pipeline.steps(ids, generators, steps, guidance, sampler)
 
     def _sampling(self, found: packs.Pack, request: dict[str, Any]) -> Iterator[SamplingProgress]:
-        started = time.perf_counter()
         pipeline, steps = self._steps(found, **request)
+        started = time.perf_counter()
         labels = request.pop("labels")
         for step in steps:
             last = step.index == step.total - 1
@@ -205,8 +205,8 @@ class Studio:
             yield SamplingProgress(step.index, step.total, pictures, result)
 
     def _denoise(self, found: packs.Pack, request: dict[str, Any]) -> Iterator[Frame]:
-        started = time.perf_counter()
         pipeline, steps = self._steps(found, **request)
+        started = time.perf_counter()
         (label,) = request.pop("labels")
         for step in steps:
             x0 = step.latents if step.index == step.total - 1 else step.x0

@@ -6,7 +6,6 @@ The call signatures are those of diffusers' VQModel, so whatever reads one reads
 """
 
 from dataclasses import dataclass
-from math import log2
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +47,8 @@ class VQVAE(ModelMixin, ConfigMixin):
         latent_std: float = 1.0,
     ):
         super().__init__()
-        halvings = round(log2(stride))
-        if 2**halvings != stride or halvings < 1:
+        halvings = stride.bit_length() - 1
+        if stride != 1 << max(halvings, 1):
             raise ValueError(f"stride is {stride}; it must be 2, 4, 8 or a higher power of two")
         widths = [channels // 2] * (halvings - 1) + [channels]
 

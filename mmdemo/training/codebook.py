@@ -22,7 +22,7 @@ class CodebookEMA:
     def initialize(self, latents: Tensor, rng: torch.Generator) -> None:
         """Codes from the data: random latents.  latents: (n, d)."""
         picked = torch.randint(len(latents), (len(self.codes),), generator=rng, device=latents.device)
-        self._restart(torch.ones_like(self.N, dtype=torch.bool), latents[picked])
+        self._restart(torch.ones_like(self.N, dtype=torch.bool), latents[picked], len(latents))
 
     @torch.no_grad()
     def update(self, latents: Tensor, ids: Tensor, rng: torch.Generator) -> None:
@@ -33,19 +33,23 @@ class CodebookEMA:
         self.m.lerp_(total, 1 - self.decay)
         self.codes.copy_(self.m / self.N.clamp(min=1e-5)[:, None])
 
-        dead = self.N < DEAD * len(latents) / len(self.codes)
+        dead = self.N < self._dead_below(len(latents))
         if dead.any():
             # Where the codebook is worst: latents drawn by squared distance to their code, as k-means++ seeds
             # (Arthur & Vassilvitskii, 2007). A uniform draw would land on the background again and again.
             error = (latents - self.codes[ids]).square().sum(1) + 1e-12
             picked = torch.multinomial(error, int(dead.sum()), replacement=True, generator=rng)
-            self._restart(dead, latents[picked])
+            self._restart(dead, latents[picked], len(latents))
 
-    def _restart(self, which: Tensor, latents: Tensor) -> None:
+    def _dead_below(self, n: int) -> float:
+        return DEAD * n / len(self.codes)
+
+    def _restart(self, which: Tensor, latents: Tensor, n: int) -> None:
         """New codes with new moving averages: an old average would pull the code straight back."""
+        count = max(1.0, 2 * self._dead_below(n))  # alive long enough to gather its share
         self.codes[which] = latents
-        self.N[which] = 1.0
-        self.m[which] = latents
+        self.N[which] = count
+        self.m[which] = count * latents
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"N": self.N.clone(), "m": self.m.clone()}

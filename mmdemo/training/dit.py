@@ -17,7 +17,14 @@ from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
 from mmdemo.training.config import DiTConfig
-from mmdemo.training.loop import Record, learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
+from mmdemo.training.loop import (
+    Record,
+    learning_rate_factor,
+    load_checkpoint,
+    machine,
+    save_checkpoint,
+    step_generator,
+)
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -110,7 +117,8 @@ def train_dit(
 
     if accelerator.is_main_process:
         ema.copy_to(transformer.parameters())
-        packs.save_transformer(pack, transformer, scheduler, asdict(config) | {"minutes": round(seconds / 60, 1)})
+        training = asdict(config) | {"minutes": round(seconds / 60, 1), "machine": machine(device, processes)}
+        packs.save_transformer(pack, transformer, scheduler, training)
     accelerator.wait_for_everyone()
 
 

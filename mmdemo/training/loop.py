@@ -59,3 +59,9 @@ def load_checkpoint(path: Path, config: dict) -> dict:
                 f"give the same options to resume, or start without --resume"
             )
     return state
+
+
+def machine(device: torch.device, processes: int) -> str:
+    """What a run ran on, for the model card."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} CPU cores"
+    return name if processes == 1 else f"{processes} processes on {name}"

@@ -15,7 +15,14 @@ from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training.codebook import CodebookEMA
 from mmdemo.training.config import VQVAEConfig
-from mmdemo.training.loop import Record, learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
+from mmdemo.training.loop import (
+    Record,
+    learning_rate_factor,
+    load_checkpoint,
+    machine,
+    save_checkpoint,
+    step_generator,
+)
 
 
 def train_vqvae(
@@ -110,6 +117,7 @@ def train_vqvae(
         statistics = codec.statistics(vae, images.pixels)
         vae.register_to_config(latent_std=statistics.latent_std)
         training = asdict(config) | {"image_size": images.pixels.shape[-1], "minutes": round(seconds / 60, 1)}
+        training["machine"] = machine(device, processes)
         packs.save_codec(pack, vae, statistics, images.classes, training)
         packs.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()

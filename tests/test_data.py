@@ -1,0 +1,253 @@
+"""Data sets and the order in which training sees them."""
+
+import struct
+
+import pytest
+import torch
+from PIL import Image
+
+from mmdemo import data
+from mmdemo.errors import DataError
+
+
+def one_sentence(error) -> str:
+    text = str(error.value)
+    assert "\n" not in text and len(text) > 20
+    return text
+
+
+@pytest.mark.parametrize(("count", "seed"), [(1, 0), (7, 0), (100, 3)])
+def test_every_epoch_is_a_permutation_and_another_one(count, seed):
+    seen = data.permuted(count, 0, 5 * count, seed).view(5, count)
+    assert torch.equal(seen.sort(dim=1).values, torch.arange(count).expand(5, count))
+    if count == 100:
+        assert len({tuple(epoch.tolist()) for epoch in seen}) == 5
+
+
+def test_pieces_of_the_order_join_up():
+    whole = data.permuted(10, 0, 47, seed=1)
+    for size in (1, 3, 10, 16, 40):
+        pieces = [data.permuted(10, start, min(start + size, 47), seed=1) for start in range(0, 47, size)]
+        assert torch.equal(torch.cat(pieces), whole)
+
+
+def test_the_order_is_a_pure_function_of_its_arguments():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = data.permuted(50, 20, 130, seed=2)
+    data.permuted(50, 0, 500, seed=9)
+    data.permuted(60, 0, 500, seed=2)
+    assert torch.equal(data.permuted(50, 20, 130, seed=2), first)
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was used"
+    assert not torch.equal(data.permuted(50, 20, 130, seed=3), first)
+
+
+def test_changing_what_was_returned_does_not_change_the_order():
+    first = data.permuted(50, 0, 50, seed=4)
+    kept = first.clone()
+    first.zero_()
+    assert torch.equal(data.permuted(50, 0, 50, seed=4), kept)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3)])
+def test_shapes_are_the_same_every_time(size, channels):
+    for split in ("train", "test"):
+        a, b = (data.load("shapes", split, image_size=size, channels=channels) for _ in range(2))
+        assert torch.equal(a.pixels, b.pixels) and torch.equal(a.labels, b.labels)
+        assert a.pixels.shape[1:] == (channels, size, size) and a.pixels.dtype == torch.uint8
+
+
+def test_shapes_splits_share_no_picture():
+    train, test = (data.load("shapes", split, image_size=16, channels=1).pixels.flatten(1) for split in ("train", "test"))
+    seen = {bytes(row) for row in train.numpy()}
+    assert len(seen) == len(train)
+    assert not any(bytes(row) in seen for row in test.numpy())
+
+
+def test_shapes_labels_are_balanced_and_named():
+    for split in ("train", "test"):
+        images = data.load("shapes", split, image_size=16)
+        counts = images.labels.bincount(minlength=len(images.classes))
+        assert images.classes == data.SHAPES and counts.max() - counts.min() <= 1
+        assert len(images) == len(images.labels) == counts.sum()
+
+
+def test_every_shape_stands_out_on_a_dark_ground_and_inside_the_picture():
+    pixels = data.load("shapes", "test", image_size=32, channels=1).pixels.float()
+    assert (pixels.amax((1, 2, 3)) > 0.44 * 255).all()
+    lit = (pixels > 0.3 * 255).float().mean((1, 2, 3))
+    assert (lit > 0.01).all() and (lit < 0.7).all()
+    corners = pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners < 0.2 * 255).float().mean() > 0.95
+
+
+def test_shapes_look_like_their_labels():
+    """What a label says must be in the picture: its shape, wherever and however large it is.
+
+    Told apart by two numbers that do not depend on place, size or turn: how much of its smallest enclosing circle a
+    shape fills, and whether its middle is filled.
+    """
+    images = data.load("shapes", "test", image_size=32, channels=1)
+    axis = torch.arange(32.0)
+    filled, middle = {}, {}
+    for k, name in enumerate(images.classes):
+        lit = images.pixels[images.labels == k, 0] > 0.3 * 255
+        inner = []
+        share = []
+        for picture in lit:
+            rows, columns = picture.nonzero(as_tuple=True)
+            y, x = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
+            r2 = (axis[:, None] - y) ** 2 + (axis[None, :] - x) ** 2
+            share.append(picture.sum() / (3.1416 * (r2[picture].max().sqrt() + 0.5) ** 2))
+            inner.append(picture[r2 < 4].float().mean())
+        filled[name], middle[name] = torch.stack(share).median(), torch.stack(inner).median()
+    assert filled["circle"] > 0.8 and middle["circle"] > 0.99
+    assert middle["ring"] < 0.01
+    assert 0.55 < filled["square"] < 0.72 and middle["square"] > 0.99  # 2 / pi
+    assert filled["triangle"] < 0.45
+    assert 0.5 < filled["cross"] < 0.63 and middle["cross"] > 0.99
+
+
+def write_picture(path, grey: int, size=(20, 20)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (grey, grey, grey)).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """cat/ and dog/ with 15 pictures each; the grey of a picture tells which it is."""
+    for label, name in enumerate(("cat", "dog")):
+        for i in range(15):
+            write_picture(tmp_path / "set" / name / f"{i:02}.png", grey=100 * label + 5 * i)
+    return tmp_path / "set"
+
+
+def greys(images) -> list[int]:
+    assert (images.pixels.flatten(1) == images.pixels.flatten(1)[:, :1]).all(), "a plain picture is plain no more"
+    return images.pixels[:, 0, 0, 0].tolist()
+
+
+def test_a_folder_of_classes_is_read_with_its_labels(folder):
+    train = data.load(str(folder), "train", image_size=8)
+    assert train.classes == ("cat", "dog")
+    assert train.pixels.shape[1:] == (3, 8, 8)
+    assert [grey >= 100 for grey in greys(train)] == train.labels.bool().tolist()
+
+
+def test_without_a_test_folder_every_tenth_picture_is_held_out(folder):
+    train, test = (data.load(str(folder), split, image_size=8) for split in ("train", "test"))
+    assert len(train) == 27 and len(test) == 3
+    assert set(greys(train)).isdisjoint(greys(test))
+    assert sorted(greys(train) + greys(test)) == sorted([5 * i for i in range(15)] + [100 + 5 * i for i in range(15)])
+
+
+def test_a_folder_with_train_and_test_keeps_them_apart(tmp_path):
+    for i in range(12):
+        write_picture(tmp_path / "train" / "b" / f"{i}.png", grey=i)
+        write_picture(tmp_path / "train" / "a" / f"{i}.png", grey=50 + i)
+    write_picture(tmp_path / "test" / "b" / "0.png", grey=200)
+    train, test = (data.load(str(tmp_path), split, image_size=8) for split in ("train", "test"))
+    assert train.classes == test.classes == ("a", "b")
+    assert len(train) == 24, "nothing is held out where there is a test folder"
+    assert greys(test) == [200] and test.labels.tolist() == [1]
+
+
+def test_pictures_without_classes_are_read_without_labels(tmp_path):
+    for i in range(11):
+        write_picture(tmp_path / f"{i}.png", grey=i)
+    images = data.load(str(tmp_path), "train", image_size=8)
+    assert images.classes == () and set(images.labels.tolist()) == {-1} and len(images) == 10
+
+
+def test_pictures_of_any_shape_kind_and_capitals_are_read_and_other_files_are_not(tmp_path):
+    for name in ("a.PNG", "b.jpg", "c.JPEG", "d.bmp", "e.gif", "f.webp", "g.tif"):
+        write_picture(tmp_path / "x" / name, grey=90, size=(31, 17))
+    (tmp_path / "x" / "notes.txt").write_text("no picture")
+    images = data.load(str(tmp_path), "train", image_size=8, channels=1)
+    assert images.pixels.shape == (7, 1, 8, 8)
+    assert (images.pixels.int() - 90).abs().max() <= 3
+
+
+def test_folders_are_64_pixels_in_colour_if_nothing_is_said(folder):
+    assert data.load(str(folder), "test").pixels.shape[1:] == (3, 64, 64)
+
+
+def test_an_unreadable_picture_is_named_in_one_sentence(folder):
+    (folder / "cat" / "03.png").write_text("this is no picture")
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), "train", image_size=8)
+    assert "03.png" in one_sentence(error)
+
+
+def test_a_picture_cut_short_is_named_in_one_sentence(folder, tmp_path):
+    noise = torch.randint(0, 255, (64, 64, 3), dtype=torch.uint8).numpy()
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (folder / "dog" / "03.png").write_bytes((tmp_path / "whole.png").read_bytes()[:3000])
+    with pytest.raises(DataError) as error:
+        data.load(str(folder), "train", image_size=8)
+    assert "03.png" in one_sentence(error)
+
+
+def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path / "empty"), "train")
+    assert "empty" in one_sentence(error) and "FOLDER/<class>/*.png" in str(error.value)
+
+
+def test_a_set_that_is_neither_known_nor_a_folder_is_refused_with_what_is_known(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path / "minst"), "train")
+    assert "minst" in one_sentence(error) and all(name in str(error.value) for name in data.NAMED)
+
+
+def write_idx(path, array) -> None:
+    """The format of MNIST's files: a magic number, the sizes, the bytes."""
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(bytes([0, 0, 8, array.ndim]) + sizes + bytes(array.flatten().tolist()))
+
+
+@pytest.fixture
+def mnist_folder(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = torch.Generator().manual_seed(0)
+    for split, count in (("train", 12), ("t10k", 5)):
+        write_idx(
+            raw / f"{split}-images-idx3-ubyte",
+            torch.randint(1, 256, (count, 28, 28), generator=rng, dtype=torch.uint8),
+        )
+        write_idx(raw / f"{split}-labels-idx1-ubyte", torch.arange(count, dtype=torch.uint8) % 10)
+    return tmp_path
+
+
+def test_mnist_is_read_from_a_folder_and_padded_to_32(mnist_folder):
+    train, test = (data.load("mnist", split, mnist_folder) for split in ("train", "test"))
+    assert train.pixels.shape == (12, 1, 32, 32) and test.pixels.shape == (5, 1, 32, 32)
+    raw = (mnist_folder / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()[16:]
+    assert bytes(train.pixels[:, 0, 2:30, 2:30].flatten().tolist()) == raw
+    assert train.pixels.sum() == train.pixels[..., 2:30, 2:30].sum(), "the padding is not black"
+    assert train.labels.tolist() == [i % 10 for i in range(12)]
+    assert train.classes == tuple("0123456789")
+
+
+def test_mnist_can_be_resized(mnist_folder):
+    images = data.load("mnist", "test", mnist_folder, image_size=16)
+    assert images.pixels.shape == (5, 1, 16, 16) and images.pixels.dtype == torch.uint8
+    full = data.load("mnist", "test", mnist_folder).pixels.float().mean()
+    assert abs(images.pixels.float().mean() - full) < 2
+
+
+def test_a_data_folder_without_the_set_is_refused_without_a_download(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load("mnist", "train", tmp_path)
+    assert "mnist" in one_sentence(error) and str(tmp_path) in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_file_cut_short_is_refused_in_one_sentence(mnist_folder):
+    file = mnist_folder / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(DataError) as error:
+        data.load("mnist", "train", mnist_folder)
+    one_sentence(error)
