@@ -64,34 +64,40 @@ def decode_ids(vae: nn.Module, ids: Tensor) -> Tensor:
     return decode(vae, codebook(vae)[ids.to(vae.device)].movedim(-1, 1))
 
 
-def similarity_order(codes: Tensor) -> tuple[list[int], int]:
-    """An arrangement of the codes in a near-square grid in which neighbours are alike, and its number of columns.
+def similarity_order(features: Tensor, sweeps: int = 30) -> tuple[list[int], int]:
+    """An arrangement in a near-square grid in which neighbours are alike, and its number of columns.
 
-    Rows follow the first principal component, columns the second. codes: (K, d).
+    features: (K, n), what to compare codes by.  Returns the codes row by row.  A self-sorting map (Strong & Gong,
+    IEEE Trans. Multimedia 2014): from rows by the first principal component and columns by the second, pairs of places
+    trade their codes wherever both then resemble their surroundings more, which shrink from the grid to the next cell.
     """
-    columns = ceil(sqrt(len(codes)))
-    centred = (codes - codes.mean(0)).double()
-    components = torch.linalg.svd(centred, full_matrices=False).Vh[:2]  # (≤2, d)
+    count, columns = len(features), ceil(sqrt(len(features)))
+    rows = ceil(count / columns)
+    centred = (features - features.mean(0)).double()
+    components = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
     # An SVD's signs are arbitrary: make the largest number of each component positive, so that the order is stable.
     components = components * components.gather(1, components.abs().argmax(1, keepdim=True)).sign()
-    places = centred @ components.T  # (K, ≤2)
-    rows = places[:, 0].argsort(stable=True).split(columns)
-    return [int(k) for row in rows for k in row[places[row, -1].argsort(stable=True)]], columns
+    places = centred @ components.T
+    by_row = places[:, 0].argsort(stable=True).split(columns)
+    order = torch.cat([row[places[row, -1].argsort(stable=True)] for row in by_row])
+    rng = torch.Generator().manual_seed(0)
+    empty = features.new_zeros(rows * columns - count, features.shape[1], dtype=torch.double)
+    for radius in [r for r in range(columns // 2, 0, -1) for _ in range(sweeps)]:
+        grid = torch.cat([centred[order], empty]).T.view(1, -1, rows, columns)
+        around = torch.nn.functional.avg_pool2d(grid, 2 * radius + 1, 1, radius, count_include_pad=False)
+        around = around.flatten(2)[0].T  # (rows · columns, n)
+        shuffled = torch.randperm(count, generator=rng)
+        a, b = shuffled[: count // 2], shuffled[count // 2 : count // 2 * 2]
+        gain = ((centred[order[a]] - centred[order[b]]) * (around[a] - around[b])).sum(1)
+        traded = gain < 0  # |f_a - s_a|² + |f_b - s_b|² exceeds |f_b - s_a|² + |f_a - s_b|²
+        order[a[traded]], order[b[traded]] = order[b[traded]], order[a[traded]]
+    return order.tolist(), columns
 
 
 def perplexity(counts: Tensor) -> float:
     """exp of the entropy of how often codes are used: K if all alike, 1 if only one is used.  counts: (K,)."""
     p = counts.double() / counts.sum().clamp(min=1)
     return float(torch.special.entr(p).sum().exp())
-
-
-def swatches(vae: nn.Module, background: int) -> Tensor:
-    """Every code as the decoder paints it amid the `background` code: (K, C, s, s), s = stride · (2 CONTEXT + 1)."""
-    count, side, p = len(codebook(vae)), 2 * CONTEXT + 5, stride(vae)
-    ids = torch.full((count, side, side), background)
-    ids[:, side // 2, side // 2] = torch.arange(count)
-    painted = torch.cat([decode_ids(vae, part) for part in ids.split(64)])
-    return painted[..., 2 * p : -2 * p, 2 * p : -2 * p]  # without the border, where padding shows
 
 
 def quality(a: Tensor, b: Tensor) -> tuple[float, float]:
@@ -105,29 +111,47 @@ def quality(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class CodebookStatistics:
-    """How a data set uses a codebook."""
+    """How a data set uses a codebook.  s = stride · (2 CONTEXT + 1): a token's cell amid its surroundings."""
 
     latents: Tensor  # (N, d, h, w) float32 z_e of every picture
     latent_std: float
     counts: Tensor  # (K,) int64, uses of every code
-    patches: Tensor  # (K, PATCHES_PER_CODE, C, s, s) uint8: places where it was used; black where there were fewer
+    swatches: Tensor  # (K, C, s, s) float in [-1, 1], what the decoder paints for a code, the mean over its uses
+    patches: Tensor  # (K, PATCHES_PER_CODE, C, s, s) uint8: pictures where it was used; black where there were fewer
 
 
 def statistics(vae: nn.Module, pixels: Tensor, batch_size: int = 256, seed: int = 0) -> CodebookStatistics:
     """One pass over a data set.  pixels: (N, C, H, W) uint8."""
+    count, p = len(codebook(vae)), stride(vae)
     latents = torch.cat([encode(vae, from_bytes(part)).float().cpu() for part in pixels.split(batch_size)])
     ids = torch.cat([nearest_ids(vae, part.to(vae.device)).cpu() for part in latents.split(batch_size)])  # (N, h, w)
-    counts = ids.flatten().bincount(minlength=len(codebook(vae)))
-    patches = _patches(pixels, ids, len(counts), stride(vae), torch.Generator().manual_seed(seed))
-    return CodebookStatistics(latents, float(latents.std()), counts, patches)
+    counts = ids.flatten().bincount(minlength=count)
+
+    # A code that was never used is painted alone.
+    alone = decode_ids(vae, torch.arange(count).view(-1, 1, 1).expand(-1, 2 * CONTEXT + 1, 2 * CONTEXT + 1)).cpu()
+    painted = torch.zeros_like(alone)
+    for part in ids.split(batch_size):
+        painted.index_add_(0, part.flatten(), _surroundings(decode_ids(vae, part).cpu(), p))
+    swatches = torch.where((counts > 0)[:, None, None, None], painted / counts.clamp(min=1)[:, None, None, None], alone)
+
+    patches = _patches(pixels, ids, count, p, torch.Generator().manual_seed(seed))
+    return CodebookStatistics(latents, float(latents.std()), counts, swatches, patches)
+
+
+def _surroundings(x: Tensor, p: int) -> Tensor:
+    """(B, C, H, W) -> (B h w, C, s, s): every token's cell with what is around it, black beyond the picture's edge."""
+    side = p * (2 * CONTEXT + 1)
+    padded = torch.nn.functional.pad(x, (CONTEXT * p,) * 4, value=-1.0)
+    cells = torch.nn.functional.unfold(padded, side, stride=p)  # (B, C s s, h w)
+    return cells.mT.reshape(-1, x.shape[1], side, side)
 
 
 def _patches(pixels: Tensor, ids: Tensor, count: int, p: int, rng: torch.Generator) -> Tensor:
-    channels, side = pixels.shape[1], p * (2 * CONTEXT + 1)
+    """Up to PATCHES_PER_CODE pieces of real pictures for every code, no two of a code from one picture."""
+    channels, side, margin = pixels.shape[1], p * (2 * CONTEXT + 1), CONTEXT * p
     patches = torch.zeros(count, PATCHES_PER_CODE, channels, side, side, dtype=torch.uint8)
     found = torch.zeros(count, dtype=torch.long)
-    margin = CONTEXT * p
-    for n in torch.randperm(len(pixels), generator=rng)[:20_000].tolist():
+    for n in torch.randperm(len(pixels), generator=rng).tolist():
         missing = (found[ids[n]] < PATCHES_PER_CODE).nonzero().tolist()
         if not missing:
             continue

@@ -35,7 +35,7 @@ class LabelledImages:
 def load(
     dataset: str,
     split: str,  # "train" or "test"
-    data_dir: str | Path | None = None,  # None = the user's cache, downloaded there once
+    data_dir: str | Path | None = None,  # None = the user's cache, downloaded there once; for a folder, the folder
     image_size: int | None = None,  # None = the set's own (MNIST's 28 padded to 32; folders 64)
     channels: int | None = None,  # None = the set's own (folders 3)
 ) -> LabelledImages:
@@ -49,7 +49,7 @@ def load(
     if dataset in NAMED:
         images = _torchvision(dataset, split == "train", data_dir)
         return images if image_size is None else _resized(images, image_size)
-    return _folder(Path(dataset), split, image_size or 64, channels or 3)
+    return _folder(Path(data_dir or dataset), split, image_size or 64, channels or 3)
 
 
 def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
@@ -102,7 +102,10 @@ def _resized(images: LabelledImages, size: int) -> LabelledImages:
 
 def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImages:
     if not folder.is_dir():
-        raise DataError(f"data set {str(folder)!r} is neither a folder nor one of {', '.join(NAMED)}")
+        raise DataError(
+            f"data set {str(folder)!r} is neither a folder nor one of {', '.join(NAMED)}; "
+            f"if it is a folder elsewhere, give its place with --data-dir"
+        )
     root = folder / "train" if (folder / "train").is_dir() else folder
     classes = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and _pictures(child)))
     held_out = not (folder / "test").is_dir()

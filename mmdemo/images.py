@@ -6,10 +6,13 @@ a page shows stored pictures before that import is through.
 
 from __future__ import annotations
 
+import warnings
+from colorsys import hls_to_rgb
+from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image, ImageOps, ImageStat
+from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
 from mmdemo.errors import ImageError
 
@@ -17,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
+FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
+
+# Pillow warns from 89 megapixels on; ours is an error, and earlier.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def open_image(source: str | Path | Image.Image) -> Image.Image:
@@ -25,7 +32,7 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.
     """
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(
@@ -36,16 +43,21 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
             low, high = image.getextrema()
             depth = 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)
             image = image.convert("F").point(lambda value: value * (255 / depth) + 0).convert("L")
-        image = image.convert("RGBA")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB").convert("RGBA")
     except ImageError:
         raise
     except Image.DecompressionBombError:
         raise ImageError(f"image is larger than the allowed {MAX_PIXELS // 1_000_000} megapixels") from None
     except FileNotFoundError:
-        raise ImageError(f"image {source} does not exist; give the path of a picture file") from None
+        raise ImageError(f"image {str(source)!r} does not exist; give the path of a picture file") from None
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError) as error:
-        name = f" {Path(source).name}" if isinstance(source, (str, Path)) else ""
-        raise ImageError(f"image{name} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {error}") from None
+        name = f" {Path(source).name!r}" if isinstance(source, (str, Path)) else ""
+        reason = (
+            str(error).splitlines()[0]
+            if str(error) and not isinstance(error, UnidentifiedImageError)
+            else "no known format"
+        )
+        raise ImageError(f"image{name} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
 
@@ -115,16 +127,18 @@ def enlarge(image: Image.Image, side: int) -> Image.Image:
 
 
 def token_map(ids: Tensor, order: list[int], stride: int) -> Image.Image:
-    """A grid of ids as colours, at the size of the picture it stands for: near codes in `order` get near hues.
+    """A grid of ids as colours, at the size of the picture it stands for. Every code has a colour of its own.
 
-    ids: (h, w) int64.  order: a permutation of range(K).  stride: pixels a token covers.
+    ids: (h, w) int64.  order: the codebook's arrangement, a permutation of range(K); hue is a code's column there,
+    lightness its row, so that codes alike get colours alike.  stride: pixels a token covers.
     """
-    import torch
-
-    place = torch.empty(len(order), dtype=torch.long)
-    place[torch.tensor(order)] = torch.arange(len(order))
-    hue = place[ids].float().div(len(order)).mul(255).to(torch.uint8)
-    light = 150 + 105 * (place[ids] % 2).to(torch.uint8)  # neighbours in hue still differ to the eye
-    hsv = torch.stack([hue, torch.full_like(hue, 150), light], dim=-1).contiguous().numpy()
-    coloured = Image.fromarray(hsv, mode="HSV").convert("RGB")
-    return coloured.resize((coloured.width * stride, coloured.height * stride), Image.Resampling.NEAREST)
+    columns = ceil(sqrt(len(order)))
+    colours = {}
+    for place, code in enumerate(order):
+        row, column = divmod(place, columns)
+        rgb = hls_to_rgb(column / columns, 0.3 + 0.55 * row / columns, 0.6)
+        colours[code] = tuple(round(255 * part) for part in rgb)
+    height, width = ids.shape
+    coloured = Image.new("RGB", (width, height))
+    coloured.putdata([colours[id] for id in ids.flatten().tolist()])
+    return coloured.resize((width * stride, height * stride), Image.Resampling.NEAREST)

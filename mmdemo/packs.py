@@ -12,7 +12,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,32 +95,43 @@ def _read(path: Path, name: str) -> Pack:
     index = _json(path / "model_index.json")
     vae = _json(path / "vae" / "config.json")
     _check_weights(path / "vae")
-    pack = dict(
+    ours = "num_codes" in vae
+    labels = sorted((index.get("id2label") or {}).items(), key=lambda item: int(item[0]))
+    pack = Pack(
         name=name,
         path=path,
         problem=None,
-        classes=tuple(label for _, label in sorted(index["id2label"].items(), key=lambda item: int(item[0])))
-        if index.get("id2label")
-        else (),
-        codes=vae["num_codes"] if "num_codes" in vae else vae["num_vq_embeddings"],
-        dim=vae["latent_channels"] if "num_codes" in vae else vae["vq_embed_dim"] or vae["latent_channels"],
-        stride=vae["stride"] if "stride" in vae else 2 ** (len(vae["block_out_channels"]) - 1),
+        classes=tuple(str(label) for _, label in labels),
+        codes=vae["num_codes"] if ours else vae["num_vq_embeddings"],
+        dim=vae["latent_channels"] if ours else vae["vq_embed_dim"] or vae["latent_channels"],
+        stride=vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1),
         image_size=index.get("image_size") or vae.get("sample_size") or 32,
         channels=vae["in_channels"],
     )
+    if pack.image_size % pack.stride:
+        raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
     if (index.get("transformer") or [None])[0] is None:
-        return Pack(**pack)
-    _json(path / "transformer" / "config.json")
+        return pack
+
+    transformer = _json(path / "transformer" / "config.json")
     _check_weights(path / "transformer")
+    classes = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+    if classes < len(pack.classes):
+        raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
+    if transformer["in_channels"] != pack.dim or transformer["sample_size"] != pack.image_size // pack.stride:
+        raise PackError("transformer was made for latents of another size than the codec's")
     scheduler = _json(path / "scheduler" / "scheduler_config.json")
     samplers = FLOW_SAMPLERS if scheduler["_class_name"].startswith("FlowMatch") else VP_SAMPLERS
-    default = index.get("sampler") or samplers[0]
-    return Pack(
-        **pack,
-        samplers=(default, *(name for name in samplers if name != default)),
-        steps=index.get("num_inference_steps") or 25,
-        guidance=index.get("guidance_scale") if index.get("guidance_scale") is not None else 2.0,
-    )
+    sampler = index.get("sampler") or samplers[0]
+    steps, guidance = index.get("num_inference_steps", 25), index.get("guidance_scale", 2.0)
+    if sampler not in samplers:
+        raise PackError(f"sampler is {sampler!r}; its schedule allows {', '.join(samplers)}")
+    if type(steps) is not int or steps < 1:
+        raise PackError(f"num_inference_steps is {steps!r}; it must be a whole number from 1")
+    if type(guidance) not in (int, float) or not 0 <= guidance < float("inf"):
+        raise PackError(f"guidance_scale is {guidance!r}; it must be a number from 0")
+    others = tuple(name for name in samplers if name != sampler)
+    return replace(pack, samplers=(sampler, *others), steps=steps, guidance=float(guidance))
 
 
 def _json(path: Path) -> dict:
@@ -179,8 +190,8 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
         pipeline = ClassPipeline.from_pretrained(
             pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-    except PackError:
-        raise
+    except PackError as error:
+        raise PackError(f"pack {pack.name!r} cannot be used: {error}") from None
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise PackError(f"pack {pack.name!r} cannot be used: {str(error).splitlines()[0]}") from None
     return pipeline.to(pick_device(device))
@@ -245,7 +256,7 @@ def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: 
             image_size=training["image_size"],
         )
         pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
-        _save_codebook(folder / "codebook", vae, statistics)
+        save_codebook(folder, vae, statistics)
         _write_json(folder / "training.json", {"vqvae": training})
 
     _replace(pack, write)
@@ -265,10 +276,41 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
             id2label=codec.config.id2label,
             image_size=codec.config.image_size,
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
-        shutil.copytree(pack / "codebook", folder / "codebook")
+        for part in ("vae", "codebook"):  # byte for byte as they were
+            shutil.rmtree(folder / part, ignore_errors=True)
+            shutil.copytree(pack / part, folder / part)
         _write_json(folder / "training.json", {**read_training(pack), "dit": training})
 
     _replace(pack, write)
+
+
+def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
+    """A pack's codebook/ folder: what the explorer shows, so that it needs no model."""
+    import torch
+
+    from mmdemo import codec
+    from mmdemo.images import grid, to_images
+
+    codes = codec.codebook(vae).cpu()
+    order, columns = codec.similarity_order(statistics.swatches.flatten(1))
+    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
+    swatches = to_images(statistics.swatches[order])
+    patches = to_images(statistics.patches.flatten(0, 1))
+    folder = pack / "codebook"
+    folder.mkdir(exist_ok=True)
+    grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
+    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
+    stored = {
+        "counts": statistics.counts.tolist(),
+        "order": order,
+        "columns": columns,
+        "swatch_size": swatches[0].width,
+        "patch_size": patches[0].width,
+        "patches_per_code": codec.PATCHES_PER_CODE,
+        "nearest": nearest.tolist(),
+        "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
+    }
+    _write_json(folder / "codebook.json", stored, indent=None)
 
 
 def set_defaults(pack: Path, **defaults) -> None:
@@ -307,38 +349,9 @@ def _half(model):
     return torch.nn.Module.half(copy.deepcopy(model).to("cpu"))
 
 
-def _save_codebook(folder: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
-    import torch
-
-    from mmdemo import codec
-    from mmdemo.images import grid, to_images
-
-    codes = codec.codebook(vae).cpu()
-    order, columns = codec.similarity_order(codes)
-    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
-    swatches = to_images(codec.swatches(vae, background=int(statistics.counts.argmax())))
-    patches = to_images(statistics.patches.flatten(0, 1))
-    folder.mkdir()
-    grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
-    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
-    _write_json(
-        folder / "codebook.json",
-        {
-            "counts": statistics.counts.tolist(),
-            "order": order,
-            "columns": columns,
-            "swatch_size": swatches[0].width,
-            "patch_size": patches[0].width,
-            "patches_per_code": codec.PATCHES_PER_CODE,
-            "nearest": nearest.tolist(),
-            "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
-        },
-    )
-
-
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -351,9 +364,10 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     new.mkdir()
     write(new)
     if pack.exists():
-        for kept in ("examples", "LICENSE"):  # what a person added stays
-            if (pack / kept).exists() and not (new / kept).exists():
-                shutil.move(pack / kept, new / kept)
+        if (pack / "examples").is_dir():  # what a person added stays
+            shutil.copytree(pack / "examples", new / "examples")
+        if (pack / "notes.md").is_file():
+            shutil.copy2(pack / "notes.md", new / "notes.md")
         os.replace(pack, old)
     os.replace(new, pack)
     shutil.rmtree(old, ignore_errors=True)

@@ -135,7 +135,9 @@ class ClassPipeline(DiffusionPipeline):
         if self.transformer is None:
             raise ValueError("this pipeline has no transformer, so it cannot sample")
         if generator is None:
-            generator = [torch.Generator().manual_seed(torch.seed()) for _ in class_labels]
+            generator = [torch.Generator() for _ in class_labels]
+            for fresh in generator:
+                fresh.seed()
         w = self.config.guidance_scale if guidance_scale is None else guidance_scale
         scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
         set_timesteps(scheduler, num_inference_steps or self.config.num_inference_steps, self._execution_device)

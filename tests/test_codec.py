@@ -164,7 +164,7 @@ def test_every_swatch_is_its_code_as_the_decoder_paints_it(vae):
     middle = slice((4 - codec.CONTEXT) * stride, (5 + codec.CONTEXT) * stride)
     painted = codec.decode_ids(vae, ids)[..., middle, middle]
     if "norm_num_groups" not in vae.config:  # group norm and attention see the whole picture, however large
-        assert torch.allclose(swatches[7:8], painted, atol=1e-4)
+        assert torch.allclose(swatches[7:8], painted, atol=5e-3)  # a little of the padding reaches it
     assert not torch.allclose(swatches[7], swatches[background], atol=1e-3)
 
 

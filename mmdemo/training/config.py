@@ -49,7 +49,7 @@ class DiTConfig:
     )
     weighting: str = _option("none", "weight of the loss over the times (arXiv:2303.09556)", ("none", "min-snr"))
     label_dropout: float = _option(0.1, "share of pictures trained without their label, for guidance")
-    steps: int = _option(18_000, "optimizer steps")
+    steps: int = _option(16_000, "optimizer steps")
     batch_size: int = _option(64, "pictures a step, over all processes")
     learning_rate: float = _option(1e-3, "AdamW's peak; warmed up, then a cosine down to zero")
     warmup: int = _option(500, "steps of warm-up")

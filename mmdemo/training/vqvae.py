@@ -118,6 +118,7 @@ def train_vqvae(
         vae.register_to_config(latent_std=statistics.latent_std)
         training = asdict(config) | {"image_size": images.pixels.shape[-1], "minutes": round(seconds / 60, 1)}
         training["machine"] = machine(device, processes)
+        training["dataset"] = Path(config.dataset).name  # a published pack names no folder of its maker's
         packs.save_codec(pack, vae, statistics, images.classes, training)
         packs.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()

@@ -1,0 +1,330 @@
+"""Packs on disk: what is damaged is told with the reason, what is whole works, and nothing is ever half-written."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import flow_schedule, tiny_dit, tiny_vae
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from mmdemo import codec, data, packs
+from mmdemo.errors import PackError
+
+VAE = "vae/diffusion_pytorch_model.safetensors"
+DIT = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def edit_json(file: Path, **changes) -> None:
+    content = json.loads(file.read_text())
+    for name, value in changes.items():
+        content.pop(name) if value is None else content.update({name: value})
+    file.write_text(json.dumps(content))
+
+
+def edit_weights(file: Path, change) -> None:
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, {"format": "pt"})
+
+
+def cut(file: Path, kept: int) -> None:
+    file.write_bytes(file.read_bytes()[:kept])
+
+
+def pickle_instead(pack: Path) -> None:
+    torch.save(load_file(pack / VAE), pack / "vae" / "diffusion_pytorch_model.bin")
+    (pack / VAE).unlink()
+
+
+def spoil(key: str, number: float):
+    def change(weights):
+        weights[key].view(-1)[-1] = number
+
+    return change
+
+
+# What is broken -> how, and a word that the reason must hold.
+DAMAGES = {
+    "weights cut short": (lambda pack: cut(pack / VAE, -100), "vae"),
+    "weights cut in the header": (lambda pack: cut(pack / VAE, 50), "vae"),
+    "weights empty": (lambda pack: cut(pack / VAE, 0), "vae"),
+    "weights too long": (lambda pack: (pack / VAE).write_bytes((pack / VAE).read_bytes() + b"x"), "vae"),
+    "weights garbage": (lambda pack: (pack / VAE).write_bytes(b"garbage " * 1000), "vae"),
+    "weights missing": (lambda pack: (pack / VAE).unlink(), "vae"),
+    "codec missing": (lambda pack: shutil.rmtree(pack / "vae"), "vae"),
+    "transformer cut short": (lambda pack: cut(pack / DIT, -1), "transformer"),
+    "transformer missing": (lambda pack: shutil.rmtree(pack / "transformer"), "transformer"),
+    "transformer config missing": (lambda pack: (pack / "transformer/config.json").unlink(), "transformer"),
+    "schedule missing": (lambda pack: shutil.rmtree(pack / "scheduler"), "scheduler"),
+    "index missing": (lambda pack: (pack / "model_index.json").unlink(), "model_index.json"),
+    "index no JSON": (lambda pack: (pack / "model_index.json").write_text('{"vae": '), "model_index.json"),
+    "index a list": (lambda pack: (pack / "model_index.json").write_text("[1, 2]"), "model_index.json"),
+    "index no text": (lambda pack: (pack / "model_index.json").write_bytes(b"\xff\xfe\x00"), "model_index.json"),
+    "codec config no JSON": (lambda pack: (pack / "vae/config.json").write_text("not JSON"), "vae"),
+    "codec config without codes": (lambda pack: edit_json(pack / "vae/config.json", num_codes=None), ""),
+    "codec of another kind": (lambda pack: edit_json(pack / "vae/config.json", _class_name="AutoencoderKL"), "vae"),
+    "transformer of another kind": (
+        lambda pack: edit_json(pack / "transformer/config.json", _class_name="UNet2DModel"),
+        "transformer",
+    ),
+    "schedule without a kind": (
+        lambda pack: edit_json(pack / "scheduler/scheduler_config.json", _class_name=None),
+        "",
+    ),
+    "labels malformed": (lambda pack: edit_json(pack / "model_index.json", id2label={"one": "circle"}), ""),
+    "labels no table": (lambda pack: edit_json(pack / "model_index.json", id2label="circle"), ""),
+    "more labels than the transformer knows": (
+        lambda pack: edit_json(pack / "model_index.json", id2label={str(i): f"label {i}" for i in range(9)}),
+        "",
+    ),
+    "unknown default sampler": (lambda pack: edit_json(pack / "model_index.json", sampler="plms"), "plms"),
+    "default steps no number": (lambda pack: edit_json(pack / "model_index.json", num_inference_steps="few"), ""),
+    "default guidance no number": (lambda pack: edit_json(pack / "model_index.json", guidance_scale="much"), ""),
+    "picture size no multiple of the stride": (lambda pack: edit_json(pack / "model_index.json", image_size=15), "15"),
+    "codes of another size": (lambda pack: edit_json(pack / "vae/config.json", latent_channels=5), ""),
+    "fewer codes than said": (lambda pack: edit_json(pack / "vae/config.json", num_codes=32), ""),
+    "transformer for other latents": (
+        lambda pack: tiny_dit(in_channels=4).half().save_pretrained(pack / "transformer"),
+        "",
+    ),
+    "codec holds NaN": (lambda pack: edit_weights(pack / VAE, spoil("codebook", float("nan"))), "codebook"),
+    "transformer holds infinity": (
+        lambda pack: edit_weights(pack / DIT, spoil("positions", float("inf"))),
+        "positions",
+    ),
+    "codec lacks a weight": (lambda pack: edit_weights(pack / VAE, lambda w: w.pop("codebook")), "codebook"),
+    "transformer lacks a weight": (lambda pack: edit_weights(pack / DIT, lambda w: w.pop("positions")), "positions"),
+    "codec has a weight too many": (
+        lambda pack: edit_weights(pack / VAE, lambda w: w.update(stray=torch.ones(2))),
+        "stray",
+    ),
+    "pickle only": (pickle_instead, "safetensors"),
+}
+
+
+def reason(path: Path) -> str:
+    """Why a pack cannot be used, whether its list entry tells or loading does."""
+    described = packs.read(path)
+    if described.problem:
+        return described.problem
+    with pytest.raises(PackError) as error:
+        packs.load(described, "cpu")
+    assert path.name in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_pack_is_refused_with_the_reason(tiny_weights, tmp_path, damage):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
+    inflict, word = DAMAGES[damage]
+    inflict(tmp_path / "hurt")
+    told = reason(tmp_path / "hurt")
+    assert word in told and "\n" not in told and 10 < len(told) < 600
+
+
+def test_damaged_packs_are_listed_and_the_others_work(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "whole")
+    for i, damage in enumerate(DAMAGES):
+        shutil.copytree(tiny_weights / "tiny", tmp_path / f"hurt-{i}")
+        DAMAGES[damage][0](tmp_path / f"hurt-{i}")
+    (tmp_path / "empty").mkdir()
+    listed = {pack.name: pack for pack in packs.find([tmp_path])}
+    assert len(listed) == len(DAMAGES) + 2
+    assert listed["empty"].problem and listed["whole"].problem is None
+    assert packs.load(listed["whole"], "cpu")([0], num_inference_steps=1).images[0].size == (16, 16)
+
+
+def test_files_and_hidden_folders_are_no_packs(tiny_weights, tmp_path):
+    (tmp_path / "readme.txt").write_text("hello")
+    shutil.copytree(tiny_weights / "tiny", tmp_path / ".tiny.new")
+    assert packs.find([tmp_path, tmp_path / "nowhere"]) == []
+
+
+def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny")
+    (found,) = (pack for pack in packs.find([tmp_path, tiny_weights]) if pack.name == "tiny")
+    assert found.path == tmp_path / "tiny" and not found.can_sample
+
+
+def test_a_pack_is_described_without_loading_it(tiny_weights):
+    pack = packs.read(tiny_weights / "tiny")
+    assert pack.problem is None and pack.can_sample
+    assert pack.classes == ("circle", "square", "triangle")
+    assert (pack.codes, pack.dim, pack.stride, pack.image_size, pack.channels) == (16, 3, 4, 16, 1)
+    assert pack.steps == 6 and pack.guidance == 2.0
+    assert pack.samplers[0] == "euler" and packs.read(tiny_weights / "tiny-v").samplers[0] == "ddim"
+
+
+def test_labels_keep_their_order_beyond_ten(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "many")
+    names = {str(i): f"label {i}" for i in range(12)}
+    edit_json(tmp_path / "many" / "model_index.json", id2label=dict(sorted(names.items(), reverse=True)))
+    assert packs.read(tmp_path / "many").classes == tuple(names.values())
+
+
+def test_a_codec_alone_is_a_valid_pack(tiny_weights):
+    pack = packs.read(tiny_weights / "tiny-codec")
+    assert pack.problem is None and not pack.can_sample and pack.samplers == ()
+    pipeline = packs.load(pack, "cpu")
+    assert pipeline.transformer is None
+    assert codec.encode_ids(pipeline.vae, torch.zeros(1, 1, 16, 16)).shape == (1, 4, 4)
+
+
+def test_weights_are_half_precision_on_disk_and_float32_in_memory(tiny_weights):
+    for file in (tiny_weights / "tiny" / VAE, tiny_weights / "tiny" / DIT):
+        with safe_open(file, "pt") as opened:
+            assert {opened.get_slice(key).get_dtype() for key in opened.keys()} == {"F16"}
+    pipeline = packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    for model in (pipeline.vae, pipeline.transformer):
+        assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
+        assert not model.training and not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_saving_does_not_change_the_model_in_memory(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "grown")
+    transformer = tiny_dit()
+    before = {name: weight.clone() for name, weight in transformer.state_dict().items()}
+    packs.save_transformer(tmp_path / "grown", transformer, flow_schedule(), {})
+    for name, weight in transformer.state_dict().items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
+
+
+def test_every_file_is_under_ten_megabytes_however_large_the_model(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "large")
+    torch.manual_seed(0)
+    transformer = tiny_dit(hidden_size=512, depth=4, num_heads=4)
+    packs.save_transformer(tmp_path / "large", transformer, flow_schedule(), {})
+    sizes = [file.stat().st_size for file in (tmp_path / "large").rglob("*") if file.is_file()]
+    assert sum(sizes) > 20_000_000, "the model is too small for this test to tell"
+    assert max(sizes) < 10_000_000
+    pack = packs.read(tmp_path / "large")
+    assert pack.problem is None
+    loaded = packs.load(pack, "cpu").transformer
+    assert torch.equal(loaded.positions, transformer.positions.half().float())
+    next((tmp_path / "large" / "transformer").glob("*-00002-of-*")).unlink()
+    assert "00002" in packs.read(tmp_path / "large").problem
+
+
+def tree(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def some_statistics(vae):
+    return codec.statistics(vae, data.load("shapes", "test", image_size=16, channels=1).pixels[:20])
+
+
+TRAINING = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
+
+
+def test_a_write_that_fails_leaves_the_old_pack_whole(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "kept")
+    (tmp_path / "kept" / "examples").mkdir()
+    (tmp_path / "kept" / "examples" / "a.png").write_bytes(b"a person's own")
+    before = tree(tmp_path / "kept")
+    vae = tiny_vae()
+    unusable = replace(some_statistics(vae), patches=None)  # found out only after the models are on disk
+    with pytest.raises(AttributeError):
+        packs.save_codec(tmp_path / "kept", vae, unusable, ("a",), TRAINING)
+    with pytest.raises(TypeError):
+        packs.save_transformer(tmp_path / "kept", tiny_dit(), flow_schedule(), {"not JSON": object()})
+    assert tree(tmp_path / "kept") == before
+    assert [pack.name for pack in packs.find([tmp_path])] == ["kept"], "something half-written is listed"
+    assert packs.read(tmp_path / "kept").problem is None
+
+
+def test_after_a_failed_write_the_next_one_works_and_leaves_nothing_behind(tiny_weights, tmp_path):
+    vae = tiny_vae()
+    for statistics in (replace(some_statistics(vae), patches=None), some_statistics(vae)):
+        try:
+            packs.save_codec(tmp_path / "new", vae, statistics, ("a",), TRAINING)
+        except AttributeError:
+            assert packs.find([tmp_path]) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert packs.read(tmp_path / "new").problem is None
+
+
+def test_what_a_person_added_survives_a_new_training(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "mine")
+    (tmp_path / "mine" / "examples").mkdir()
+    added = {"examples/a.png": "picture", "LICENSE": "licence", "notes.md": "what the model card ends with"}
+    for name, content in added.items():
+        (tmp_path / "mine" / name).write_text(content)
+    packs.save_transformer(tmp_path / "mine", tiny_dit(), flow_schedule(), {})
+    vae = tiny_vae()
+    for _ in range(2):
+        for name, content in added.items():
+            assert (tmp_path / "mine" / name).read_text() == content, name
+        packs.save_codec(tmp_path / "mine", vae, some_statistics(vae), ("a",), TRAINING)
+
+
+def test_adding_a_transformer_keeps_the_codec_as_it_is(tiny_weights):
+    before, after = (tree(tiny_weights / name) for name in ("tiny-codec", "tiny"))
+    shared = [name for name in before if name.startswith(("vae/", "codebook/"))]
+    assert len(shared) >= 5 and all(after[name] == before[name] for name in shared)
+    assert packs.read(tiny_weights / "tiny").classes == packs.read(tiny_weights / "tiny-codec").classes
+
+
+def test_no_file_of_a_pack_names_a_folder_of_the_machine_it_was_made_on(tiny_weights):
+    for file in (tiny_weights / "tiny").rglob("*"):
+        assert not file.is_file() or str(tiny_weights).encode() not in file.read_bytes(), file.name
+
+
+def test_a_new_codec_drops_the_transformer_that_fitted_the_old_one(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "again")
+    vae = tiny_vae(num_codes=8)
+    packs.save_codec(tmp_path / "again", vae, some_statistics(vae), ("a", "b"), TRAINING)
+    pack = packs.read(tmp_path / "again")
+    assert pack.problem is None and pack.codes == 8 and not pack.can_sample and pack.classes == ("a", "b")
+
+
+def test_the_training_of_both_models_is_kept(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "told")
+    packs.save_transformer(tmp_path / "told", tiny_dit(), flow_schedule(), {"steps": 7})
+    told = packs.read_training(tmp_path / "told")
+    assert told["vqvae"] == TRAINING and told["dit"] == {"steps": 7}
+
+
+def test_defaults_are_written_and_read(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "set")
+    packs.set_defaults(tmp_path / "set", sampler="heun", num_inference_steps=9, guidance_scale=0.0)
+    pack = packs.read(tmp_path / "set")
+    assert pack.samplers[0] == "heun" and sorted(pack.samplers) == sorted(packs.FLOW_SAMPLERS)
+    assert pack.steps == 9 and pack.guidance == 0.0
+    assert len(list(packs.load(pack, "cpu").steps([0]))) == 2 * 9 - 1  # Heun asks the model twice but at the end
+
+
+def test_the_stored_codebook_is_the_codecs(tiny_weights):
+    pack = packs.read(tiny_weights / "tiny")
+    stored, codes = packs.read_codebook(pack), codec.codebook(packs.load(pack, "cpu").vae)
+    assert sorted(stored["order"]) == list(range(16)) and sum(stored["counts"]) == 300 * 16
+    distances = torch.cdist(codes, codes)
+    for k in range(16):
+        shown = distances[k, stored["nearest"][k]]
+        others = [j for j in range(16) if j not in (k, *stored["nearest"][k])]
+        assert k not in stored["nearest"][k] and len(set(stored["nearest"][k])) == 8
+        assert torch.allclose(shown, torch.tensor(stored["distances"][k]), atol=1e-2)
+        assert shown.max() <= distances[k, others].min() + 1e-2 and (shown.diff() > -1e-2).all()
+
+
+def test_sprites_show_swatches_in_order_and_patches_by_code(tiny_weights):
+    pack = packs.read(tiny_weights / "tiny")
+    stored = packs.read_codebook(pack)
+    size, columns = stored["swatch_size"], stored["columns"]
+    swatches, patches = packs.read_sprite(pack, "swatches"), packs.read_sprite(pack, "patches")
+    assert swatches.size == (columns * size, -(-16 // columns) * size) and swatches.mode == "L"
+    assert patches.size == (stored["patches_per_code"] * stored["patch_size"], 16 * stored["patch_size"])
+    with pytest.raises(PackError, match="nothing.png"):
+        packs.read_sprite(pack, "nothing")
+
+
+def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):
+    assert packs.fingerprint(tiny_weights / "tiny") == packs.fingerprint(tiny_weights / "tiny-codec")
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "other")
+    edit_weights(tmp_path / "other" / VAE, spoil("codebook", 0.5))
+    assert packs.fingerprint(tmp_path / "other") != packs.fingerprint(tiny_weights / "tiny")
