@@ -56,7 +56,7 @@ pipeline = ClassPipeline.from_pretrained("{pack.name}", use_safetensors=True)
 {_cost(training["vqvae"])}
 {_transformer(pack.name, training) if described.can_sample else ""}
 ## Measured
-By `python -m mmdemo evaluate --pack {pack.name}` on {numbers["test_images"]} test pictures ({numbers["minutes"]} minutes).
+By `python -m mmdemo evaluate --pack {pack.name}` on {numbers["test_images"]} test pictures, {numbers["minutes"]} min.
 
 {_table(numbers)}
 

@@ -115,7 +115,7 @@ def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
 def frechet_distance(classifier: Classifier, a: Tensor, b: Tensor) -> float:
     """Between two sets of uint8 pictures, in the classifier's features."""
     size = tuple(a.shape[1:])
-    metric = FrechetInceptionDistance(feature=_Features(classifier), input_img_size=size).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=_Features(classifier), input_img_size=size)
     for part in a.split(BATCH):
         metric.update(part, real=True)
     for part in b.split(BATCH):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
 
 # Pillow warns from 89 megapixels on; ours is an error, and earlier.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

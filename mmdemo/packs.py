@@ -40,6 +40,7 @@ class Pack:
     name: str
     path: Path
     problem: str | None  # why it cannot be used; None = it can
+    stamp: int = 0  # changes when the pack is written anew
     classes: tuple[str, ...] = ()  # label names in the order of their class ids
     codes: int = 0  # K
     dim: int = 0  # numbers in a code
@@ -101,6 +102,7 @@ def _read(path: Path, name: str) -> Pack:
         name=name,
         path=path,
         problem=None,
+        stamp=(path / "model_index.json").stat().st_mtime_ns,
         classes=tuple(str(label) for _, label in labels),
         codes=vae["num_codes"] if ours else vae["num_vq_embeddings"],
         dim=vae["latent_channels"] if ours else vae["vq_embed_dim"] or vae["latent_channels"],
@@ -233,8 +235,18 @@ def _load_part(path: Path, part: str):
 
 
 def read_codebook(pack: Pack) -> dict:
-    """The stored description of the codebook: counts, order, columns, swatch_size, patch_size, nearest."""
-    return _json(pack.path / "codebook" / "codebook.json")
+    """The stored description of the codebook: counts, order, columns, swatch_size, patch_size, nearest, distances.
+
+    Raises PackError if it is missing, damaged or another codebook's.
+    """
+    stored = _json(pack.path / "codebook" / "codebook.json")
+    for name in ("counts", "order", "nearest", "distances"):
+        if not isinstance(stored.get(name), list) or len(stored[name]) != pack.codes:
+            raise PackError(f"pack {pack.name!r}: codebook/codebook.json has no {name} for its {pack.codes} codes")
+    for name in ("columns", "swatch_size", "patch_size", "patches_per_code"):
+        if type(stored.get(name)) is not int or stored[name] < 1:
+            raise PackError(f"pack {pack.name!r}: codebook/codebook.json has no {name}")
+    return stored
 
 
 def read_sprite(pack: Pack, name: str) -> Image.Image:

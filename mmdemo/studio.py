@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from math import isfinite, log2
+from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Studio:
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
         self._device = _choice("device", device, DEVICES)
-        self._pipelines: dict[str, ClassPipeline] = {}
+        self._pipelines: dict[str, tuple[int, ClassPipeline]] = {}  # by name, with the pack's stamp when loaded
         self._loading = threading.Lock()
 
     def packs(self) -> list[PackInfo]:
@@ -235,24 +235,28 @@ class Studio:
 
     def _pipeline(self, pack: packs.Pack) -> ClassPipeline:
         with self._loading:
-            if pack.name not in self._pipelines:
-                self._pipelines[pack.name] = packs.load(pack, self._device)
-            return self._pipelines[pack.name]
+            stamp, pipeline = self._pipelines.get(pack.name, (None, None))
+            if stamp != pack.stamp:  # never loaded, or trained anew since
+                pipeline = packs.load(pack, self._device)
+                self._pipelines[pack.name] = pack.stamp, pipeline
+            return pipeline
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     """A whole number in [low, high]; 3.0 is one, True is not."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    if not number or value != int(value) or not low <= value <= high:
+    if not _is_number(value) or not low <= value <= high or value != int(value):
         raise ArgumentError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}")
     return int(value)
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-    if not number or not low <= value <= high:
+    if not _is_number(value) or not low <= value <= high:
         raise ArgumentError(f"{name} is {_shown(value)}; it must be a number from {low:g} to {high:g}")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _choice(name: str, value: Any, allowed: Sequence[str]) -> str:
