@@ -1,0 +1,99 @@
+"""The app: read the flags, serve the page, then load the models behind it. Knows no model; gradio comes in late."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mmdemo.errors import MmdemoError
+from mmdemo.studio import DEVICES, Studio
+
+SHIPPED = Path(__file__).parent / "weights"
+
+
+def main() -> int:
+    args = read_flags()
+    # A signal ends whatever the main thread is doing, also while gradio is being imported.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    try:
+        studio = Studio([SHIPPED, *args.weights], hub=args.hub, device=args.device)
+        claim(args.host, args.port)
+    except (MmdemoError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    serve(studio, args.host, args.port)
+    return 0
+
+
+def read_flags() -> argparse.Namespace:
+    # Containers and Spaces are reached from outside: there, and only there, the page is open to the network.
+    host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the mmdemo page and its endpoints.")
+    parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="default: 7860")
+    parser.add_argument("--weights", metavar="DIR", type=folder, action="append", default=[], help="more packs")
+    parser.add_argument("--hub", metavar="OWNER/NAME[@REV]", action="append", default=[], help="a pack on the Hub")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where the models run (default: %(default)s)")
+    return parser.parse_args()
+
+
+def port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; it must be a whole number from 1 to 65535")
+    return int(text)
+
+
+def folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
+    return Path(text)
+
+
+def claim(host: str, port: int) -> None:
+    """Fails at once, with a sentence, where gradio would fail after seconds and without the reason."""
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port") from None
+
+
+def serve(studio: Studio, host: str, port: int) -> None:
+    """Blocks until a signal ends the program."""
+    from mmdemo.ui import build_demo, launch_options
+
+    # While starting, gradio asks its own server something: that must not go out through a proxy.
+    direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    os.environ["no_proxy"] = ",".join(filter(None, [direct, "localhost", "127.0.0.1", host]))
+    demo = build_demo(studio)
+    demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options())
+    print(f"mmdemo is at http://{host}:{port}", flush=True)
+    threading.Thread(target=load_first, args=[studio], daemon=True).start()
+    try:
+        while True:
+            time.sleep(60)
+    finally:
+        demo.close(verbose=False)
+        sys.stdout.flush()
+        os._exit(0)  # the loading thread may be deep in an import, which the interpreter would wait for
+
+
+def load_first(studio: Studio) -> None:
+    """The models of the pack that the page opens with, so that the first click need not wait for them."""
+    try:
+        name = next((pack.name for pack in studio.packs() if not pack.problem), None)
+        if name:
+            studio.load(name)
+    except MmdemoError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The page: a pack chooser over four tabs, the endpoints, and the options it must be launched with.
+
+`build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
+"""
+
+from collections.abc import Callable
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from mmdemo.studio import Studio
+from mmdemo.ui import codebook, denoise, endpoints, reconstruct, sample
+from mmdemo.ui.browser import PRIVATE, STATIC, message, widget
+from mmdemo.ui.limits import BodyLimit
+
+TITLE = "mmdemo"
+SYSTEM_FONTS = [  # no web fonts: the page asks nothing of other machines
+    *("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "PingFang SC", "Hiragino Sans GB"),
+    *("Microsoft YaHei", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "sans-serif"),
+]
+MONOSPACED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
+
+
+def build_demo(studio: Studio) -> gr.Blocks:
+    """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+        with gr.Row(elem_id="header"):
+            gr.HTML(
+                f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
+                elem_id="title",
+                apply_default_css=False,
+            )
+            pack = gr.Dropdown(
+                [], label="Pack", info="One trained pair of models.", elem_id="pack", scale=0, min_width=260
+            )
+        notice = widget("status", elem_id="notice")
+
+        demo.load(lambda: list_packs(studio), None, [pack, notice], **PRIVATE)
+
+        # Listeners of one event wait for each other in gradio's page, those that follow an event run side by side.
+        # Not "always_last", which gradio 6.31 triggers again and again without end.
+        every_time = {"trigger_mode": "multiple"}
+        chosen = pack.change(lambda: None, **every_time, **PRIVATE)
+
+        def opened(show: Callable, inputs: list, outputs: list, **options) -> None:
+            """Calls show for the pack that the page opens with, and whenever another is chosen."""
+            chosen.then(show, inputs, outputs, **every_time, **options)
+
+        with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
+            with gr.Tab("Codebook", id="codebook", elem_id="codebook"):
+                codebook.build(studio, pack, opened)
+            with gr.Tab("Reconstruct", id="reconstruct", elem_id="reconstruct"):
+                reconstruct.build(studio, pack, opened)
+            with gr.Tab("Sample", id="sample", elem_id="sample"):
+                pictures = sample.build(studio, pack, opened)
+            with gr.Tab("Denoise", id="denoise", elem_id="denoise"):
+                replay = denoise.build(studio, pack, opened)
+        replay(pictures, tabs)
+        endpoints.register(studio)
+    # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
+    return demo.queue(api_open=False, default_concurrency_limit=8)
+
+
+def list_packs(studio: Studio) -> tuple[dict, str]:
+    """The chooser's choices, and one line on every pack that cannot be opened."""
+    packs = studio.packs()
+    names = [pack.name for pack in packs if not pack.problem]
+    problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
+    if not names:
+        problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
+    return gr.update(choices=names, value=next(iter(names), None)), message(text="\n".join(problems))
+
+
+def launch_options() -> dict:
+    """What the page needs from `launch()` to look as it should, keep to itself and store nothing in the browser."""
+    theme = gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_lg,
+        font=SYSTEM_FONTS,
+        font_mono=MONOSPACED_FONTS,
+    ).set(
+        body_text_color_subdued="*neutral_600",  # the theme's own is too pale to read
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+    )
+    return {
+        "theme": theme,
+        "css_paths": [STATIC / "page.css"],
+        "footer_links": ["api", "settings"],
+        "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence
+        "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
+        "state_session_capacity": 500,  # each open page's pictures are kept in memory
+        "run_history": False,
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "quiet": True,
+        "share": False,
+        "pwa": False,
+        "mcp_server": False,
+    }

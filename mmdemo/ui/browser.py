@@ -1,0 +1,99 @@
+"""What the browser needs from Python: our scripts, pictures as data URIs, and every refusal as one plain sentence.
+
+Knows gradio's HTML component and how it talks to static/*.js. Knows no model, no pack and no tab.
+"""
+
+import base64
+import functools
+import html
+import inspect
+import io
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from mmdemo.errors import MmdemoError
+
+STATIC = Path(__file__).parent / "static"
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
+turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
+MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
+
+
+def widget(name: str, **options) -> gr.HTML:
+    """An empty element that static/NAME.js fills from `value`: a message made by `message()`.
+
+    The template never contains the value, because gradio compiles templates as code; the scripts set text as text.
+    """
+    return gr.HTML(
+        html_template=f'<div class="mm-{name}"></div>',
+        js_on_load=(STATIC / f"{name}.js").read_text("utf-8"),
+        head=f"<script>{(STATIC / 'common.js').read_text('utf-8')}</script>",
+        apply_default_css=False,
+        **options,
+    )
+
+
+def message(**fields) -> str:
+    """What a widget is sent. A string, because gradio changes dicts in place while streaming and then misses it."""
+    return json.dumps(fields, allow_nan=False)
+
+
+def speaker() -> Callable[..., str]:
+    """`message` for one run of a handler: a widget that has heard a later run no longer listens to an earlier one.
+
+    So a slow answer for the pack left behind, or for the last picture but one, never overwrites the current one.
+    """
+    return functools.partial(message, turn=next(turns))
+
+
+def picture(image: Image.Image, exact: bool = True) -> str:
+    """A data URI: PNG where pixels matter (exact) or are few, else JPEG, which is a tenth of the size in a stream."""
+    exact = exact or max(image.size) <= 128
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG") if exact else image.convert("RGB").save(buffer, "JPEG", quality=90)
+    return data_uri(buffer.getvalue(), "png" if exact else "jpeg")
+
+
+def data_uri(data: bytes, kind: str = "png") -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def sheet(images: list[Image.Image], columns: int) -> Image.Image:
+    """Equal pictures side by side, row by row, without gaps: one picture to send instead of many."""
+    width, height = images[0].size
+    page = Image.new(images[0].mode, (columns * width, -(-len(images) // columns) * height))
+    for i, image in enumerate(images):
+        page.paste(image, (i % columns * width, i // columns * height))
+    return page
+
+
+def said_plainly(handler: Callable, quote: Callable[[str], str] = html.escape) -> Callable:
+    """A handler whose MmdemoError reaches the person as its one sentence, with nothing lost and no traceback.
+
+    quote: the page shows messages as HTML, and they may repeat what somebody typed; a program wants them as they are.
+    """
+
+    def refusal(error: MmdemoError) -> gr.Error:
+        return gr.Error(quote(str(error)), print_exception=False)
+
+    @functools.wraps(handler)
+    def answer(*args):
+        try:
+            return handler(*args)
+        except MmdemoError as error:
+            raise refusal(error) from None
+
+    @functools.wraps(handler)
+    def stream(*args) -> Iterator:
+        try:
+            yield from handler(*args)
+        except MmdemoError as error:
+            raise refusal(error) from None
+
+    return stream if inspect.isgeneratorfunction(handler) else answer

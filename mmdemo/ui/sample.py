@@ -1,0 +1,110 @@
+"""The Sample tab: a class in, new pictures out, watched while they form.
+
+Knows the words and ranges of the controls and what the studio streams; the pictures are drawn by static/sample.js.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import gradio as gr
+
+from mmdemo.errors import MmdemoError
+from mmdemo.studio import MAX_COUNT
+from mmdemo.ui.browser import MODELS, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, waiting
+
+FIRST_COUNT = 10
+FIRST_SEED = 0
+
+
+def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
+    """The tab's contents. Returns the pictures, whose `replay` event asks to watch one of them being denoised."""
+    with gr.Row(elem_classes="mm-work"):
+        with gr.Column(scale=5, min_width=300):
+            status = widget("status")
+            pictures = widget("sample", elem_id="sample-view")
+        with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
+            label = gr.Dropdown([], label="Class", info="What to draw; all takes every class in turn.")
+            count = gr.Slider(1, MAX_COUNT, FIRST_COUNT, step=1, label="How many", info="Pictures drawn together.")
+            settings = Settings()
+            with gr.Row():
+                go = gr.Button("Draw", variant="primary", interactive=False, min_width=100)
+                stop = gr.Button("Stop", interactive=False, min_width=100)
+
+    @lru_cache(maxsize=8)
+    def first_pictures(name: str) -> tuple[str, dict]:
+        done = studio.sample(name, "all", FIRST_COUNT, FIRST_SEED)
+        return in_words(done), finished(done)
+
+    def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
+        info = about(studio, name)
+        labels = ["all", *info.classes]
+        label = gr.update(choices=labels, value=chosen if chosen in labels else "all")
+        return gr.update(interactive=info.can_sample), label, *settings.of(info, sampler)
+
+    def show(name: str) -> Iterator[tuple]:
+        tell = speaker()
+        try:
+            studio.sampling(name, "all")  # a pack that cannot sample says so here, before its models are loaded
+            for text in waiting(studio, name):
+                yield tell(text=text), gr.skip()
+            yield tell(text="Drawing the first pictures…"), gr.skip()
+            words, pictures = first_pictures(name)
+            yield tell(text=words), tell(**pictures)
+        except MmdemoError as error:
+            yield tell(text=str(error)), tell()
+
+    @said_plainly
+    def run(name, label, count, *wanted) -> Iterator[tuple]:
+        going = studio.sampling(name, label, count, *settings.arguments(*wanted))
+        tell = speaker()
+        yield tell(text="Starting…"), gr.skip(), gr.skip(), *BUSY
+        for text in waiting(studio, name):
+            yield tell(text=text), gr.skip(), gr.skip(), *BUSY
+        for progress in going:
+            if progress.result is None:
+                text = f"Step {progress.index + 1} of {progress.total}…"
+                yield tell(text=text), tell(**unfinished(progress)), gr.skip(), gr.skip(), gr.skip()
+            else:
+                done = progress.result
+                yield tell(text=in_words(done)), tell(**finished(done)), done.seed, *IDLE
+
+    def stopped(name: str) -> tuple:
+        # Another pack may have been chosen meanwhile, and what is said of that one stays.
+        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
+
+    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
+    opened(show, [pack], [status, pictures], **MODELS, **PRIVATE)
+    running = go.click(
+        run, [pack, label, count, *settings.inputs], [status, pictures, settings.seed, go, stop], **MODELS, **PRIVATE
+    )
+    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
+    running.failure(**ended)  # gradio counts a Stop as a failure too
+    stop.click(**ended, cancels=[running])
+    pack.change(None, cancels=[running], trigger_mode="multiple")
+    return pictures
+
+
+def unfinished(progress) -> dict:
+    columns = min(8, len(progress.images))
+    page = picture(sheet(progress.images, columns), exact=False)
+    return {"sheet": page, "columns": columns, "count": len(progress.images)}
+
+
+def in_words(samples) -> str:
+    how = f"{samples.steps} steps of {samples.sampler}, guidance {samples.guidance:g}"
+    return f"Seed {samples.seed}, {how}: drawn in {samples.seconds:.1f} s."
+
+
+def finished(samples) -> dict:
+    columns = min(8, len(samples.images))
+    labelled = samples.labels, samples.seeds
+    settings = {"steps": samples.steps, "guidance": samples.guidance, "sampler": samples.sampler}
+    return {
+        "sheet": picture(sheet(samples.images, columns)),
+        "columns": columns,
+        "count": len(samples.images),
+        "pictures": [{"label": label, "seed": seed, **settings} for label, seed in zip(*labelled, strict=True)],
+        "file": f"{samples.pack}-seed-{samples.seed}.png",
+        "png": data_uri(samples.png_bytes()),
+    }

@@ -1,0 +1,50 @@
+"""The controls that Sample and Denoise share: the seed, and the folded-away steps, guidance and sampler."""
+
+from collections.abc import Iterator
+
+import gradio as gr
+
+from mmdemo.studio import MAX_SEED
+
+IDLE = gr.update(interactive=True), gr.update(interactive=False)  # the button that starts a run, and Stop
+BUSY = IDLE[::-1]
+
+
+class Settings:
+    """Draws the controls where it is made. `inputs` are in the order of `arguments()`."""
+
+    def __init__(self):
+        with gr.Row():
+            self.seed = gr.Number(
+                0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, info="The same seed draws the same picture."
+            )
+            self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
+        with gr.Accordion("Advanced", open=False):
+            self.steps = gr.Slider(1, 100, 20, step=1, label="Steps", info="More steps are slower and finer.")
+            self.guidance = gr.Slider(0, 10, 2, step=0.1, label="Guidance", info="How strongly to follow the class.")
+            self.sampler = gr.Dropdown([], label="Sampler", info="The rule that turns one step into the next.")
+        self.inputs = [self.seed, self.randomize, self.steps, self.guidance, self.sampler]
+        self.choices = [self.steps, self.guidance, self.sampler]
+
+    @staticmethod
+    def arguments(seed, randomize, steps, guidance, sampler) -> tuple:
+        """seed, steps, guidance and sampler as the studio takes them; it draws a seed for None and reports it."""
+        return None if randomize else seed, steps, guidance, sampler
+
+    @staticmethod
+    def of(info, sampler: str | None) -> tuple:
+        """The pack's own defaults for `choices`; the sampler stays if the pack has it too."""
+        value = sampler if sampler in info.samplers else next(iter(info.samplers), None)
+        return info.steps, info.guidance, gr.update(choices=list(info.samplers), value=value)
+
+
+def about(studio, pack: str):
+    """What the studio's list says of one pack."""
+    return next(info for info in studio.packs() if info.name == pack)
+
+
+def waiting(studio, pack: str) -> Iterator[str]:
+    """Loads the pack's models, saying so if that is not done already."""
+    if not studio.is_loaded(pack):
+        yield "Loading the models…"
+        studio.load(pack)

@@ -1,0 +1,79 @@
+// Every code as a swatch in a grid, a histogram of their use, and the card of the chosen one.
+const { el, listen, load, tiles, grid, codeCard } = window.mmdemo;
+const root = element.firstElementChild;
+const ENLARGE = 8; // swatches are a few pixels wide: drawn large once, so that any size on screen looks even
+let book, swatches, bars, card;
+
+listen(props, watch, async (message) => {
+  if (!message.codes) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
+  book = message;
+  root.replaceChildren(
+    tiles(book.tiles),
+    el("div", { class: "mm-columns" },
+      el("section", {},
+        el("h3", {}, "Every code"),
+        el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
+        (swatches = grid("Codes", book.grid_columns, book.order.map((code) => el("button", {
+          type: "button", title: `Code ${code}`, "aria-label": `Code ${code}, ${book.shares[code]}` })),
+          (i) => choose(book.order[i])))),
+      (card = el("section", { class: "mm-chosen", "aria-live": "polite" })),
+      el("section", {},
+        el("h3", {}, "How often each code is used"),
+        el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
+        (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));
+  swatches.classList.add("mm-swatches");
+  choose(book.chosen, book.card);
+  drawSwatches(await load(book.swatches));
+});
+
+function drawSwatches(sprite) {
+  const size = book.swatch_size, cell = size * ENLARGE, gap = ENLARGE / 2;
+  const canvas = el("canvas", { "aria-hidden": "true" });
+  canvas.width = book.grid_columns * (cell + gap);
+  canvas.height = Math.ceil(book.order.length / book.grid_columns) * (cell + gap);
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  book.order.forEach((_, i) => context.drawImage(sprite,
+    (i % book.columns) * size, Math.floor(i / book.columns) * size, size, size,
+    (i % book.grid_columns) * (cell + gap) + gap / 2, Math.floor(i / book.grid_columns) * (cell + gap) + gap / 2, cell, cell));
+  swatches.prepend(canvas);
+}
+
+async function choose(code, known) {
+  book.chosen = code;
+  swatches.mark(book.order.indexOf(code));
+  drawBars();
+  const answer = known ?? await server.describe_code(book.pack, code);
+  if (book.chosen === code) card.replaceChildren(codeCard(answer, choose));
+}
+
+function drawBars() {
+  const ranked = book.ranked ??= book.order.toSorted((a, b) => book.counts[b] - book.counts[a]);
+  const ratio = window.devicePixelRatio || 1;
+  const width = bars.width = (bars.clientWidth || 600) * ratio, height = bars.height = 120 * ratio;
+  const equal = book.counts.reduce((a, b) => a + b, 0) / ranked.length;
+  const tall = (count) => Math.log1p(count) / Math.log1p(book.counts[ranked[0]] || 1) * (height - 4 * ratio);
+  const context = bars.getContext("2d"), style = getComputedStyle(bars), step = width / ranked.length;
+  const bar = (code, i, thinnest) => {
+    const top = Math.max(tall(book.counts[code]), ratio);
+    context.fillRect(i * step, height - top, Math.max(step * 0.8, thinnest), top);
+  };
+  context.fillStyle = style.getPropertyValue("--mm-bar");
+  ranked.forEach((code, i) => bar(code, i, 0.5));
+  context.fillStyle = style.getPropertyValue("--mm-mark");
+  bar(book.chosen, ranked.indexOf(book.chosen), 3 * ratio);
+  context.fillStyle = style.getPropertyValue("--mm-line");
+  context.fillRect(0, height - tall(equal), width, ratio);
+}
+
+function pickBar(event) {
+  const box = bars.getBoundingClientRect();
+  choose(book.ranked[Math.min(book.ranked.length - 1, Math.floor((event.clientX - box.left) / box.width * book.ranked.length))]);
+}
+
+// The bars are drawn for one width and one colour scheme; draw them again when either changes.
+new ResizeObserver(() => { if (bars?.isConnected) drawBars(); }).observe(root);
+new MutationObserver(() => { if (bars?.isConnected) drawBars(); }).observe(document.body, { attributeFilter: ["class"] });
+
+// Another tab asks for a code to be shown here.
+document.addEventListener("mmdemo:code", (event) => { if (book) choose(event.detail); });

@@ -1,0 +1,69 @@
+// Pick an example or draw one. Sends the example's index, or the drawing as a PNG after every stroke.
+const { el, listen, pixels } = window.mmdemo;
+const root = element.firstElementChild;
+const SIZE = 256, PEN = 22;
+const thumbs = el("div", { class: "mm-thumbs" });
+const pad = el("canvas", { class: "mm-pad", width: SIZE, height: SIZE, role: "img", "aria-label": "Drawing area: draw with a mouse, pen or finger" });
+const hint = el("span", { class: "mm-pad-hint", "aria-hidden": "true" }, "Draw here");
+const clear = el("button", { type: "button", class: "mm-button", onclick: wipe }, "Clear");
+// A narrow screen shows one way of choosing at a time; a wide one shows all and hides these buttons.
+const ways = el("div", { class: "mm-ways" }, ...[["examples", "Examples"], ["draw", "Draw"], ["open", "Open a file"]].map(([way, name]) =>
+  el("button", { type: "button", class: "mm-button", "data-name": way, onclick: () => go(way) }, name)));
+
+function go(way) {
+  root.dataset.way = way;
+  for (const button of ways.children) button.setAttribute("aria-pressed", button.dataset.name === way);
+}
+go("examples");
+
+root.append(
+  ways,
+  el("h3", {}, "Take an example"), thumbs,
+  el("h3", {}, "Or draw one"), el("div", { class: "mm-pad-frame" }, pad, hint, clear));
+
+listen(props, watch, ({ examples = [] }) => thumbs.replaceChildren(...examples.map((uri, index) =>
+  el("button", { type: "button", "aria-label": `Example ${index + 1}`, onclick: () => trigger("example", { index }) }, pixels(uri, "")))));
+
+const context = pad.getContext("2d");
+let last = null;
+
+function wipe() {
+  context.fillStyle = "white";
+  context.fillRect(0, 0, SIZE, SIZE);
+  hint.hidden = false;
+}
+
+const place = (event) => {
+  const box = pad.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width * SIZE, (event.clientY - box.top) / box.height * SIZE];
+};
+
+function stroke(from, to) {
+  context.lineWidth = PEN;
+  context.lineCap = "round";
+  context.beginPath();
+  context.moveTo(...from);
+  context.lineTo(...to);
+  context.stroke();
+}
+
+pad.addEventListener("pointerdown", (event) => {
+  pad.setPointerCapture(event.pointerId);
+  hint.hidden = true;
+  last = place(event);
+  stroke(last, last);
+});
+pad.addEventListener("pointermove", (event) => {
+  if (!last) return;
+  const next = place(event);
+  stroke(last, next);
+  last = next;
+});
+for (const end of ["pointerup", "pointercancel"]) {
+  pad.addEventListener(end, () => {
+    if (!last) return;
+    last = null;
+    trigger("drawing", { png: pad.toDataURL("image/png") });
+  });
+}
+wipe();

@@ -1,0 +1,34 @@
+// The pictures, drawn from one sheet of them, while they form and when they are done.
+const { el, listen, load, crop } = window.mmdemo;
+const root = element.firstElementChild;
+const frame = el("div", { class: "mm-gallery" }), foot = el("div", { class: "mm-foot" });
+root.append(frame, foot);
+let latest;
+
+listen(props, watch, async (message) => {
+  latest = message;
+  if (!message.sheet) return root.classList.remove("mm-full"), frame.replaceChildren(), foot.replaceChildren();
+  const sheet = await load(message.sheet);
+  if (latest !== message) return; // a newer one came while this was decoded
+  if (frame.childElementCount !== message.count) {
+    frame.replaceChildren(...Array.from({ length: message.count }, () =>
+      el("button", { type: "button", class: "mm-picture", disabled: true }, el("canvas"), el("span"))));
+  }
+  const size = sheet.width / message.columns;
+  frame.classList.toggle("mm-many", message.count > 16);
+  [...frame.children].forEach((button, i) => {
+    const [canvas, caption] = button.children, picture = message.pictures?.[i];
+    crop(canvas, sheet, (i % message.columns) * size, Math.floor(i / message.columns) * size, size, size);
+    caption.textContent = picture ? picture.label : "";
+    button.disabled = !picture;
+    button.title = picture ? `Seed ${picture.seed}: watch it being denoised` : "";
+    button.setAttribute("aria-label", picture ? `${picture.label}, seed ${picture.seed}: watch it being denoised` : `Picture ${i + 1}, in progress`);
+    button.onclick = () => trigger("replay", picture);
+  });
+  foot.replaceChildren();
+  if (message.pictures) {
+    foot.append(
+      el("p", { class: "mm-help" }, "Choose a picture to watch it being denoised."),
+      el("a", { class: "mm-button", href: message.png, download: message.file }, "Download PNG"));
+  }
+});

@@ -1,0 +1,401 @@
+"""The page in a real browser, used as a person would use it, on the tiny pack."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mmdemo.studio import Studio
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Browser, Page, expect  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+TABS = ["Codebook", "Reconstruct", "Sample", "Denoise"]
+READY = {"Codebook": ".mm-card", "Reconstruct": ".mm-tokens", "Sample": ".mm-foot a", "Denoise": ".mm-strip img"}
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+expect.set_options(timeout=20_000)
+
+
+@contextmanager
+def launched(studio: Studio) -> Iterator[str]:
+    """The address at which the page for this studio is being served."""
+    from mmdemo.ui import build_demo, launch_options
+
+    demo = build_demo(studio)
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
+    try:
+        yield demo.local_url
+    finally:
+        demo.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_weights: Path) -> Studio:
+    return Studio([tiny_weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    with launched(studio) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--disable-sync"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def watched(browser: Browser) -> Iterator[Page]:
+    """An empty page. Whatever is done with it, it must ask nothing of other machines and report no error."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    complaints = []
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
+    yield page
+    page.close()
+    assert complaints == []
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+@pytest.fixture
+def page(watched: Page, address: str) -> Page:
+    watched.goto(address)
+    return watched
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+    expect(page.locator(READY[name]).first).to_be_visible()
+
+
+def choose_pack(page: Page, name: str) -> None:
+    page.get_by_label("Pack").click()
+    page.get_by_role("option", name=name, exact=True).click()
+
+
+def canvases(page: Page) -> list[np.ndarray]:
+    """The pictures of the Sample tab as bytes, (height, width) each."""
+    read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])"
+    pictures = page.locator(".mm-picture canvas").evaluate_all(read)
+    return [np.array(values, dtype=np.uint8).reshape(16, 16, 4)[..., 0] for values in pictures]
+
+
+def test_codebook_shows_a_code_at_once_and_any_other_on_choosing(page: Page, studio: Studio):
+    book = studio.codebook("tiny")
+    cells = page.locator("#codebook-view .mm-swatches [role=gridcell]")
+    card = page.locator("#codebook-view .mm-card")
+    expect(cells).to_have_count(16)
+    expect(card).to_contain_text(re.compile(r"Code \d+"))
+    expect(page.locator(".mm-tile", has_text="Perplexity")).to_contain_text(f"{book.perplexity:.1f}")
+    cells.nth(5).click()
+    expect(card).to_contain_text(f"Code {book.order[5]}")
+    page.keyboard.press("ArrowRight")
+    expect(card).to_contain_text(f"Code {book.order[5]}")  # the arrows only move
+    page.keyboard.press("Enter")
+    expect(card).to_contain_text(f"Code {book.order[6]}")
+    expect(page.locator("[aria-selected=true][role=gridcell]")).to_have_attribute("title", f"Code {book.order[6]}")
+    nearest = studio.code("tiny", book.order[6]).nearest[0]["code"]
+    card.locator(".mm-nearest button").first.click()
+    expect(card).to_contain_text(f"Code {nearest}")
+    most_used = int(np.argmax(book.counts))
+    page.locator(".mm-bars").click(position={"x": 3, "y": 100})
+    expect(card).to_contain_text(f"Code {most_used}")
+    expect(card.locator(".mm-patches img").first).to_be_visible()
+
+
+def test_swatches_are_drawn_where_their_buttons_are(page: Page, studio: Studio):
+    book = studio.codebook("tiny")
+    expect(page.locator(".mm-swatches canvas")).to_be_visible()
+    middle = "c => [...c.getContext('2d').getImageData(c.width / 8, c.height * 7 / 8, 1, 1).data]"  # column 0, last row
+    last_row = book.swatches.convert("L").crop((0, 3 * book.swatch_size, book.swatch_size, 4 * book.swatch_size))
+    inside = np.asarray(last_row)[book.swatch_size // 2 - 1 :, book.swatch_size // 2 - 1 :][:2, :2]
+    assert page.locator(".mm-swatches canvas").evaluate(middle)[0] in inside
+
+
+def test_reconstruct_shows_an_example_and_its_tokens_lead_to_codes(page: Page):
+    open_tab(page, "Reconstruct")
+    tokens = page.locator("#reconstruct-view .mm-token")
+    expect(tokens).to_have_count(16)
+    expect(page.locator(".mm-tile", has_text="PSNR")).to_contain_text("dB")
+    tokens.nth(6).click()
+    code = tokens.nth(6).inner_text()
+    expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
+    page.get_by_role("button", name="Open in Codebook").click()
+    expect(page.get_by_role("tab", name="Codebook")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
+
+
+def test_the_divider_uncovers_the_reconstruction(page: Page):
+    open_tab(page, "Reconstruct")
+    divider = page.get_by_label("Divider between original and reconstruction")
+    divider.focus()
+    page.keyboard.press("End")
+    clip = page.locator(".mm-after").evaluate("image => getComputedStyle(image).clipPath")
+    assert "100%" in clip
+    assert page.locator(".mm-after").evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+def test_drawing_is_reconstructed_after_the_stroke(page: Page):
+    open_tab(page, "Reconstruct")
+    original = page.get_by_alt_text("Original")
+    before = original.get_attribute("src")
+    pad = page.locator(".mm-pad").bounding_box()
+    page.mouse.move(pad["x"] + 60, pad["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(pad["x"] + 60, pad["y"] + 200, steps=5)
+    page.mouse.up()
+    expect(original).not_to_have_attribute("src", before)
+    expect(page.locator("#reconstruct")).to_contain_text("The picture was inverted.")
+    pixels = seen(page)
+    assert pixels[:, 3:5].mean() > 3 * pixels[:, 10:].mean()  # bright where the pen was, dark elsewhere
+
+
+def test_an_opened_file_is_kept_when_invert_changes_and_when_the_next_file_is_bad(page: Page, tmp_path: Path):
+    open_tab(page, "Reconstruct")
+    original = page.get_by_alt_text("Original")
+    before = original.get_attribute("src")
+    picture = Image.new("L", (64, 64), 255)
+    ImageDraw.Draw(picture).rectangle([20, 20, 43, 43], fill=0)
+    picture.save(tmp_path / "square.png")
+    upload = page.locator("#upload input[type=file]")
+    upload.set_input_files(tmp_path / "square.png")
+    expect(original).not_to_have_attribute("src", before)
+    bright = seen(page)
+    assert bright[8, 8] > 200 and bright[0, 0] < 50
+    shown = original.get_attribute("src")
+    page.get_by_label("no", exact=True).check()
+    expect(original).not_to_have_attribute("src", shown)
+    dark = seen(page)
+    assert dark[8, 8] < 50 and dark[0, 0] > 200
+    kept = original.get_attribute("src")
+    (tmp_path / "words.png").write_text("This is no picture.")
+    page.get_by_label("Remove this file").or_(page.get_by_label("Clear")).first.click()
+    upload.set_input_files(tmp_path / "words.png")
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("image")
+    expect(toast).not_to_contain_text("Traceback")
+    expect(original).to_have_attribute("src", kept)
+
+
+def seen(page: Page) -> np.ndarray:
+    """What the model saw: the original's own pixels."""
+    uri = page.get_by_alt_text("Original").get_attribute("src")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def test_sample_draws_what_python_draws_and_the_download_tells_how(page: Page, studio: Studio):
+    open_tab(page, "Sample")
+    expect(page.locator(".mm-picture")).to_have_count(10)  # there before any click
+    page.locator("#sample").get_by_label("Class").click()
+    page.get_by_role("option", name="square").click()
+    page.locator("#sample").get_by_label("number input for How many").fill("3")
+    page.locator("#sample").get_by_label("Randomize").uncheck()
+    page.locator("#sample").get_by_label("Seed", exact=True).fill("5")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.locator("#sample .mm-status")).to_contain_text(re.compile("Seed 5, .* drawn in"))
+    expect(page.locator(".mm-picture:enabled")).to_have_count(3)
+    ours = studio.sample("tiny", "square", 3, 5).images
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(canvases(page), ours, strict=True))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download PNG").click()
+    grid = Image.open(download.value.path())
+    assert json.loads(grid.text["mmdemo"])["seed"] == 5
+    assert download.value.suggested_filename == "tiny-seed-5.png"
+
+
+def test_a_random_seed_is_written_back(page: Page):
+    open_tab(page, "Sample")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    box = page.locator("#sample").get_by_label("Seed", exact=True)
+    expect(box).not_to_have_value("0")
+    seed = box.input_value()
+    expect(page.locator("#sample .mm-status")).to_contain_text(f"Seed {seed},")
+
+
+class SlowStudio(Studio):
+    """A studio that takes its time over every step, and notes when it is told to stop."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.stopped = threading.Event()
+
+    def sampling(self, *args):
+        steps = super().sampling(*args)  # refuses bad arguments now, not at the first step
+
+        def slowly():
+            try:
+                for step in steps:
+                    time.sleep(0.1)
+                    yield step
+            except GeneratorExit:
+                self.stopped.set()
+
+        return slowly()
+
+
+def test_stop_works_at_once_the_first_time(watched: Page, tiny_weights: Path):
+    studio = SlowStudio([tiny_weights], device="cpu")
+    with launched(studio) as address:
+        watched.goto(address)
+        open_tab(watched, "Sample")
+        sample = watched.locator("#sample")
+        sample.get_by_role("button", name="Advanced").click()
+        steps = sample.get_by_label("number input for Steps")
+        expect(steps).to_have_value("6")  # the pack's own default
+        steps.fill("100")
+        sample.get_by_label("number input for How many").fill("12")
+        draw = watched.get_by_role("button", name="Draw", exact=True)
+        draw.click()
+        status = sample.locator(".mm-status")
+        expect(status).to_contain_text(re.compile(r"Step \d+ of 100"))
+        expect(watched.locator(".mm-picture")).to_have_count(12)  # seen while being denoised
+        sample.get_by_role("button", name="Stop").click()
+        expect(status).to_have_text("Stopped.", timeout=3000)
+        expect(draw).to_be_enabled()
+        assert studio.stopped.wait(3)
+        watched.wait_for_timeout(500)
+        expect(status).to_have_text("Stopped.")  # nothing arrives late
+        expect(watched.locator(".mm-picture")).to_have_count(12)
+
+
+def test_denoise_streams_then_scrubs_and_plays_without_the_server(page: Page, studio: Studio):
+    open_tab(page, "Denoise")
+    denoise = page.locator("#denoise")
+    noisy, guess = (
+        denoise.get_by_alt_text("The noisy picture"),
+        denoise.get_by_alt_text("The guess of the finished picture"),
+    )
+    assert noisy.get_attribute("src") != guess.get_attribute("src")  # there before any click, and in the middle
+    denoise.get_by_label("Randomize").uncheck()
+    denoise.get_by_label("Seed", exact=True).fill("3")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(denoise.locator(".mm-status")).to_contain_text(re.compile("circle, seed 3, .* denoised in"))
+    frames = list(studio.denoise("tiny", "circle", 3))
+    expect(denoise.locator(".mm-readout")).to_contain_text(f"step {len(frames)} of {len(frames)}")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.startswith("http") else None)
+    slider = denoise.get_by_label("Step", exact=True)
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(denoise.locator(".mm-readout")).to_contain_text(f"timestep {frames[0].timestep:.0f}")
+    expect(denoise.locator(".mm-readout")).to_contain_text(f"noise {frames[0].noise_level:.0%}".replace("%", " %"))
+    page.keyboard.press("ArrowRight")
+    expect(denoise.locator(".mm-readout")).to_contain_text(f"timestep {frames[1].timestep:.0f}")
+    denoise.get_by_label("show tokens").check()
+    shown = denoise.locator(".mm-token").all_inner_texts()
+    assert [int(id) for id in shown] == [id for row in frames[1].tokens for id in row]
+    denoise.get_by_role("button", name="Play").click()
+    expect(denoise.locator(".mm-readout")).to_contain_text(f"step {len(frames)} of {len(frames)}")
+    assert [url for url in asked if "heartbeat" not in url] == []
+
+
+def test_a_sampled_picture_can_be_watched_being_denoised(page: Page):
+    open_tab(page, "Sample")
+    page.locator(".mm-picture").nth(1).click()
+    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#denoise .mm-status")).to_contain_text(re.compile("square, seed 1, .* denoised in"))
+
+
+def test_a_pack_without_transformer_says_so_where_it_matters(page: Page):
+    open_tab(page, "Denoise")
+    choose_pack(page, "tiny-codec")
+    expect(page.locator("#denoise .mm-status")).to_contain_text("has no transformer")
+    expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_disabled()
+    page.get_by_role("tab", name="Sample").click()
+    expect(page.locator("#sample .mm-status")).to_contain_text("train dit")
+    open_tab(page, "Reconstruct")
+    choose_pack(page, "tiny-v")
+    open_tab(page, "Denoise")
+    expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
+
+
+def test_choosing_packs_quickly_shows_the_last_one_and_then_is_quiet(page: Page, studio: Studio):
+    asked = []
+    open_tab(page, "Denoise")
+    for name in ("tiny-v", "tiny-codec", "tiny", "tiny-v"):
+        choose_pack(page, name)
+    default = {pack.name: pack.samplers for pack in studio.packs()}["tiny-v"][0]
+    expect(page.locator("#denoise .mm-status")).to_contain_text(default)
+    open_tab(page, "Sample")
+    expect(page.locator("#sample .mm-status")).to_contain_text(re.compile("Seed 0, .* drawn in"))
+    page.wait_for_timeout(1000)
+    page.on("request", lambda request: asked.append(request.url) if "/queue/join" in request.url else None)
+    page.wait_for_timeout(1500)
+    assert asked == []
+
+
+def test_a_damaged_pack_is_listed_with_its_reason_and_cannot_be_chosen(page: Page):
+    expect(page.locator("#notice")).to_contain_text(re.compile("broken cannot be opened: .*vae"))
+    page.get_by_label("Pack").click()
+    expect(page.get_by_role("option")).to_have_count(3)
+    expect(page.get_by_role("option", name="broken")).to_have_count(0)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_tab_fits_a_phone_and_a_desk_in_light_and_dark(watched: Page, address: str, width: int, theme: str):
+    watched.set_viewport_size({"width": width, "height": 844})
+    watched.goto(f"{address}?__theme={theme}")
+    for tab in TABS:
+        open_tab(watched, tab)
+        root = watched.locator(":root")
+        assert root.evaluate("page => page.scrollWidth - page.clientWidth") <= 0, f"{tab} scrolls sideways"
+        picture = Image.open(io.BytesIO(watched.screenshot())).convert("L")
+        assert (picture.getpixel((2, 2)) < 64) == (theme == "dark")
+        darkest, brightest = picture.crop(box_of(watched, "#title h1")).getextrema()
+        assert brightest - darkest > 128, f"the title of {tab} is hard to read"
+
+
+def box_of(page: Page, selector: str) -> tuple[float, float, float, float]:
+    box = page.locator(selector).bounding_box()
+    return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
+
+
+class WaitingStudio(Studio):
+    """A studio whose models take until `released` to load."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.released = threading.Event()
+
+    def load(self, pack: str) -> None:
+        self.released.wait(60)
+        super().load(pack)
+
+
+def test_the_page_answers_before_the_models_are_loaded_and_a_click_waits(watched: Page, tiny_weights: Path):
+    studio = WaitingStudio([tiny_weights], device="cpu")
+    with launched(studio) as address:
+        watched.goto(address)
+        expect(watched.locator("#codebook-view .mm-card")).to_be_visible()  # needs no model
+        watched.get_by_role("tab", name="Sample").click()
+        status = watched.locator("#sample .mm-status")
+        expect(status).to_have_text("Loading the models…")
+        draw = watched.get_by_role("button", name="Draw", exact=True)
+        draw.click()
+        expect(draw).to_be_disabled()
+        expect(status).to_have_text("Loading the models…")
+        studio.released.set()
+        expect(status).to_contain_text("drawn in")
+        expect(watched.locator(".mm-picture:enabled")).to_have_count(10)
