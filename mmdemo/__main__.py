@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from mmdemo import __version__
-from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.errors import MmdemoError, PackError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--pack", required=True, help="a pack's name")
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
-    judge.add_argument("--samples", type=int, default=10_000, metavar="N", help="pictures to generate")
-    judge.add_argument("--steps", type=int, metavar="N", help="denoising steps; the pack's default if not given")
-    judge.add_argument("--guidance", type=float, metavar="G", help="guidance scale; the pack's default if not given")
+    judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
+    judge.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
+    judge.add_argument("--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given")
     judge.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
@@ -103,13 +103,14 @@ def train_vqvae(options) -> None:
     pack = _new_pack(options)
     config = VQVAEConfig(**{field.name: getattr(options, field.name) for field in fields(VQVAEConfig)})
     _show(train_vqvae(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
-    print(f"wrote {pack}; next: python -m mmdemo train dit --pack {options.pack}")
+    if _speaks():
+        print(f"wrote {pack}; next: python -m mmdemo train dit --pack {options.pack}")
 
 
 def train_dit(options) -> None:
     from mmdemo.training.dit import DiTConfig, train_dit
 
-    pack = Path(options.weights) / options.pack
+    pack = _pack_folder(options)
     if not pack.is_dir():
         raise PackError(
             f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
@@ -117,7 +118,8 @@ def train_dit(options) -> None:
         )
     config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
     _show(train_dit(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
-    print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
+    if _speaks():
+        print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
 
 
 def reconstruct(options) -> None:
@@ -150,9 +152,7 @@ def evaluate(options) -> None:
     from mmdemo import card
     from mmdemo.evaluate import evaluate
 
-    if options.samples < 100:
-        raise ArgumentError(f"samples is {options.samples}; it must be at least 100 for a Fréchet distance")
-    pack = Path(options.weights) / options.pack
+    pack = _pack_folder(options)
     numbers = evaluate(
         pack,
         Path(options.runs),
@@ -198,7 +198,7 @@ def _show(records: Iterator) -> None:
     terminal = sys.stderr.isatty()
     bar, told = None, time.monotonic()
     for record in records:
-        if os.environ.get("RANK", "0") != "0":  # under accelerate launch, one process speaks
+        if not _speaks():
             continue
         if bar is None:
             bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
@@ -213,8 +213,19 @@ def _show(records: Iterator) -> None:
         bar.close()
 
 
+def _speaks() -> bool:
+    """Whether this process prints: under accelerate launch, only the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _pack_folder(options) -> Path:
+    if not options.pack or options.pack.startswith(".") or Path(options.pack).name != options.pack:
+        raise PackError(f"pack is {options.pack!r}; it must be a plain folder name such as digits")
+    return Path(options.weights) / options.pack
+
+
 def _new_pack(options) -> Path:
-    pack = Path(options.weights) / options.pack
+    pack = _pack_folder(options)
     if pack.exists() and not options.resume and not options.overwrite:
         raise PackError(
             f"pack {options.pack!r} is already at {pack}; choose another name, or replace it with --overwrite"

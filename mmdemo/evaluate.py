@@ -17,6 +17,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
 from mmdemo import codec, data, packs
+from mmdemo.arguments import choice, number, whole
 from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes, to_bytes
 from mmdemo.pipeline import ClassPipeline
@@ -155,6 +156,15 @@ def evaluate(
     PSNR and SSIM are over what was not padded: 28 × 28 of MNIST's 32 × 32.
     """
     described = packs.read(pack)
+    samples = whole("samples", samples, 100, 1_000_000)
+    if described.can_sample:
+        settings = {
+            "num_inference_steps": whole("steps", num_inference_steps or described.steps, 1, 1000),
+            "guidance_scale": number(
+                "guidance", described.guidance if guidance_scale is None else guidance_scale, 0, 20
+            ),
+            "sampler": choice("sampler", sampler or described.samplers[0], described.samplers),
+        }
     pipeline = packs.load(described)
     training = packs.read_training(pack)["vqvae"]
     dataset, size, channels = training["dataset"], training["image_size"], described.channels
@@ -190,11 +200,6 @@ def evaluate(
         "frechet_reconstructed_test": frechet_distance(classifier, rebuilt, test.pixels),
     }
     if described.can_sample:
-        settings = {
-            "num_inference_steps": num_inference_steps or described.steps,
-            "guidance_scale": described.guidance if guidance_scale is None else guidance_scale,
-            "sampler": sampler or described.samplers[0],
-        }
         labels = torch.arange(samples) % len(test.classes)
         generated = generate(pipeline, labels, report, **settings)
         read = min(samples, max(200 * len(test.classes), samples // 5))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmdemo import images, packs, views
+from mmdemo.arguments import choice, number, shown, whole
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.views import Code, Codebook, Frame, PackInfo, Reconstruction, Samples, SamplingProgress
 
@@ -43,7 +44,7 @@ class Studio:
     def __init__(self, weights: Sequence[str | Path] = ("weights",), hub: Sequence[str] = (), device: str = "auto"):
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
-        self._device = _choice("device", device, DEVICES)
+        self._device = choice("device", device, DEVICES)
         self._pipelines: dict[str, tuple[int, ClassPipeline]] = {}  # by name, with the pack's stamp when loaded
         self._loading = threading.Lock()
 
@@ -71,7 +72,7 @@ class Studio:
     def code(self, pack: str, code: int) -> Code:
         """One code: its picture, its share, its nearest codes, real patches that use it."""
         found = self._pack(pack)
-        return views.code(found, _whole("code", code, 0, found.codes - 1))
+        return views.code(found, whole("code", code, 0, found.codes - 1))
 
     def reconstruct(self, pack: str, image: str | Path | Image.Image, invert: str | bool = "auto") -> Reconstruction:
         """A picture turned into tokens and back.
@@ -81,7 +82,7 @@ class Studio:
         """
         found = self._pack(pack)
         invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
-        _choice("invert", invert, ("auto", "yes", "no"))
+        choice("invert", invert, ("auto", "yes", "no"))
         if image is None:
             raise ArgumentError("image is missing; give a picture file")
         original = images.fit_square(images.open_image(image), found.image_size, found.channels)
@@ -117,14 +118,14 @@ class Studio:
         side = found.image_size // found.stride
         form = f"a grid such as {side} rows of {side} ids from 0 to {found.codes - 1}"
         if not isinstance(tokens, list) or not tokens or not all(isinstance(row, list) and row for row in tokens):
-            raise ArgumentError(f"tokens is {_shown(tokens)}; it must be {form}")
+            raise ArgumentError(f"tokens is {shown(tokens)}; it must be {form}")
         if len({len(row) for row in tokens}) > 1:
             raise ArgumentError(f"tokens has rows of different lengths; it must be {form}")
         if max(len(tokens), len(tokens[0])) > MAX_TOKENS_SIDE:
             raise ArgumentError(
                 f"tokens is {len(tokens)}×{len(tokens[0])}; at most {MAX_TOKENS_SIDE}×{MAX_TOKENS_SIDE} are allowed"
             )
-        ids = [[_whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
+        ids = [[whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
 
         import torch
 
@@ -163,23 +164,23 @@ class Studio:
             )
         labels = [label] if isinstance(label, str) else label
         if not isinstance(labels, (list, tuple)) or not labels:
-            raise ArgumentError(f"label is {_shown(label)}; it must be one of {', '.join((ALL, *found.classes))}")
+            raise ArgumentError(f"label is {shown(label)}; it must be one of {', '.join((ALL, *found.classes))}")
         for one in labels:
-            _choice("label", one, (ALL, *found.classes))
+            choice("label", one, (ALL, *found.classes))
         labels = [name for one in labels for name in (found.classes if one == ALL else [one])]
-        count = _whole("count", count, 1, MAX_COUNT)
-        steps = found.steps if steps is None else _whole("steps", steps, 1, MAX_STEPS)
+        count = whole("count", count, 1, MAX_COUNT)
+        steps = found.steps if steps is None else whole("steps", steps, 1, MAX_STEPS)
         if steps * count > BUDGET:
             raise ArgumentError(
                 f"steps × count is {steps} × {count} = {steps * count}; at most {BUDGET} are allowed in one request"
             )
-        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else _whole("seed", seed, 0, MAX_SEED)
+        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else whole("seed", seed, 0, MAX_SEED)
         return found, {
             "labels": [labels[i % len(labels)] for i in range(count)],
             "seed": seed,
             "steps": steps,
-            "guidance": found.guidance if guidance is None else _number("guidance", guidance, 0, MAX_GUIDANCE),
-            "sampler": found.samplers[0] if sampler is None else _choice("sampler", sampler, found.samplers),
+            "guidance": found.guidance if guidance is None else number("guidance", guidance, 0, MAX_GUIDANCE),
+            "sampler": found.samplers[0] if sampler is None else choice("sampler", sampler, found.samplers),
         }
 
     def _steps(self, found: packs.Pack, labels, seed, steps, guidance, sampler):
@@ -228,7 +229,7 @@ class Studio:
         found = {pack.name: pack for pack in packs.find(self._weights, self._hub)}
         if not isinstance(name, str) or name not in found:
             usable = ", ".join(pack.name for pack in found.values() if not pack.problem) or "none yet: train one"
-            raise PackError(f"pack is {_shown(name)}; it must be one of: {usable}")
+            raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
         if found[name].problem:
             raise PackError(f"pack {name!r} cannot be used: {found[name].problem}")
         return found[name]
@@ -240,32 +241,3 @@ class Studio:
                 pipeline = packs.load(pack, self._device)
                 self._pipelines[pack.name] = pack.stamp, pipeline
             return pipeline
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> int:
-    """A whole number in [low, high]; 3.0 is one, True is not."""
-    if not _is_number(value) or not low <= value <= high or value != int(value):
-        raise ArgumentError(f"{name} is {_shown(value)}; it must be a whole number from {low} to {high}")
-    return int(value)
-
-
-def _number(name: str, value: Any, low: float, high: float) -> float:
-    if not _is_number(value) or not low <= value <= high:
-        raise ArgumentError(f"{name} is {_shown(value)}; it must be a number from {low:g} to {high:g}")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _choice(name: str, value: Any, allowed: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in allowed:
-        raise ArgumentError(f"{name} is {_shown(value)}; it must be one of {', '.join(allowed)}")
-    return value
-
-
-def _shown(value: Any) -> str:
-    """A value as an error shows it: never pages long."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "…"

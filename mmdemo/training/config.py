@@ -2,56 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+
+from mmdemo.arguments import choice, number, whole
 
 
-def _option(default, help: str, choices: tuple | None = None):
-    return field(default=default, metadata={"help": help, "choices": choices})
+def _option(default, help: str, low: float = 0, high: float = 1, choices: tuple | None = None):
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices})
+
+
+class _Checked:
+    """Refuses, by ArgumentError, what is out of an option's range or not among its choices."""
+
+    def __post_init__(self):
+        for option in fields(self):
+            name, value, rules = option.name, getattr(self, option.name), option.metadata
+            if rules["choices"]:
+                choice(name, value, rules["choices"])
+            elif option.type.startswith("int") and value is not None:
+                whole(name, value, rules["low"], rules["high"])
+            elif option.type == "float":
+                number(name, value, rules["low"], rules["high"])
 
 
 @dataclass(frozen=True)
-class VQVAEConfig:
+class VQVAEConfig(_Checked):
     """Every option of `train vqvae` that changes the result."""
 
     dataset: str = _option("mnist", "mnist, fashion-mnist, cifar10, shapes, or a folder FOLDER/<class>/*.png")
-    image_size: int | None = _option(None, "side in pixels; the data set's own if not given (64 for folders)")
-    channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before")
-    latent_channels: int = _option(4, "numbers in a code")
-    num_codes: int = _option(1024, "codes in the codebook")
-    stride: int = _option(4, "pixels a token covers in each direction: a power of two")
-    num_res_blocks: int = _option(1, "residual blocks at each resolution")
-    steps: int = _option(6000, "optimizer steps")
-    batch_size: int = _option(128, "pictures a step, over all processes")
+    image_size: int | None = _option(None, "side in pixels; the data set's own if not given (64 for folders)", 8, 512)
+    channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before", 2, 4096)
+    latent_channels: int = _option(4, "numbers in a code", 1, 256)
+    num_codes: int = _option(1024, "codes in the codebook", 2, 65536)
+    stride: int = _option(4, "pixels a token covers in each direction: a power of two", 2, 64)
+    num_res_blocks: int = _option(1, "residual blocks at each resolution", 0, 16)
+    steps: int = _option(6000, "optimizer steps", 1, 100_000_000)
+    batch_size: int = _option(128, "pictures a step, over all processes", 1, 65536)
     learning_rate: float = _option(4e-3, "AdamW's peak; warmed up, then a cosine down to zero")
-    warmup: int = _option(200, "steps of warm-up")
-    commitment: float = _option(0.25, "weight of the commitment loss: beta of arXiv:1711.00937, eq. 3")
+    warmup: int = _option(200, "steps of warm-up", 0, 1_000_000)
+    commitment: float = _option(0.25, "weight of the commitment loss: beta of arXiv:1711.00937, eq. 3", 0, 100)
     codebook_decay: float = _option(0.99, "decay of the codebook's moving averages")
     ema_decay: float = _option(0.999, "decay of the weights' moving average, which is what is saved")
-    seed: int = _option(0, "seed of everything random")
+    seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)
 
 
 @dataclass(frozen=True)
-class DiTConfig:
+class DiTConfig(_Checked):
     """Every option of `train dit` that changes the result."""
 
-    patch_size: int = _option(2, "latent cells a transformer token covers in each direction")
-    hidden_size: int = _option(192, "width")
-    depth: int = _option(6, "blocks")
-    num_heads: int = _option(6, "attention heads")
+    patch_size: int = _option(2, "latent cells a transformer token covers in each direction", 1, 64)
+    hidden_size: int = _option(192, "width", 4, 8192)
+    depth: int = _option(6, "blocks", 1, 128)
+    num_heads: int = _option(6, "attention heads", 1, 128)
     prediction: str = _option(
-        "flow", "what the model predicts: the noise, v, or the flow eps - x0", ("eps", "v", "flow")
+        "flow", "what the model predicts: the noise, v, or the flow eps - x0", choices=("eps", "v", "flow")
     )
     schedule: str = _option(
-        "cosine", "noise schedule for eps and v (arXiv:2006.11239, arXiv:2102.09672)", ("linear", "cosine")
+        "cosine", "noise schedule for eps and v (arXiv:2006.11239, arXiv:2102.09672)", choices=("linear", "cosine")
     )
     time_sampling: str = _option(
-        "logit-normal", "times drawn in training (arXiv:2403.03206, eq. 19)", ("uniform", "logit-normal")
+        "logit-normal", "times drawn in training (arXiv:2403.03206, eq. 19)", choices=("uniform", "logit-normal")
     )
-    weighting: str = _option("none", "weight of the loss over the times (arXiv:2303.09556)", ("none", "min-snr"))
+    weighting: str = _option(
+        "none", "weight of the loss over the times (arXiv:2303.09556)", choices=("none", "min-snr")
+    )
     label_dropout: float = _option(0.1, "share of pictures trained without their label, for guidance")
-    steps: int = _option(16_000, "optimizer steps")
-    batch_size: int = _option(64, "pictures a step, over all processes")
+    steps: int = _option(16_000, "optimizer steps", 1, 100_000_000)
+    batch_size: int = _option(64, "pictures a step, over all processes", 1, 65536)
     learning_rate: float = _option(1e-3, "AdamW's peak; warmed up, then a cosine down to zero")
-    warmup: int = _option(500, "steps of warm-up")
+    warmup: int = _option(500, "steps of warm-up", 0, 1_000_000)
     ema_decay: float = _option(0.9995, "decay of the weights' moving average, which is what is saved")
-    seed: int = _option(0, "seed of everything random")
+    seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)

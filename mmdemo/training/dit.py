@@ -13,12 +13,13 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mmdemo import codec, data, packs
-from mmdemo.errors import PackError
+from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import (
     Record,
+    check_processes,
     learning_rate_factor,
     load_checkpoint,
     machine,
@@ -45,19 +46,23 @@ def train_dit(
     """
     accelerator = Accelerator(mixed_precision=mixed_precision)
     device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    check_processes(config.batch_size, processes)
     with accelerator.main_process_first():  # one process encodes, the others read what it wrote
         latents, labels, num_classes = read_latents(pack, run, data_dir)
 
     torch.manual_seed(config.seed)
-    transformer = DiT(
-        sample_size=latents.shape[-1],
-        patch_size=config.patch_size,
-        in_channels=latents.shape[1],
-        hidden_size=config.hidden_size,
-        depth=config.depth,
-        num_heads=config.num_heads,
-        num_classes=num_classes,
-    ).to(device)
+    try:
+        transformer = DiT(
+            sample_size=latents.shape[-1],
+            patch_size=config.patch_size,
+            in_channels=latents.shape[1],
+            hidden_size=config.hidden_size,
+            depth=config.depth,
+            num_heads=config.num_heads,
+            num_classes=num_classes,
+        ).to(device)
+    except ValueError as error:  # sizes that do not fit each other
+        raise ArgumentError(str(error)) from None
     scheduler = make_schedule(config)
     ema = EMAModel(transformer.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     ema.to(device)

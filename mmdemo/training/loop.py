@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mmdemo.errors import PackError
+from mmdemo.errors import ArgumentError, PackError
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def check_processes(batch_size: int, processes: int) -> None:
+    """Raises ArgumentError unless every process gets the same number of pictures."""
+    if batch_size % processes:
+        raise ArgumentError(f"batch_size is {batch_size}; it must be a multiple of the {processes} processes")
 
 
 def save_checkpoint(path: Path, state: dict) -> None:

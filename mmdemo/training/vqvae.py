@@ -11,12 +11,14 @@ from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 
 from mmdemo import codec, data, packs
+from mmdemo.errors import ArgumentError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training.codebook import CodebookEMA
 from mmdemo.training.config import VQVAEConfig
 from mmdemo.training.loop import (
     Record,
+    check_processes,
     learning_rate_factor,
     load_checkpoint,
     machine,
@@ -40,18 +42,25 @@ def train_vqvae(
     """
     accelerator = Accelerator(mixed_precision=mixed_precision)
     device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    check_processes(config.batch_size, processes)
     with accelerator.main_process_first():  # one process downloads, the others find it there
         images = data.load(config.dataset, "train", data_dir, config.image_size)
+    if images.pixels.shape[-1] % config.stride:
+        side = images.pixels.shape[-1]
+        raise ArgumentError(f"stride is {config.stride}; it must divide the pictures' side, {side} pixels")
 
     torch.manual_seed(config.seed)
-    vae = VQVAE(
-        in_channels=images.pixels.shape[1],
-        channels=config.channels,
-        latent_channels=config.latent_channels,
-        num_codes=config.num_codes,
-        stride=config.stride,
-        num_res_blocks=config.num_res_blocks,
-    ).to(device, memory_format=torch.channels_last)
+    try:
+        vae = VQVAE(
+            in_channels=images.pixels.shape[1],
+            channels=config.channels,
+            latent_channels=config.latent_channels,
+            num_codes=config.num_codes,
+            stride=config.stride,
+            num_res_blocks=config.num_res_blocks,
+        ).to(device, memory_format=torch.channels_last)
+    except ValueError as error:  # sizes that do not fit each other
+        raise ArgumentError(str(error)) from None
     ema = EMAModel(vae.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
     ema.to(device)
     optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=config.learning_rate)

@@ -22,6 +22,7 @@ from mmdemo.errors import MmdemoError
 STATIC = Path(__file__).parent / "static"
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
 turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
+OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models do not hold up MODELS
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
 
 

@@ -5,13 +5,12 @@ need no server.
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import gradio as gr
 
 from mmdemo.errors import MmdemoError
-from mmdemo.ui.browser import MODELS, PRIVATE, message, picture, said_plainly, speaker, widget
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, waiting
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
 
 FIRST_SEED = 0
 
@@ -29,7 +28,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
                 go = gr.Button("Denoise", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
-    @lru_cache(maxsize=8)
+    @kept
     def first_film(name: str) -> tuple[str, dict]:
         frames = list(studio.denoise(name, "all", FIRST_SEED))
         telling = len(frames) * 2 // 5  # noise on the left, a guess on the right
@@ -38,8 +37,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
         info = about(studio, name)
         value = chosen if chosen in info.classes else next(iter(info.classes), None)
-        label = gr.update(choices=list(info.classes), value=value)
-        return gr.update(interactive=info.can_sample), label, *settings.of(info, sampler)
+        choice = gr.update(choices=list(info.classes), value=value)
+        return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
 
     def show(name: str) -> Iterator[tuple]:
         tell = speaker()
@@ -48,8 +47,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
             for text in waiting(studio, name):
                 yield tell(text=text), gr.skip()
             yield tell(text="Denoising the first picture…"), gr.skip()
-            words, frames = first_film(name)
-            yield tell(text=words), tell(**frames)
+            words, shown = first_film(name)
+            yield tell(text=words), tell(**shown)
         except MmdemoError as error:
             yield tell(text=str(error)), tell()
 
@@ -74,7 +73,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
         return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
 
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
-    opened(show, [pack], [status, film], **MODELS, **PRIVATE)
+    opened(show, [pack], [status, film], **OPENING, **PRIVATE)
     inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]
     running = [go.click(run, inputs, outputs, **MODELS, **PRIVATE)]
 

@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image, ImageDraw
 
 from mmdemo.errors import ImageError, MmdemoError
-from mmdemo.ui.browser import MODELS, PRIVATE, message, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.settings import about, waiting
 
@@ -27,7 +27,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> None:
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
             picker = widget("picker", elem_id="picker")
             upload = gr.File(
-                label="Or open a picture",
+                label="Your picture",
                 file_types=["image"],
                 height=160,
                 elem_id="upload",
@@ -76,7 +76,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> None:
 
     kept = [status, result, source]
     opened(fit, [pack], [picker, invert], **PRIVATE)
-    opened(show, [pack, source, invert], [status, result], **MODELS, **PRIVATE)
+    opened(show, [pack, source, invert], [status, result], **OPENING, **PRIVATE)
     always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
     picker.example(take_example, [pack, invert], kept, **always)
     picker.drawing(take_drawing, [pack, invert], kept, **always)

@@ -4,14 +4,13 @@ Knows the words and ranges of the controls and what the studio streams; the pict
 """
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import gradio as gr
 
 from mmdemo.errors import MmdemoError
 from mmdemo.studio import MAX_COUNT
-from mmdemo.ui.browser import MODELS, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, waiting
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
 
 FIRST_COUNT = 10
 FIRST_SEED = 0
@@ -31,7 +30,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
                 go = gr.Button("Draw", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
-    @lru_cache(maxsize=8)
+    @kept
     def first_pictures(name: str) -> tuple[str, dict]:
         done = studio.sample(name, "all", FIRST_COUNT, FIRST_SEED)
         return in_words(done), finished(done)
@@ -39,8 +38,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
         info = about(studio, name)
         labels = ["all", *info.classes]
-        label = gr.update(choices=labels, value=chosen if chosen in labels else "all")
-        return gr.update(interactive=info.can_sample), label, *settings.of(info, sampler)
+        choice = gr.update(choices=labels, value=chosen if chosen in labels else "all")
+        return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
 
     def show(name: str) -> Iterator[tuple]:
         tell = speaker()
@@ -49,8 +48,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
             for text in waiting(studio, name):
                 yield tell(text=text), gr.skip()
             yield tell(text="Drawing the first pictures…"), gr.skip()
-            words, pictures = first_pictures(name)
-            yield tell(text=words), tell(**pictures)
+            words, shown = first_pictures(name)
+            yield tell(text=words), tell(**shown)
         except MmdemoError as error:
             yield tell(text=str(error)), tell()
 
@@ -74,7 +73,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
         return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
 
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
-    opened(show, [pack], [status, pictures], **MODELS, **PRIVATE)
+    opened(show, [pack], [status, pictures], **OPENING, **PRIVATE)
     running = go.click(
         run, [pack, label, count, *settings.inputs], [status, pictures, settings.seed, go, stop], **MODELS, **PRIVATE
     )

@@ -1,6 +1,7 @@
 """The controls that Sample and Denoise share: the seed, and the folded-away steps, guidance and sampler."""
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 
 import gradio as gr
 
@@ -41,6 +42,19 @@ class Settings:
 def about(studio, pack: str):
     """What the studio's list says of one pack."""
     return next(info for info in studio.packs() if info.name == pack)
+
+
+def kept(draw: Callable[[str], tuple]) -> Callable[[str], tuple]:
+    """draw(pack), done once a pack: a class that opens the page together waits for one drawing, not for thirty."""
+    drawings, lock = {}, threading.Lock()
+
+    def kept_or_drawn(pack: str) -> tuple:
+        with lock:
+            if pack not in drawings:
+                drawings[pack] = draw(pack)
+            return drawings[pack]
+
+    return kept_or_drawn
 
 
 def waiting(studio, pack: str) -> Iterator[str]:

@@ -19,7 +19,8 @@ go("examples");
 root.append(
   ways,
   el("h3", {}, "Take an example"), thumbs,
-  el("h3", {}, "Or draw one"), el("div", { class: "mm-pad-frame" }, pad, hint, clear));
+  el("h3", {}, "Or draw one"), el("div", { class: "mm-pad-frame" }, pad, hint, clear),
+  el("div", { class: "mm-own" }, el("h3", {}, "Or open your own"), el("p", { class: "mm-help" }, "It is cropped square and made as small as the model needs.")));
 
 listen(props, watch, ({ examples = [] }) => thumbs.replaceChildren(...examples.map((uri, index) =>
   el("button", { type: "button", "aria-label": `Example ${index + 1}`, onclick: () => trigger("example", { index }) }, pixels(uri, "")))));
