@@ -56,15 +56,13 @@ class Pack:
         return bool(self.samplers)
 
 
-def find(folders: Sequence[str | Path], hub: Sequence[str] = ()) -> list[Pack]:
-    """Every pack in the folders, then the Hub's repositories, damaged ones included. A name's first finder wins."""
+def find(folders: Sequence[str | Path]) -> list[Pack]:
+    """Every pack in the folders, damaged ones included. A name's first finder wins."""
     found: dict[str, Pack] = {}
     for folder in map(Path, folders):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_dir() and not path.name.startswith("."):
                 found.setdefault(path.name, read(path))
-    for repo in hub:
-        found.setdefault(repo, read_hub(repo))
     return list(found.values())
 
 

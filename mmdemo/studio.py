@@ -44,13 +44,14 @@ class Studio:
     def __init__(self, weights: Sequence[str | Path] = ("weights",), hub: Sequence[str] = (), device: str = "auto"):
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
+        self._fetched: list[packs.Pack] | None = None  # the Hub's packs, asked for once
         self._device = choice("device", device, DEVICES)
         self._pipelines: dict[str, tuple[int, ClassPipeline]] = {}  # by name, with the pack's stamp when loaded
-        self._loading = threading.Lock()
+        self._loading, self._fetching = threading.Lock(), threading.Lock()  # a list need not wait for a model
 
     def packs(self) -> list[PackInfo]:
         """Every pack, damaged ones with the reason; found anew each time, so a pack just trained is there."""
-        return [views.pack_info(pack) for pack in packs.find(self._weights, self._hub)]
+        return [views.pack_info(pack) for pack in self._found().values()]
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
@@ -225,8 +226,14 @@ class Studio:
                 **request,
             )
 
+    def _found(self) -> dict[str, packs.Pack]:
+        with self._fetching:
+            if self._fetched is None:
+                self._fetched = [packs.read_hub(repo) for repo in self._hub]
+        return {pack.name: pack for pack in (*packs.find(self._weights), *self._fetched)}
+
     def _pack(self, name: str) -> packs.Pack:
-        found = {pack.name: pack for pack in packs.find(self._weights, self._hub)}
+        found = self._found()
         if not isinstance(name, str) or name not in found:
             usable = ", ".join(pack.name for pack in found.values() if not pack.problem) or "none yet: train one"
             raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")

@@ -27,6 +27,7 @@ class PackInfo:
     steps: int  # the default
     guidance: float  # the default
     problem: str | None  # why it cannot be used; None = it can
+    stamp: int = 0  # changes when the pack is written anew, so what was drawn from it can be told to be old
 
     def json(self) -> dict:
         listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers")
@@ -175,7 +176,7 @@ class Frame:
 def pack_info(pack: packs.Pack) -> PackInfo:
     return PackInfo(
         pack.name, pack.classes, pack.codes, pack.image_size, pack.channels, pack.can_sample, pack.samplers,
-        pack.steps, pack.guidance, pack.problem,
+        pack.steps, pack.guidance, pack.problem, pack.stamp,
     )  # fmt: skip
 
 

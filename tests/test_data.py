@@ -58,7 +58,9 @@ def test_shapes_are_the_same_every_time(size, channels):
 
 
 def test_shapes_splits_share_no_picture():
-    train, test = (data.load("shapes", split, image_size=16, channels=1).pixels.flatten(1) for split in ("train", "test"))
+    train, test = (
+        data.load("shapes", split, image_size=16, channels=1).pixels.flatten(1) for split in ("train", "test")
+    )
     seen = {bytes(row) for row in train.numpy()}
     assert len(seen) == len(train)
     assert not any(bytes(row) in seen for row in test.numpy())

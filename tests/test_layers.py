@@ -135,13 +135,21 @@ for attempt in (
     assert not loaded_by(script) & {"torch", "diffusers", "torchvision"}
 
 
-def test_without_gradio_everything_but_the_page_works(tiny_weights):
+def test_only_data_sets_and_their_measures_use_torchvision_and_torchmetrics():
+    """Both take seconds to import, and the app needs neither to list, draw or decode."""
+    assert {name for name in IMPORTS if reaches(name, "torchvision")} == {"mmdemo.data"}
+    assert {name for name in IMPORTS if reaches(name, "torchmetrics")} <= {"mmdemo.evaluate", "mmdemo.codec"}
+
+
+@pytest.mark.parametrize("absent", ["gradio", "torchvision"])
+def test_without_gradio_or_torchvision_packs_are_opened_and_sampled(tiny_weights, absent):
     script = f"""
 from mmdemo.studio import Studio
-Studio(weights=[{str(tiny_weights)!r}], device="cpu").sample("tiny", "circle", steps=1)
+made = Studio(weights=[{str(tiny_weights)!r}], device="cpu").sample("tiny", "circle", steps=1)
+assert made.images[0].size == (16, 16)
 """
-    loaded = loaded_by(script, blocked="gradio")
-    assert "torch" in loaded and "torchvision" not in loaded, "sampling brought in torchvision: 2 s, and never needed"
+    loaded = loaded_by(script, blocked=absent)
+    assert "torch" in loaded and not loaded & {"torchmetrics", "mmdemo.data", "mmdemo.training"}
 
 
 def test_importing_does_no_work(tmp_path):

@@ -252,7 +252,7 @@ def test_after_a_failed_write_the_next_one_works_and_leaves_nothing_behind(tiny_
 def test_what_a_person_added_survives_a_new_training(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "mine")
     (tmp_path / "mine" / "examples").mkdir()
-    added = {"examples/a.png": "picture", "LICENSE": "licence", "notes.md": "what the model card ends with"}
+    added = {"examples/a.png": "picture", "notes.md": "what the model card ends with"}
     for name, content in added.items():
         (tmp_path / "mine" / name).write_text(content)
     packs.save_transformer(tmp_path / "mine", tiny_dit(), flow_schedule(), {})

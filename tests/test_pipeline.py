@@ -86,7 +86,8 @@ def pipelines(tiny_weights):
 
 
 every_sampler = pytest.mark.parametrize(
-    ("pack", "sampler"), [(pack, name) for pack, kind in (("tiny", "flow"), ("tiny-v", "vp")) for name in SAMPLERS[kind]]
+    ("pack", "sampler"),
+    [(pack, name) for pack, kind in (("tiny", "flow"), ("tiny-v", "vp")) for name in SAMPLERS[kind]],
 )
 
 

@@ -116,7 +116,9 @@ def test_the_tokens_of_a_reconstruction_decode_to_its_picture(studio):
     made = studio.reconstruct("tiny", digit())
     assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
     assert len({k for row in made.tokens for k in row}) > 1
-    cells = {(k, tuple(array(made.token_map)[4 * i, 4 * j])) for i, row in enumerate(made.tokens) for j, k in enumerate(row)}
+    cells = {
+        (k, tuple(array(made.token_map)[4 * i, 4 * j])) for i, row in enumerate(made.tokens) for j, k in enumerate(row)
+    }
     assert len(cells) == len({k for k, _ in cells}) == len({colour for _, colour in cells})
 
 
@@ -222,7 +224,9 @@ def test_a_png_holds_the_settings_that_make_it_again(studio):
         assert file.format == "PNG" and file.size == (16, 16)
         told = json.loads(file.text["mmdemo"])
         assert told["seed"] == 40 + i and told["labels"] == [TINY_CLASSES[i]] and told["pack"] == "tiny"
-        again = studio.sample(told["pack"], told["labels"], 1, told["seed"], told["steps"], told["guidance"], told["sampler"])
+        again = studio.sample(
+            told["pack"], told["labels"], 1, told["seed"], told["steps"], told["guidance"], told["sampler"]
+        )
         assert (abs(array(again.images[0]) - array(file)) > 2).mean() < 0.05
         assert np.array_equal(array(file), array(made.images[i]))
     grid = Image.open(io.BytesIO(made.png_bytes()))
@@ -234,7 +238,15 @@ def test_a_png_holds_the_settings_that_make_it_again(studio):
 # ------------------------------------------------------------------------------------------------- what it refuses
 
 GOOD = {
-    "sample": {"pack": "tiny", "label": "circle", "count": 1, "seed": 0, "steps": 2, "guidance": 1.0, "sampler": "euler"},
+    "sample": {
+        "pack": "tiny",
+        "label": "circle",
+        "count": 1,
+        "seed": 0,
+        "steps": 2,
+        "guidance": 1.0,
+        "sampler": "euler",
+    },
     "denoise": {"pack": "tiny", "label": "circle", "seed": 0, "steps": 2, "guidance": 1.0, "sampler": "euler"},
     "decode": {"pack": "tiny", "tokens": [[0]]},
     "code": {"pack": "tiny", "code": 0},
@@ -365,7 +377,9 @@ def test_without_any_pack_the_sentence_says_how_to_get_one(tmp_path):
             studio.codebook("mnist")
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty object", "no JSON", "too few", "sprite missing", "sprite no picture"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "empty object", "no JSON", "too few", "sprite missing", "sprite no picture"]
+)
 def test_a_damaged_codebook_folder_is_told_in_one_sentence(tiny_weights, tmp_path, damage):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
     folder = tmp_path / "hurt" / "codebook"
@@ -442,7 +456,10 @@ def test_closing_stops_the_sampling_at_once(tiny_weights):
     fresh.load("tiny")
     transformer = fresh._pipeline(packs.read(tiny_weights / "tiny")).transformer
     transformer.register_forward_hook(lambda *_: evaluations.update(["asked"]))
-    for watched in (fresh.sampling("tiny", "all", 3, seed=1, steps=50), fresh.denoise("tiny", "circle", seed=1, steps=50)):
+    for watched in (
+        fresh.sampling("tiny", "all", 3, seed=1, steps=50),
+        fresh.denoise("tiny", "circle", seed=1, steps=50),
+    ):
         evaluations.clear()
         next(watched), next(watched)
         watched.close()
@@ -478,7 +495,9 @@ def test_a_pack_trained_anew_is_what_is_shown(tiny_weights, tmp_path):
     packs.save_transformer(tmp_path / "again", tiny_dit(depth=1), flow_schedule(), {})
     made = array(studio.sample("again", "circle", 1, 3, 6).images[0])
     assert not np.array_equal(made, before)
-    assert np.array_equal(made, array(Studio(weights=[tmp_path], device="cpu").sample("again", "circle", 1, 3, 6).images[0]))
+    assert np.array_equal(
+        made, array(Studio(weights=[tmp_path], device="cpu").sample("again", "circle", 1, 3, 6).images[0])
+    )
 
 
 def test_a_pack_that_is_taken_away_is_gone(tiny_weights, tmp_path):

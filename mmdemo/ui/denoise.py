@@ -11,6 +11,7 @@ import gradio as gr
 from mmdemo.errors import MmdemoError
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
 from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
+from mmdemo.views import PackInfo
 
 FIRST_SEED = 0
 
@@ -29,8 +30,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
     @kept
-    def first_film(name: str) -> tuple[str, dict]:
-        frames = list(studio.denoise(name, "all", FIRST_SEED))
+    def first_film(info: PackInfo) -> tuple[str, dict]:
+        frames = list(studio.denoise(info.name, "all", FIRST_SEED))
         telling = len(frames) * 2 // 5  # noise on the left, a guess on the right
         return in_words(frames[-1]), {**film_of(frames), "show": telling}
 
@@ -47,7 +48,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
             for text in waiting(studio, name):
                 yield tell(text=text), gr.skip()
             yield tell(text="Denoising the first picture…"), gr.skip()
-            words, shown = first_film(name)
+            words, shown = first_film(about(studio, name))
             yield tell(text=words), tell(**shown)
         except MmdemoError as error:
             yield tell(text=str(error)), tell()

@@ -11,6 +11,7 @@ from mmdemo.errors import MmdemoError
 from mmdemo.studio import MAX_COUNT
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
 from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
+from mmdemo.views import PackInfo
 
 FIRST_COUNT = 10
 FIRST_SEED = 0
@@ -31,8 +32,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
     @kept
-    def first_pictures(name: str) -> tuple[str, dict]:
-        done = studio.sample(name, "all", FIRST_COUNT, FIRST_SEED)
+    def first_pictures(info: PackInfo) -> tuple[str, dict]:
+        done = studio.sample(info.name, "all", FIRST_COUNT, FIRST_SEED)
         return in_words(done), finished(done)
 
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
@@ -48,7 +49,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
             for text in waiting(studio, name):
                 yield tell(text=text), gr.skip()
             yield tell(text="Drawing the first pictures…"), gr.skip()
-            words, shown = first_pictures(name)
+            words, shown = first_pictures(about(studio, name))
             yield tell(text=words), tell(**shown)
         except MmdemoError as error:
             yield tell(text=str(error)), tell()
