@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from mmdemo.arguments import choice, number, whole
+from mmdemo.errors import ArgumentError
 
 
 def _option(default, help: str, low: float = 0, high: float = 1, choices: tuple | None = None):
@@ -73,3 +74,9 @@ class DiTConfig(_Checked):
     warmup: int = _option(500, "steps of warm-up", 0, 1_000_000)
     ema_decay: float = _option(0.9995, "decay of the weights' moving average, which is what is saved")
     seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prediction == "eps" and self.schedule == "cosine":
+            # x0 = (x_t - s eps) / a, and the cosine schedule ends at a = 0.00005: the smallest error of eps explodes.
+            raise ArgumentError("schedule is 'cosine', which ends in pure noise; to predict eps it must be linear")

@@ -1,14 +1,11 @@
 """The diffusion transformer's training loop. It adds a transformer and a schedule to a pack that has a codec."""
 
-import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from diffusers.training_utils import EMAModel
 from safetensors import safe_open
 from torch import Tensor
 
@@ -17,15 +14,7 @@ from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
 from mmdemo.training.config import DiTConfig
-from mmdemo.training.loop import (
-    Record,
-    check_processes,
-    learning_rate_factor,
-    load_checkpoint,
-    machine,
-    save_checkpoint,
-    step_generator,
-)
+from mmdemo.training.loop import Record, Run, step_generator
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -34,8 +23,8 @@ SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 def train_dit(
     config: DiTConfig,
     pack: Path,  # the folder to add to
-    run: Path,  # checkpoints and latents live here
-    data_dir: str | Path | None = None,  # where the codec's data set is, if its latents are not in `run`
+    run_folder: Path,  # checkpoints and latents live here
+    data_dir: str | Path | None = None,  # where the codec's data set is, if its latents are not in `run_folder`
     resume: bool = False,
     mixed_precision: str | None = None,  # None = as accelerate was configured
     checkpoint_every: int = 200,
@@ -45,10 +34,9 @@ def train_dit(
     Raises PackError if the pack has no codec, its data no classes, or there is nothing fitting to resume.
     """
     accelerator = Accelerator(mixed_precision=mixed_precision)
-    device, process, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
-    check_processes(config.batch_size, processes)
+    device = accelerator.device
     with accelerator.main_process_first():  # one process encodes, the others read what it wrote
-        latents, labels, num_classes = read_latents(pack, run, data_dir)
+        latents, labels, num_classes = read_latents(pack, run_folder, data_dir)
 
     torch.manual_seed(config.seed)
     try:
@@ -64,26 +52,13 @@ def train_dit(
     except ValueError as error:  # sizes that do not fit each other
         raise ArgumentError(str(error)) from None
     scheduler = make_schedule(config)
-    ema = EMAModel(transformer.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
-    ema.to(device)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    checkpoint, start, seconds = run / "dit.pt", 0, 0.0
-    if resume:
-        state = load_checkpoint(checkpoint, asdict(config))
-        transformer.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        start, seconds = state["step"], state["seconds"]
-    model, optimizer = accelerator.prepare(transformer, optimizer)
-    model.train()
+    codec_of = {"codec": packs.fingerprint(pack)}
+    run = Run(accelerator, config, transformer, optimizer, run_folder / "dit.pt", checkpoint_every, resume, codec_of)
 
-    for step in range(start, config.steps):
-        clock = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-        rng = step_generator(device, config.seed, step, process)
-        places = data.permuted(len(latents), step * config.batch_size, (step + 1) * config.batch_size, config.seed)
-        places = places[process::processes]
+    for step in run.steps():
+        rng = step_generator(device, config.seed, step, accelerator.process_index)
+        places = run.places(step, len(latents))
         x0, y = latents[places].to(device), labels[places].to(device)  # (B, d, h, w), (B,)
         y[torch.rand(len(y), generator=rng, device=device) < config.label_dropout] = transformer.null_class
         t = sample_times(config.time_sampling, len(x0), rng, device)
@@ -94,36 +69,15 @@ def train_dit(
         x_t = a * x0 + s * eps
 
         with accelerator.autocast():
-            prediction = model(x_t, timestep=t, class_labels=y).sample
+            prediction = run.model(x_t, timestep=t, class_labels=y).sample
         target = {"eps": eps, "v": a * eps - s * x0, "flow": eps - x0}[config.prediction]
         error = (prediction.float() - target).square().mean((1, 2, 3))  # (B,)
         loss = (error * loss_weight(config, a.flatten(), s.flatten())).mean()
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.step(transformer.parameters())
-
-        done, elapsed = step + 1, time.perf_counter() - clock
-        seconds += elapsed
-        if accelerator.is_main_process and (done % checkpoint_every == 0 or done == config.steps):
-            save_checkpoint(
-                checkpoint,
-                {
-                    "config": asdict(config),
-                    "step": done,
-                    "seconds": seconds,
-                    "model": transformer.state_dict(),
-                    "ema": ema.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-            )
-        yield Record(done, config.steps, config.batch_size / elapsed, {"loss": loss.item()})
+        run.descend(loss)
+        yield run.finish(loss=loss.item())
 
     if accelerator.is_main_process:
-        ema.copy_to(transformer.parameters())
-        training = asdict(config) | {"minutes": round(seconds / 60, 1), "machine": machine(device, processes)}
-        packs.save_transformer(pack, transformer, scheduler, training)
+        packs.save_transformer(pack, run.averaged(), scheduler, run.summary())
     accelerator.wait_for_everyone()
 
 

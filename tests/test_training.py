@@ -1,0 +1,567 @@
+"""Real training on `shapes`: it learns, and a run that was interrupted ends as if it had not been."""
+
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+
+from mmdemo import codec, data, packs
+from mmdemo.errors import DataError, MmdemoError, PackError
+from mmdemo.images import from_bytes
+from mmdemo.models.dit import DiT
+from mmdemo.pipeline import noise_level
+from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
+from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
+from mmdemo.training.vqvae import train_vqvae
+
+SCHEDULE = {"eps": "linear", "v": "cosine", "flow": "cosine"}  # that each prediction is at home on
+
+CODEC = VQVAEConfig(
+    dataset="shapes", image_size=16, channels=32, num_codes=64, steps=200, batch_size=64, warmup=20, ema_decay=0.99
+)
+TRANSFORMER = DiTConfig(
+    patch_size=1, hidden_size=48, depth=2, num_heads=4, steps=150, batch_size=64, warmup=20, ema_decay=0.99
+)
+SHORT_CODEC = replace(CODEC, channels=8, num_codes=16, steps=12, warmup=3)
+SHORT_TRANSFORMER = replace(TRANSFORMER, hidden_size=16, depth=1, num_heads=2, steps=12, warmup=3)
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A codec and a transformer trained to the end, and the Records of both runs."""
+    folder = tmp_path_factory.mktemp("trained")
+    codec_records = list(train_vqvae(CODEC, folder / "pack", folder / "run"))
+    shutil.copytree(folder / "pack", folder / "codec-only")
+    dit_records = list(train_dit(TRANSFORMER, folder / "pack", folder / "run"))
+    return folder, codec_records, dit_records
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """The same in a dozen steps, for what does not depend on having learnt anything."""
+    folder = tmp_path_factory.mktemp("short")
+    list(train_vqvae(SHORT_CODEC, folder / "codec", folder / "run"))
+    shutil.copytree(folder / "codec", folder / "pack")
+    list(train_dit(SHORT_TRANSFORMER, folder / "pack", folder / "run"))
+    return folder
+
+
+@pytest.fixture
+def codec_only(short, tmp_path) -> tuple[Path, Path]:
+    """A pack with a codec, and a run that holds its latents: a transformer's training may begin."""
+    shutil.copytree(short / "codec", tmp_path / "pack")
+    (tmp_path / "run").mkdir()
+    shutil.copy2(short / "run" / "latents.safetensors", tmp_path / "run")
+    return tmp_path / "pack", tmp_path / "run"
+
+
+def mean(records, name: str) -> float:
+    return sum(record.metrics[name] for record in records) / len(records)
+
+
+# -------------------------------------------------------------------------------------------------------- it learns
+
+
+def test_the_codecs_loss_falls_and_its_psnr_rises(trained):
+    _, records, _ = trained
+    assert [record.step for record in records] == list(range(1, 201)) and {record.steps for record in records} == {200}
+    assert mean(records[-10:], "loss") < 0.25 * mean(records[:10], "loss")
+    assert mean(records[-10:], "psnr") > mean(records[:10], "psnr") + 6
+    assert all(math.isfinite(number) for record in records for number in record.metrics.values())
+
+
+def test_most_codes_are_used(trained):
+    counts = packs.read_codebook(packs.read(trained[0] / "pack"))["counts"]
+    assert sum(count > 0 for count in counts) > 0.75 * 64
+    assert codec.perplexity(torch.tensor(counts)) > 16
+
+
+def test_the_saved_codec_reconstructs_pictures_it_was_not_trained_on(trained):
+    vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
+    x = from_bytes(data.load("shapes", "test", image_size=16).pixels[:200])
+    rebuilt = codec.decode_ids(vae, codec.encode_ids(vae, x))
+    psnr = 10 * torch.log10(4 / (rebuilt - x).square().mean())
+    plain = 10 * torch.log10(4 / (x.mean((2, 3), keepdim=True) - x).square().mean())
+    assert psnr > 17 and psnr > plain + 5
+
+
+def test_the_latents_standard_deviation_is_measured_over_the_training_split(trained):
+    vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
+    z = codec.encode(vae, from_bytes(data.load("shapes", "train", image_size=16).pixels))
+    assert vae.config.latent_std == pytest.approx(float(z.std()), rel=0.01)
+    assert abs(vae.config.latent_std - 1) > 1e-3
+
+
+def test_the_transformers_loss_falls(trained):
+    _, _, records = trained
+    assert [record.step for record in records] == list(range(1, 151))
+    assert mean(records[-20:], "loss") < 0.6 * mean(records[:10], "loss")
+
+
+def test_after_training_the_pack_samples_its_classes(trained):
+    pack = packs.read(trained[0] / "pack")
+    assert pack.problem is None and pack.classes == data.SHAPES and pack.samplers[0] == "euler"
+    pipeline = packs.load(pack, "cpu")
+    made = pipeline([0, 1, 2, 3, 4], [torch.Generator().manual_seed(i) for i in range(5)], 5, output_type="pt").images
+    assert made.shape == (5, 3, 16, 16) and made.std() > 0.05
+
+
+def test_eps_is_refused_on_a_schedule_that_ends_in_pure_noise():
+    with pytest.raises(MmdemoError, match="schedule is 'cosine'.*linear"):
+        DiTConfig(prediction="eps", schedule="cosine")
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
+@pytest.mark.parametrize("weighting", ["none", "min-snr"])
+def test_every_target_can_be_trained_and_sampled_from(codec_only, prediction, weighting):
+    pack, run = codec_only
+    options = {"schedule": SCHEDULE[prediction], "weighting": weighting, "time_sampling": "uniform", "steps": 40}
+    options["prediction"] = prediction
+    records = list(train_dit(replace(SHORT_TRANSFORMER, **options), pack, run))
+    assert mean(records[-10:], "loss") < mean(records[:5], "loss")
+    pipeline = packs.load(packs.read(pack), "cpu")
+    (*_, last) = pipeline.steps([0, 1], [torch.Generator().manual_seed(i) for i in range(2)], 10, 1.0)
+    assert last.latents.isfinite().all() and last.latents.std() < 20
+
+
+def test_what_is_saved_is_the_average_of_the_weights(short):
+    """EMA weights: the checkpoint's shadows in half precision, and not the last weights."""
+    for model, part in (("vqvae", "vae"), ("dit", "transformer")):
+        state = torch.load(short / "run" / f"{model}.pt", weights_only=True)
+        saved = load_file(short / "pack" / part / "diffusion_pytorch_model.safetensors")
+        names = [name for name in state["model"]]
+        shadows = dict(zip(names, state["ema"]["shadow_params"], strict=True))
+        assert all(torch.equal(saved[name], shadows[name].half()) for name in names)
+        assert any(not torch.equal(saved[name], state["model"][name].half()) for name in names)
+
+
+# ------------------------------------------------------------------------------------------------- resume is exact
+
+
+def alike(a: dict, b: dict) -> bool:
+    """Whether two nested states hold the same numbers, bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(alike(a[name], b[name]) for name in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(alike(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+def checkpoint(file: Path) -> dict:
+    state = torch.load(file, weights_only=True)
+    state.pop("seconds")
+    return state
+
+
+def stop_after(records, steps: int) -> None:
+    """As Ctrl-C would: no further step, and no goodbye."""
+    for _ in range(steps):
+        next(records)
+    records.close()
+
+
+def test_a_resumed_codec_is_the_uninterrupted_one_bit_for_bit(short, tmp_path):
+    pack, run = tmp_path / "pack", tmp_path / "run"
+    stop_after(train_vqvae(SHORT_CODEC, pack, run, checkpoint_every=5), 8)
+    assert not pack.exists(), "half a training must leave no pack"
+    stop_after(train_vqvae(SHORT_CODEC, pack, run, resume=True, checkpoint_every=2), 3)
+    rest = list(train_vqvae(SHORT_CODEC, pack, run, resume=True))
+    assert [record.step for record in rest] == [9, 10, 11, 12], "5 steps, then to 8, of which 8 were saved"
+    for file in ("vae/diffusion_pytorch_model.safetensors", "vae/config.json", "codebook/codebook.json"):
+        assert (pack / file).read_bytes() == (short / "codec" / file).read_bytes(), file
+    assert alike(checkpoint(run / "vqvae.pt"), checkpoint(short / "run" / "vqvae.pt"))
+
+
+def test_a_resumed_transformer_is_the_uninterrupted_one_bit_for_bit(short, codec_only):
+    pack, run = codec_only
+    stop_after(train_dit(SHORT_TRANSFORMER, pack, run, checkpoint_every=5), 8)
+    assert not packs.read(pack).can_sample
+    rest = list(train_dit(SHORT_TRANSFORMER, pack, run, resume=True))
+    assert [record.step for record in rest] == list(range(6, 13))
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    assert (pack / file).read_bytes() == (short / "pack" / file).read_bytes()
+    assert alike(checkpoint(run / "dit.pt"), checkpoint(short / "run" / "dit.pt"))
+
+
+def test_the_same_seed_trains_the_same_and_another_seed_another_model(short, tmp_path):
+    for seed, same in ((0, True), (1, False)):
+        list(train_vqvae(replace(SHORT_CODEC, seed=seed), tmp_path / f"{seed}", tmp_path / f"run-{seed}"))
+        file = "vae/diffusion_pytorch_model.safetensors"
+        assert ((tmp_path / f"{seed}" / file).read_bytes() == (short / "codec" / file).read_bytes()) == same
+
+
+def test_a_finished_run_resumed_has_nothing_left_to_do(short, tmp_path):
+    shutil.copytree(short / "run", tmp_path / "run")
+    assert list(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run", resume=True)) == []
+    file = "vae/diffusion_pytorch_model.safetensors"
+    assert (tmp_path / "pack" / file).read_bytes() == (short / "codec" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 32), ("seed", 3), ("learning_rate", 1e-4), ("steps", 13), ("num_codes", 32)]
+)
+def test_resuming_with_another_option_is_refused_by_its_name(short, tmp_path, name, value):
+    with pytest.raises(PackError) as error:
+        next(train_vqvae(replace(SHORT_CODEC, **{name: value}), tmp_path / "pack", short / "run", resume=True))
+    text = str(error.value)
+    assert name in text and str(value) in text and str(getattr(SHORT_CODEC, name)) in text and "\n" not in text
+    assert not (tmp_path / "pack").exists()
+
+
+def test_resuming_a_transformer_with_another_option_is_refused_by_its_name(short):
+    with pytest.raises(PackError, match="prediction is v, .* made with flow"):
+        next(train_dit(replace(SHORT_TRANSFORMER, prediction="v"), short / "pack", short / "run", resume=True))
+
+
+def test_resuming_a_transformer_on_another_codec_is_refused(short, tmp_path):
+    """Its latents have changed meaning: what it learnt so far was learnt on others."""
+    list(train_vqvae(replace(SHORT_CODEC, seed=5), tmp_path / "pack", tmp_path / "run"))
+    shutil.copy(short / "run" / "dit.pt", tmp_path / "run")
+    with pytest.raises(PackError, match="codec"):
+        next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run", resume=True))
+
+
+def test_without_a_checkpoint_there_is_nothing_to_resume(short, tmp_path):
+    with pytest.raises(PackError, match="no checkpoint .*without --resume"):
+        next(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run", resume=True))
+
+
+class Unwritable:
+    """Breaks whoever saves it, once everything before it is already in the file."""
+
+    def __reduce__(self):
+        raise RuntimeError("the disk is full")
+
+
+def test_a_save_that_fails_halfway_leaves_the_old_checkpoint(tmp_path):
+    file, good = tmp_path / "run" / "model.pt", {"config": {}, "weights": torch.arange(1000.0)}
+    save_checkpoint(file, good)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="disk is full"):
+            save_checkpoint(file, {"config": {}, "weights": torch.zeros(500_000), "last": Unwritable()})
+        assert alike(load_checkpoint(file, {}), good)
+    save_checkpoint(file, {"config": {}, "weights": torch.ones(3)})
+    assert torch.equal(load_checkpoint(file, {})["weights"], torch.ones(3))
+
+
+def test_a_process_killed_while_it_saves_leaves_the_old_checkpoint(tmp_path):
+    file, good = tmp_path / "model.pt", {"config": {}, "weights": torch.arange(1000.0)}
+    save_checkpoint(file, good)
+    script = f"""
+import os, signal, pathlib, torch
+from mmdemo.training.loop import save_checkpoint
+class Deadly:
+    def __reduce__(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+save_checkpoint(pathlib.Path({str(file)!r}), {{"config": {{}}, "weights": torch.zeros(500_000), "last": Deadly()}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=120, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert alike(load_checkpoint(file, {}), good)
+
+
+def test_a_checkpoint_that_is_no_checkpoint_is_told_in_one_sentence(tmp_path):
+    (tmp_path / "model.pt").write_bytes(b"Dear reader" * 100)
+    with pytest.raises(PackError) as error:
+        load_checkpoint(tmp_path / "model.pt", {})
+    assert "model.pt" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_steps_randomness_depends_on_seed_step_and_process_only():
+    device = torch.device("cpu")
+    drawn = {
+        (seed, step, process): tuple(torch.rand(4, generator=step_generator(device, seed, step, process)).tolist())
+        for seed in (0, 1, 7)
+        for step in (0, 1, 20_000)
+        for process in (0, 1, 15)
+    }
+    assert len(set(drawn.values())) == len(drawn)
+    assert drawn[1, 1, 0] == tuple(torch.rand(4, generator=step_generator(device, 1, 1, 0)).tolist())
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[:10] == pytest.approx([0.1 * n for n in range(1, 11)])
+    assert factors[9:] == sorted(factors[9:], reverse=True) and max(factors) == 1
+    assert factors[55] == pytest.approx(0.5) and 0 < factors[-1] < 0.01
+    assert all(0 < learning_rate_factor(step, 5, 20) <= 1 for step in range(5)), "shorter than its warm-up"
+
+
+# ----------------------------------------------------------------------------------------------- latents and labels
+
+
+def test_latents_are_encoded_once_and_reused(codec_only):
+    pack, run = codec_only
+    file = run / "latents.safetensors"
+    os.utime(file, ns=(1, 1))
+    next(train_dit(SHORT_TRANSFORMER, pack, run))
+    assert file.stat().st_mtime_ns == 1
+
+
+def test_latents_of_another_codec_are_made_again(short, tmp_path):
+    list(train_vqvae(replace(SHORT_CODEC, seed=5), tmp_path / "pack", tmp_path / "elsewhere"))
+    shutil.copytree(short / "run", tmp_path / "run")  # holds the latents of the codec of seed 0
+    file = tmp_path / "run" / "latents.safetensors"
+    os.utime(file, ns=(1, 1))
+    next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run"))
+    assert file.stat().st_mtime_ns != 1
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()["codec"] == packs.fingerprint(tmp_path / "pack")
+        z, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
+    images = data.load("shapes", "train", image_size=16)
+    vae = packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    assert torch.allclose(z[:100], codec.encode(vae, from_bytes(images.pixels[:100])), atol=1e-4)
+    assert torch.equal(labels, images.labels)
+
+
+def test_latents_made_again_are_nearly_those_that_training_left(short, tmp_path):
+    """The pack's weights are rounded to half precision, so nearly, not exactly."""
+    shutil.copytree(short / "codec", tmp_path / "pack")
+    next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "new-run"))
+    again = load_file(tmp_path / "new-run" / "latents.safetensors")
+    left = load_file(short / "run" / "latents.safetensors")
+    assert torch.equal(again["labels"], left["labels"])
+    assert (again["latents"] - left["latents"]).abs().max() < 0.02 * left["latents"].std()
+
+
+@contextmanager
+def watched(kind: type):
+    """What every module of a kind is called with while training runs."""
+    calls = []
+    handle = register_module_forward_hook(
+        lambda module, given, out: calls.append((module, given, out)) if isinstance(module, kind) else None
+    )
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def test_labels_are_dropped_once_a_sample_at_the_rate_asked_for(codec_only):
+    steps, rate = 60, 0.25
+    config = replace(SHORT_TRANSFORMER, label_dropout=rate, steps=steps, hidden_size=8, depth=3)
+    with watched(nn.Embedding) as calls:
+        list(train_dit(config, *codec_only))
+    assert len(calls) == steps, "the class table is asked once a step, not once a block"
+    asked = torch.cat([given[0] for _, given, _ in calls])
+    dropped = asked == 5
+    spread = math.sqrt(rate * (1 - rate) / len(asked))
+    assert abs(dropped.float().mean() - rate) < 4 * spread
+    order = data.permuted(6000, 0, steps * config.batch_size, config.seed)
+    true = data.load("shapes", "train", image_size=16).labels[order]
+    assert torch.equal(asked[~dropped], true[~dropped]), "a label that was not dropped is its picture's"
+    for label in range(5):  # no class is dropped more than another
+        assert abs(dropped[true == label].float().mean() - rate) < 4 * spread * math.sqrt(5)
+
+
+def test_no_label_is_dropped_where_none_is_to_be(codec_only):
+    with watched(nn.Embedding) as calls:
+        list(train_dit(replace(SHORT_TRANSFORMER, label_dropout=0.0), *codec_only))
+    assert all((given[0] < 5).all() for _, given, _ in calls)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
+def test_the_loss_is_that_of_the_papers_target(codec_only, prediction):
+    """Step one, from the outside: with a zero prediction the loss is the target's mean square, known in closed form."""
+    options = {"schedule": SCHEDULE[prediction], "batch_size": 512, "time_sampling": "uniform"}
+    config = replace(SHORT_TRANSFORMER, prediction=prediction, **options)
+    with watched(DiT) as calls:
+        record = next(train_dit(config, *codec_only))
+    (_, _, out) = calls[0]
+    assert out.sample.eq(0).all()
+    # eps has variance 1, the latents about 1 (their mean is not taken off), and eps - x0 the sum of both.
+    stored = load_file(codec_only[1] / "latents.safetensors")["latents"]
+    power = float((stored / stored.std()).square().mean())
+    expected = {"eps": (1, 1), "v": (min(1, power), max(1, power)), "flow": (1 + power, 1 + power)}[prediction]
+    assert 0.93 * expected[0] < record.metrics["loss"] < 1.07 * expected[1]
+
+
+# ------------------------------------------------------------------------------------------------ times and weights
+
+
+def drawn(how: str) -> torch.Tensor:
+    return sample_times(how, 20_000, torch.Generator().manual_seed(0), torch.device("cpu")).double()
+
+
+def largest_gap(values: torch.Tensor, cdf) -> float:
+    """Kolmogorov and Smirnov's statistic: of 20 000 true draws it exceeds 0.014 once in a thousand."""
+    ordered = values.sort().values
+    return float((cdf(ordered) - torch.arange(1, len(ordered) + 1) / len(ordered)).abs().max())
+
+
+def test_uniform_times_are_uniform():
+    t = drawn("uniform")
+    assert t.min() >= 0 and t.max() < 1000
+    assert largest_gap(t, lambda v: v / 1000) < 0.014
+
+
+def test_logit_normal_times_have_normal_logits():
+    t = drawn("logit-normal")
+    assert t.min() > 0 and t.max() < 1000
+    assert largest_gap((t / 1000).logit(), torch.special.ndtr) < 0.014
+    assert largest_gap(t, lambda v: v / 1000) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "schedule"), [("eps", "linear"), ("v", "linear"), ("v", "cosine"), ("flow", "cosine")]
+)
+def test_min_snr_weights_are_the_papers(prediction, schedule):
+    """arXiv:2303.09556, eq. 8 and after: min(SNR, 5) on x0's error; / SNR on eps', / (SNR + 1) on v's."""
+    config = replace(TRANSFORMER, prediction=prediction, weighting="min-snr", schedule=schedule)
+    t = torch.tensor([1.0, 50.0, 200.0, 500.0, 800.0, 990.0])
+    a, s = noise_level(make_schedule(config), t)
+    snr = (a.double() / s.double()) ** 2
+    expected = {"eps": snr.clamp(max=5) / snr, "v": snr.clamp(max=5) / (snr + 1), "flow": snr.clamp(max=5) * s**2}
+    weight = loss_weight(config, a, s)
+    assert torch.allclose(weight.double(), expected[prediction], rtol=1e-3)
+    assert torch.equal(loss_weight(replace(config, weighting="none"), a, s), torch.ones(6))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
+def test_the_weight_turns_an_error_of_the_target_into_one_of_x0(prediction):
+    """Without the cap, weight times the target's squared error is SNR times x0's, for any prediction."""
+    from mmdemo.pipeline import prediction_type, x0_from_prediction
+
+    config = replace(TRANSFORMER, prediction=prediction, schedule=SCHEDULE[prediction], weighting="min-snr")
+    scheduler = make_schedule(config)
+    a, s = noise_level(scheduler, torch.tensor([700.0, 900.0]))
+    snr = (a / s).square()
+    assert snr.max() < 5, "the cap is reached"
+    one, other, x_t = torch.randn(3, 2, 7, generator=torch.Generator().manual_seed(0))
+    column = a[:, None], s[:, None]
+    x0 = [x0_from_prediction(prediction_type(scheduler), target, x_t, *column) for target in (one, other)]
+    of_target = loss_weight(config, a, s) * (one - other).square().mean(1)
+    assert torch.allclose(of_target, snr * (x0[0] - x0[1]).square().mean(1), rtol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_pack_without_a_codec_cannot_get_a_transformer(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PackError, match="'empty'.*train vqvae --pack empty"):
+        next(train_dit(SHORT_TRANSFORMER, tmp_path / "empty", tmp_path / "run"))
+
+
+def test_pictures_without_classes_cannot_train_a_transformer(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for i in range(20):
+        Image.new("RGB", (16, 16), (i, 90, 3 * i)).save(tmp_path / "pictures" / f"{i}.png")
+    config = replace(SHORT_CODEC, dataset=str(tmp_path / "pictures"), steps=2)
+    list(train_vqvae(config, tmp_path / "pack", tmp_path / "run"))
+    with pytest.raises(PackError, match="without classes.*FOLDER/<class>"):
+        next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run"))
+
+
+def test_an_unknown_data_set_is_refused_and_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="minst"):
+        next(train_vqvae(replace(SHORT_CODEC, dataset="minst"), tmp_path / "pack", tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("stride", 3), ("stride", 0), ("image_size", 18), ("image_size", 0), ("steps", 0), ("batch_size", 0), ("channels", 0),
+     ("num_codes", 0), ("latent_channels", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0),
+     ("codebook_decay", 1.5), ("ema_decay", 2.0), ("warmup", -1), ("commitment", float("inf")), ("num_res_blocks", -1),
+     ("seed", -1)],
+)  # fmt: skip
+def test_a_codecs_bad_option_is_refused_by_its_name_before_training(tmp_path, name, value):
+    with pytest.raises(MmdemoError) as error:
+        next(train_vqvae(replace(SHORT_CODEC, **{name: value}), tmp_path / "pack", tmp_path / "run"))
+    text = str(error.value)
+    assert str(value) in text and "\n" not in text and not (tmp_path / "pack").exists()
+    assert name in text or (name, value) == ("image_size", 18) and "stride" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("patch_size", 3), ("patch_size", 0), ("hidden_size", 10), ("depth", -1), ("num_heads", 5), ("prediction", "x"),
+     ("schedule", "x"), ("time_sampling", "x"), ("weighting", "x"), ("label_dropout", 1.5), ("label_dropout", -0.1),
+     ("steps", 0), ("batch_size", 0), ("learning_rate", float("nan")), ("ema_decay", 2.0), ("seed", -1)],
+)  # fmt: skip
+def test_a_transformers_bad_option_is_refused_by_its_name_before_training(codec_only, name, value):
+    with pytest.raises(MmdemoError) as error:
+        next(train_dit(replace(SHORT_TRANSFORMER, **{name: value}), *codec_only))
+    assert name in str(error.value) and str(value) in str(error.value) and "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------------------------------------- several processes
+
+BOTH_MODELS = """
+import sys
+from pathlib import Path
+import torch
+from accelerate import PartialState
+from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.dit import train_dit
+from mmdemo.training.vqvae import train_vqvae
+
+folder = Path(sys.argv[1])
+
+def train(records, variable):
+    # Before its last step a run is done by the generator itself; what it trains is looked at while it is still there.
+    for record in records:
+        if record.step == record.steps:
+            model = records.gi_frame.f_locals[variable]
+            torch.save(model.state_dict(), folder / f"{variable}-{PartialState().process_index}.pt")
+
+codec = VQVAEConfig(dataset="shapes", image_size=16, channels=8, num_codes=16, steps=6, batch_size=32, warmup=2)
+train(train_vqvae(codec, folder / "pack", folder / "run"), "vae")
+dit = DiTConfig(patch_size=1, hidden_size=16, depth=1, num_heads=2, steps=6, batch_size=32, warmup=2)
+train(train_dit(dit, folder / "pack", folder / "run"), "transformer")
+"""
+
+
+def launched(*arguments: str) -> subprocess.CompletedProcess:
+    """Two processes on this machine's CPU, found by accelerate as those that `accelerate launch` starts."""
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *launch, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+    )
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
+def test_two_processes_train_one_model(tmp_path):
+    (tmp_path / "both.py").write_text(BOTH_MODELS)
+    done = launched(str(tmp_path / "both.py"), str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for model in ("vae", "transformer"):
+        first, second = (torch.load(tmp_path / f"{model}-{rank}.pt", weights_only=True) for rank in (0, 1))
+        assert alike(first, second), f"the processes' {model}s went different ways"
+    pack = packs.read(tmp_path / "pack")
+    assert pack.problem is None and pack.can_sample
+    assert packs.load(pack, "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
+def test_the_command_runs_on_two_processes_and_speaks_once(tmp_path):
+    options = "--dataset shapes --image-size 16 --channels 8 --num-codes 16 --steps 4 --batch-size 32 --warmup 2"
+    done = launched(
+        "--module", "mmdemo", "train", "vqvae", "--pack", "two", *options.split(),
+        "--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert packs.read(tmp_path / "weights" / "two").problem is None
+    assert done.stdout.count("wrote ") == 1 and done.stdout.count("step 4/4") == 1
+    assert "2 processes" in packs.read_training(tmp_path / "weights" / "two")["vqvae"]["machine"]
