@@ -78,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
     judge.add_argument("--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given")
     judge.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
+    judge.add_argument("--defaults", action="store_true", help="make these steps, guidance and sampler the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
 
@@ -149,7 +150,7 @@ def sample(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card
+    from mmdemo import card, packs
     from mmdemo.evaluate import evaluate
 
     pack = _pack_folder(options)
@@ -163,6 +164,9 @@ def evaluate(options) -> None:
         options.sampler,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
+    if options.defaults and "sampler" in numbers:
+        names = ("sampler", "num_inference_steps", "guidance_scale")
+        packs.set_defaults(pack, **{name: numbers[name] for name in names})
     card.write(pack, numbers)
     if options.json:
         print(json.dumps(numbers, indent=1))

@@ -68,10 +68,10 @@ def train_classifier(
     torch.manual_seed(seed)
     classifier = Classifier(images.pixels.shape[1], len(images.classes)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=0.01)
-    steps = epochs * len(images) // batch_size
+    steps = max(1, epochs * len(images) // batch_size)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * learning_rate_factor(step, steps, steps // 10)
+            group["lr"] = 2e-3 * learning_rate_factor(step, steps, max(1, steps // 10))
         places = data.permuted(len(images), step * batch_size, (step + 1) * batch_size, seed)
         x = from_bytes(images.pixels[places])
         down, right = torch.randint(-2, 3, (2,)).tolist()

@@ -116,6 +116,8 @@ def _read(path: Path, name: str) -> Pack:
     transformer = _json(path / "transformer" / "config.json")
     _check_weights(path / "transformer")
     classes = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+    if not pack.classes:  # diffusers' DiTPipeline saves no names
+        pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
     if classes < len(pack.classes):
         raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
     if transformer["in_channels"] != pack.dim or transformer["sample_size"] != pack.image_size // pack.stride:
@@ -140,7 +142,7 @@ def _json(path: Path) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PackError(f"{where} is missing") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackError(f"{where} cannot be read ({error})") from None
     if not isinstance(content, dict):
         raise PackError(f"{where} holds no JSON object")

@@ -32,7 +32,7 @@ class VQVAEConfig(_Checked):
 
     dataset: str = _option("mnist", "mnist, fashion-mnist, cifar10, shapes, or a folder FOLDER/<class>/*.png")
     image_size: int | None = _option(None, "side in pixels; the data set's own if not given (64 for folders)", 8, 512)
-    channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before", 2, 4096)
+    channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before", 4, 4096)
     latent_channels: int = _option(4, "numbers in a code", 1, 256)
     num_codes: int = _option(1024, "codes in the codebook", 2, 65536)
     stride: int = _option(4, "pixels a token covers in each direction: a power of two", 2, 64)

@@ -129,4 +129,6 @@ def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Te
         statistics = codec.statistics(vae, images.pixels)
         packs.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:
-        return opened.get_tensor("latents") / std, opened.get_tensor("labels"), len(described.classes)
+        latents, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
+    labelled = labels >= 0  # a picture beside the class folders has none
+    return latents[labelled] / std, labels[labelled], len(described.classes)
