@@ -91,7 +91,10 @@ def load_classifier(
 ) -> Classifier:  # fmt: skip
     """The classifier of a data set: read from `folder`, or trained and put there."""
     images = data.load(dataset, "train", data_dir, image_size, channels)
-    file = folder / f"{Path(dataset).name}-{image_size}-seed{seed}.safetensors"
+    labelled = images.labels >= 0
+    images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
+    kind = f"{Path(dataset).name}-{image_size}-{channels}-{len(images.classes)}"
+    file = folder / f"{kind}-seed{seed}.safetensors"
     if file.is_file():
         classifier = Classifier(channels, len(images.classes))
         classifier.load_state_dict(load_file(file))
