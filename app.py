@@ -61,8 +61,9 @@ def claim(host: str, port: int) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port} ({error.strerror}); choose another --host or --port") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "no such host"
+        raise OSError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from None
 
 
 def serve(studio: Studio, host: str, port: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from mmdemo import __version__
-from mmdemo.errors import MmdemoError, PackError
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,6 +125,10 @@ def train_dit(options) -> None:
 
 def reconstruct(options) -> None:
     studio, out = _studio(options), Path(options.out)
+    stems = [Path(image).stem for image in options.images]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise ArgumentError(f"two images are called {stem!r}, and so would be their results; rename one")
     made = [(Path(image), studio.reconstruct(options.pack, image, options.invert)) for image in options.images]
     out.mkdir(parents=True, exist_ok=True)
     for source, result in made:
@@ -145,7 +149,8 @@ def sample(options) -> None:
     else:
         out.mkdir(parents=True, exist_ok=True)
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
-            (out / f"{label}-{seed}.png").write_bytes(result.png_bytes(i))
+            name = label.replace("/", "_").replace("\\", "_")  # a label is any text; here it names a file
+            (out / f"{name}-{seed}.png").write_bytes(result.png_bytes(i))
     print(json.dumps(result.json(), ensure_ascii=False))
 
 
@@ -229,8 +234,11 @@ def _pack_folder(options) -> Path:
 
 
 def _new_pack(options) -> Path:
+    from mmdemo import packs
+
     pack = _pack_folder(options)
-    if pack.exists() and not options.resume and not options.overwrite:
+    finished = pack.exists() and (not options.resume or packs.read(pack).can_sample)
+    if finished and not options.overwrite:
         raise PackError(
             f"pack {options.pack!r} is already at {pack}; choose another name, or replace it with --overwrite"
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo.errors import PackError
+from mmdemo.errors import ArgumentError, PackError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +73,7 @@ def read(path: Path, name: str | None = None) -> Pack:
         return _read(path, name)
     except PackError as error:
         return Pack(name, path, str(error))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         return Pack(name, path, f"a configuration file has an entry missing or malformed ({error})")
 
 
@@ -200,14 +200,15 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
 
 
 def pick_device(device: str) -> str:
-    """ "auto" -> the fastest device there is."""
+    """ "auto" -> the fastest device there is.  Raises ArgumentError for one that is not."""
     import torch
 
-    if device != "auto":
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, usable in there.items() if usable)
+    if not there[device]:
+        raise ArgumentError(f"device is {device!r}, which this machine lacks; use auto or cpu")
+    return device
 
 
 def _load_part(path: Path, part: str):
@@ -371,6 +372,8 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
     pack.parent.mkdir(parents=True, exist_ok=True)
     new, old = pack.with_name(f".{pack.name}.new"), pack.with_name(f".{pack.name}.old")
+    if old.exists() and not pack.exists():  # a run before this one was killed between the two renamings below
+        os.replace(old, pack)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmdemo import codec, data, packs
@@ -123,7 +123,7 @@ def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Te
     if not described.classes:
         raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
     file, std = run / "latents.safetensors", codec.latent_std(vae)
-    if not file.is_file() or safe_open(file, "pt").metadata()["codec"] != packs.fingerprint(pack):
+    if _codec_of(file) != packs.fingerprint(pack):
         training = packs.read_training(pack)["vqvae"]
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
@@ -132,3 +132,12 @@ def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Te
         latents, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
     labelled = labels >= 0  # a picture beside the class folders has none
     return latents[labelled] / std, labels[labelled], len(described.classes)
+
+
+def _codec_of(file: Path) -> str | None:
+    """The fingerprint of the codec that latents were encoded by; None if there are none, or damaged ones."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata().get("codec")
+    except (OSError, SafetensorError):
+        return None

@@ -5,10 +5,12 @@ Knows the names, the order and the defaults of the arguments; what they may be i
 """
 
 import inspect
+import uuid
 from collections.abc import Callable, Iterator
 
 import gradio as gr
 from gradio.components.api_component import Api
+from PIL import Image
 
 from mmdemo.errors import ArgumentError
 from mmdemo.ui.browser import MODELS, said_plainly
@@ -31,31 +33,31 @@ def register(studio) -> None:
     def codebook(pack):
         """All codes of a pack as one picture, and how many of them are used."""
         book = studio.codebook(pack)
-        return book.sheet, book.json()
+        return own_file(book.sheet), book.json()
 
     def code(pack, code):
         """One code up close: its share of all tokens and the codes nearest to it."""
         card = studio.code(pack, code)
-        return card.card, card.json()
+        return own_file(card.card), card.json()
 
     def reconstruct(pack, image, invert="auto"):
         """A picture after the codec, its tokens as a picture, and how much was lost."""
         seen = studio.reconstruct(pack, uploaded(image), invert)
-        return seen.image, seen.token_map, seen.json()
+        return own_file(seen.image), own_file(seen.token_map), seen.json()
 
     def decode(pack, tokens):
         """The picture that a grid of token ids stands for."""
-        return studio.decode(pack, tokens)
+        return own_file(studio.decode(pack, tokens))
 
     def sample(pack, label, count=1, seed=None, steps=None, guidance=None, sampler=None):
         """New pictures of a class, or of `all`: picture i has seed + i. None is the pack's default, or a drawn seed."""
         drawn = studio.sample(pack, label, count, seed, steps, guidance, sampler)
-        return list(zip(drawn.images, drawn.labels, strict=True)), drawn.json()
+        return list(zip(map(own_file, drawn.images), drawn.labels, strict=True)), drawn.json()
 
     def denoise(pack, label, seed=None, steps=None, guidance=None, sampler=None) -> Iterator[tuple]:
         """The guess of one new picture after every step; the last one is the result."""
         for frame in studio.denoise(pack, label, seed, steps, guidance, sampler):
-            yield frame.x0, frame.json()
+            yield own_file(frame.x0), frame.json()
 
     with gr.Column(visible=False):
         expose(packs, lambda: [gr.JSON(label="packs")])
@@ -79,6 +81,17 @@ def argument(parameter: inspect.Parameter) -> gr.components.Component:
     default = None if parameter.default is inspect.Parameter.empty else parameter.default
     kind = gr.Image().api_info() if parameter.name == "image" else KINDS[parameter.name]
     return Api(default, kind, parameter.name)
+
+
+def own_file(image: Image.Image) -> Image.Image:
+    """The same pixels, in a file that no other answer shares.
+
+    gradio names an answer's file by its bytes and writes it anew each time, so that of two equal answers at once one
+    would be read while the other is being written.
+    """
+    own = image.copy()
+    own.info["answer"] = uuid.uuid4().hex  # gradio writes it into the PNG as text
+    return own
 
 
 def png(label: str) -> gr.Image:

@@ -1,0 +1,463 @@
+"""The command line: what it writes, what it prints, and how it says no."""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from test_images import png_claiming
+from test_packs import DAMAGES
+
+from mmdemo import data, packs
+from mmdemo.__main__ import main, parser
+from mmdemo.studio import BUDGET, MAX_COUNT, Studio
+from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.loop import load_checkpoint
+
+ROOT = Path(__file__).parent.parent
+CODEC = "--dataset shapes --image-size 16 --channels 16 --num-codes 32 --steps 60 --batch-size 32 --warmup 5 --seed 3"
+TRANSFORMER = "--patch-size 1 --hidden-size 32 --depth 1 --num-heads 2 --steps 40 --batch-size 32 --warmup 5"
+
+
+def run(*arguments, timeout: float = 240) -> subprocess.CompletedProcess:
+    """`python -m mmdemo …` in a process of its own."""
+    command = [sys.executable, "-m", "mmdemo", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def quietly(*arguments) -> int:
+    """The same in this process, its output thrown away."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return main(list(map(str, arguments)))
+
+
+def one_line(error: str) -> str:
+    assert error.startswith("error: ") and error.count("\n") == 1 and error.endswith("\n"), error
+    return error
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """weights/ and runs/ with a pack `demo` trained by the two commands; and what the first of them printed."""
+    folder = tmp_path_factory.mktemp("home")
+    where = ["--weights", folder / "weights", "--runs", folder / "runs"]
+    done = run("train", "vqvae", "--pack", "demo", *CODEC.split(), *where)
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(folder / "weights" / "demo", folder / "weights" / "codec")
+    assert quietly("train", "dit", "--pack", "demo", *TRANSFORMER.split(), *where) == 0
+    return folder, done
+
+
+def array(image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+# ---------------------------------------------------------------------------------------------------------- packs
+
+
+def test_packs_prints_json_alone(tiny_weights):
+    done = run("packs", "--json", "--weights", tiny_weights)
+    assert done.returncode == 0 and done.stderr == ""
+    listed = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert set(listed) == {"tiny", "tiny-v", "tiny-codec", "broken"}
+    for entry in listed.values():
+        assert {"name", "classes", "codes", "image_size", "can_sample", "samplers"} <= set(entry)
+    assert listed["tiny"]["can_sample"] and not listed["tiny-codec"]["can_sample"]
+    assert "vae" in listed["broken"]["problem"] and "problem" not in listed["tiny"]
+
+
+def test_packs_for_people_has_a_line_for_each(tiny_weights, capsys):
+    assert main(["packs", "--weights", str(tiny_weights)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and any(line.startswith("broken: damaged") for line in lines)
+
+
+def test_without_packs_it_says_how_to_get_one(tmp_path, capsys):
+    assert main(["packs", "--weights", str(tmp_path)]) == 0
+    assert "train vqvae" in capsys.readouterr().out
+    assert main(["packs", "--json", "--weights", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+# --------------------------------------------------------------------------------------------------------- sample
+
+
+def test_sample_writes_the_pixels_that_python_gives(tiny_weights, tmp_path):
+    done = run(
+        "sample", "--pack", "tiny", "--label", "square", "circle", "--count", 3, "--seed", 7, "--steps", 4,
+        "--guidance", 1.5, "--sampler", "ddpm", "--out", tmp_path / "new" / "out", "--weights", tiny_weights,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+    told = json.loads(done.stdout)
+    assert (told["seed"], told["steps"], told["guidance"], told["sampler"]) == (7, 4, 1.5, "ddpm")
+    made = Studio(weights=[tiny_weights]).sample("tiny", ["square", "circle"], 3, 7, 4, 1.5, "ddpm")
+    names = ["square-7.png", "circle-8.png", "square-9.png"]
+    assert sorted(file.name for file in (tmp_path / "new" / "out").iterdir()) == sorted(names)
+    for name, image in zip(names, made.images, strict=True):
+        file = Image.open(tmp_path / "new" / "out" / name)
+        assert file.format == "PNG" and file.size == (16, 16)
+        assert np.array_equal(array(file), array(image))
+        settings = json.loads(file.text["mmdemo"])
+        assert f"{settings['labels'][0]}-{settings['seed']}.png" == name
+
+
+def test_sample_to_a_png_is_one_grid(tiny_weights, tmp_path, capsys):
+    arguments = ["--pack", "tiny", "--label", "all", "--count", "4", "--seed", "7", "--steps", "2"]
+    assert main(["sample", *arguments, "--out", str(tmp_path / "deep" / "grid.PNG"), "--weights", str(tiny_weights)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["labels"] == ["circle", "square", "triangle", "circle"]
+    made = Studio(weights=[tiny_weights]).sample("tiny", "all", 4, 7, 2)
+    assert np.array_equal(array(Image.open(tmp_path / "deep" / "grid.PNG")), array(made.grid()))
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["grid.PNG"]
+
+
+def test_the_same_command_twice_writes_the_same_and_without_a_seed_another(tiny_weights, tmp_path, capsys):
+    for name, seed in (("a", ["--seed", "5"]), ("b", ["--seed", "5"]), ("c", []), ("d", [])):
+        arguments = ["--pack", "tiny", "--label", "circle", "--steps", "2", "--out", str(tmp_path / name)]
+        assert main(["sample", *arguments, *seed, "--weights", str(tiny_weights)]) == 0
+    seeds = [json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()]
+    assert seeds[:2] == [5, 5] and len(set(seeds)) == 3
+    first, second = (array(Image.open(tmp_path / name / "circle-5.png")) for name in "ab")
+    assert np.array_equal(first, second)
+    assert (tmp_path / "c" / f"circle-{seeds[2]}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pack", "nope"], ["nope", "tiny"]),
+        (["--pack", "broken"], ["broken", "vae"]),
+        (["--pack", "tiny-codec"], ["tiny-codec", "train dit --pack tiny-codec"]),
+        (["--label", "oval"], ["label", "oval", "square"]),
+        (["--count", "0"], ["count", "0", str(MAX_COUNT)]),
+        (["--count", "many"], ["count", "many", str(MAX_COUNT)]),
+        (["--count", "1.5"], ["count", "1.5", str(MAX_COUNT)]),
+        (["--count", "64", "--steps", "200"], ["steps × count", "12800", str(BUDGET)]),
+        (["--steps", "nan"], ["steps", "nan", "250"]),
+        (["--steps", "inf"], ["steps", "inf", "250"]),
+        (["--seed", "-1"], ["seed", "-1", "4294967295"]),
+        (["--seed", "9" * 400], ["seed", "4294967295"]),
+        (["--guidance", "nan"], ["guidance", "nan", "20"]),
+        (["--guidance", "-3"], ["guidance", "-3", "20"]),
+        (["--sampler", "plms"], ["sampler", "plms", "euler"]),
+    ],
+)
+def test_sample_answers_a_bad_argument_with_one_line_and_writes_nothing(tiny_weights, tmp_path, capsys, arguments, words):
+    good = ["--pack", "tiny", "--label", "circle", "--out", str(tmp_path / "out"), "--weights", str(tiny_weights)]
+    assert main(["sample", *good, *arguments]) == 1
+    told = capsys.readouterr()
+    assert all(word in one_line(told.err) for word in words)
+    assert told.out == "" and not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_told_in_one_line(tiny_weights, tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    good = ["--pack", "tiny", "--label", "circle", "--steps", "1", "--weights", str(tiny_weights)]
+    for out in ("file", "file/out", "file/out.png"):
+        assert main(["sample", *good, "--out", str(tmp_path / out)]) == 1
+        assert "file" in one_line(capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("damage", ["codec lacks a weight", "codec has a weight too many"])
+def test_a_damaged_pack_is_told_in_one_line_without_a_traceback(tiny_weights, tmp_path, damage):
+    """A process of its own, so that what the libraries print is seen too."""
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
+    inflict, word = DAMAGES[damage]
+    inflict(tmp_path / "hurt")
+    done = run("sample", "--pack", "hurt", "--label", "circle", "--out", tmp_path / "out", "--weights", tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "hurt" in one_line(done.stderr) and word in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------------- reconstruct
+
+
+def test_reconstruct_writes_three_files_a_picture(tiny_weights, tmp_path, capsys):
+    for name, ink, paper in (("white.png", 255, 0), ("black.v2.jpg", 0, 255)):
+        picture = Image.new("L", (40, 40), paper)
+        picture.paste(ink, (16, 8, 24, 32))
+        picture.save(tmp_path / name)
+    out = tmp_path / "new" / "out"
+    arguments = [str(tmp_path / "white.png"), str(tmp_path / "black.v2.jpg"), "--out", str(out)]
+    assert main(["reconstruct", "--pack", "tiny", *arguments, "--weights", str(tiny_weights)]) == 0
+    assert sorted(file.name for file in out.iterdir()) == sorted(
+        f"{stem}{end}" for stem in ("white", "black.v2") for end in ("-reconstruction.png", "-tokens.png", ".json")
+    )
+    studio = Studio(weights=[tiny_weights])
+    for stem, name, inverted in (("white", "white.png", False), ("black.v2", "black.v2.jpg", True)):
+        made = studio.reconstruct("tiny", tmp_path / name)
+        told = json.loads((out / f"{stem}.json").read_text())
+        assert told["tokens"] == made.tokens and told["inverted"] == inverted
+        assert told["psnr"] == pytest.approx(made.psnr, abs=1e-3)
+        picture = Image.open(out / f"{stem}-reconstruction.png")
+        assert np.array_equal(array(picture), array(studio.decode("tiny", told["tokens"])))
+        assert Image.open(out / f"{stem}-tokens.png").size == (16, 16)
+    assert capsys.readouterr().err == ""
+
+
+def test_invert_is_obeyed(tiny_weights, tmp_path):
+    Image.new("L", (16, 16), 200).save(tmp_path / "grey.png")
+    told = {}
+    for invert in ("yes", "no"):
+        arguments = ["--pack", "tiny", tmp_path / "grey.png", "--out", tmp_path / invert, "--invert", invert]
+        assert quietly("reconstruct", *arguments, "--weights", tiny_weights) == 0
+        told[invert] = json.loads((tmp_path / invert / "grey.json").read_text())["inverted"]
+    assert told == {"yes": True, "no": False}
+
+
+def test_reconstruct_refuses_a_bad_picture_and_writes_nothing(tiny_weights, tmp_path, capsys):
+    Image.new("L", (16, 16), 200).save(tmp_path / "good.png")
+    (tmp_path / "letter.png").write_text("Dear reader")
+    for bad in ("letter.png", "nowhere.png", "."):
+        arguments = ["reconstruct", "--pack", "tiny", str(tmp_path / "good.png"), str(tmp_path / bad)]
+        assert main([*arguments, "--out", str(tmp_path / "out"), "--weights", str(tiny_weights)]) == 1
+        one_line(capsys.readouterr().err)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_that_claims_too_much_is_told_in_one_line(tiny_weights, tmp_path):
+    """A process of its own, so that Pillow's warnings are seen too."""
+    (tmp_path / "huge.png").write_bytes(png_claiming(13000, 13000))
+    done = run("reconstruct", "--pack", "tiny", tmp_path / "huge.png", "--out", tmp_path / "out", "--weights", tiny_weights)
+    assert done.returncode == 1 and "16 megapixels" in one_line(done.stderr)
+
+
+def test_two_pictures_of_one_name_do_not_overwrite_each_other(tiny_weights, tmp_path, capsys):
+    """Folders of classes number their pictures alike: cat/1.png, dog/1.png."""
+    for name, grey in (("cat", 20), ("dog", 220)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (16, 16), grey).save(tmp_path / name / "1.png")
+    pictures = [str(tmp_path / name / "1.png") for name in ("cat", "dog")]
+    arguments = ["reconstruct", "--pack", "tiny", *pictures, "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--weights", str(tiny_weights)]) == 1
+    assert "1.png" in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- train
+
+
+def test_training_prints_its_progress_and_the_next_step(home):
+    _, done = home
+    lines = done.stdout.splitlines()
+    assert "step 60/60" in lines[-2] and all(word in lines[-2] for word in ("loss", "psnr", "codes", "images/s"))
+    assert "train dit --pack demo" in lines[-1]
+    assert "Traceback" not in done.stderr and "error" not in done.stderr
+
+
+def test_two_trainings_make_a_pack_that_samples(home, tmp_path, capsys):
+    folder, _ = home
+    pack = packs.read(folder / "weights" / "demo")
+    assert pack.problem is None and pack.classes == data.SHAPES and pack.codes == 32 and pack.image_size == 16
+    arguments = ["--pack", "demo", "--label", "all", "--count", "5", "--seed", "1", "--steps", "3"]
+    assert main(["sample", *arguments, "--out", str(tmp_path), "--weights", str(folder / "weights")]) == 0
+    names = [f"{label}-{1 + i}.png" for i, label in enumerate(data.SHAPES)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(names)
+    assert Image.open(tmp_path / names[0]).mode == "RGB"
+
+
+def test_training_does_not_overwrite_a_pack_unasked(home, tmp_path, capsys):
+    folder, _ = home
+    shutil.copytree(folder / "weights" / "codec", tmp_path / "weights" / "demo")
+    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    before = packs.fingerprint(tmp_path / "weights" / "demo")
+    short = [*CODEC.split(), "--steps", "2", "--pack", "demo", *where]
+    assert main(["train", "vqvae", *short]) == 1
+    assert "demo" in one_line(capsys.readouterr().err)
+    assert packs.fingerprint(tmp_path / "weights" / "demo") == before and not (tmp_path / "runs").exists()
+    assert quietly("train", "vqvae", *short, "--overwrite") == 0
+    assert packs.fingerprint(tmp_path / "weights" / "demo") != before
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "/", ".hidden"])
+@pytest.mark.parametrize("command", [["train", "vqvae", "--overwrite"], ["train", "dit"], ["evaluate"]])
+def test_a_name_that_is_no_folders_name_is_refused_and_nothing_is_touched(home, tmp_path, capsys, command, name):
+    folder, _ = home
+    shutil.copytree(folder / "weights" / "codec", tmp_path / "weights" / "kept")
+    options = CODEC.split() if "vqvae" in command else []
+    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    assert main([*command, "--pack", name, *options, *where]) == 1
+    assert "pack" in one_line(capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["weights"]
+    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ("--stride 3", "stride"),
+        ("--steps 0", "steps"),
+        ("--batch-size 0", "batch_size"),
+        ("--learning-rate nan", "learning_rate"),
+        ("--image-size 18", "stride"),
+        ("--dataset minst", "minst"),
+        ("--resume", "no checkpoint"),
+    ],
+)
+def test_train_vqvae_answers_a_bad_option_with_one_line_and_writes_no_pack(tmp_path, capsys, options, word):
+    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    assert main(["train", "vqvae", "--pack", "new", *CODEC.split(), *options.split(), *where]) == 1
+    assert word in one_line(capsys.readouterr().err)
+    assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [("--pack nope", "train vqvae --pack nope"), ("--hidden-size 10 --num-heads 3", "hidden_size"), ("--patch-size 3", "patch_size"),
+     ("--label-dropout 2", "label_dropout"), ("--resume --prediction v", "prediction")],
+)  # fmt: skip
+def test_train_dit_answers_a_bad_option_with_one_line_and_leaves_the_pack(home, capsys, options, word):
+    folder, _ = home
+    before = (folder / "weights" / "demo" / "model_index.json").read_bytes()
+    where = ["--weights", str(folder / "weights"), "--runs", str(folder / "runs")]
+    assert main(["train", "dit", "--pack", "demo", *TRANSFORMER.split(), *options.split(), *where]) == 1
+    assert word in one_line(capsys.readouterr().err)
+    assert (folder / "weights" / "demo" / "model_index.json").read_bytes() == before
+
+
+def test_ctrl_c_ends_a_training_with_a_checkpoint_to_go_on_from(tmp_path):
+    options = CODEC.replace("--steps 60", "--steps 100000").split()
+    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    command = [sys.executable, "-m", "mmdemo", "train", "vqvae", "--pack", "long", *options, *where]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    training = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    file, deadline = tmp_path / "runs" / "long" / "vqvae.pt", time.monotonic() + 200
+    try:
+        while not file.exists() and training.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        training.send_signal(signal.SIGINT)
+        _, errors = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 130 and "Traceback" not in errors
+    assert errors.splitlines()[-1] == "stopped"
+    assert load_checkpoint(file, {})["step"] % 200 == 0
+    assert not (tmp_path / "weights").exists()
+
+
+# -------------------------------------------------------------------------------------------------- evaluate, usage
+
+
+def test_evaluate_measures_a_pack_and_writes_its_card(home, tmp_path, capsys):
+    folder, _ = home
+    shutil.copytree(folder / "weights" / "demo", tmp_path / "weights" / "demo")
+    (tmp_path / "weights" / "demo" / "notes.md").write_text("## A person's notes\n", encoding="utf-8")
+    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    arguments = ["evaluate", "--pack", "demo", "--samples", "200", "--steps", "3", *where]
+    assert main([*arguments, "--json"]) == 0
+    told = capsys.readouterr()
+    numbers = json.loads(told.out)
+    pack = tmp_path / "weights" / "demo"
+    assert json.loads((pack / "metrics.json").read_text()) == numbers
+
+    assert numbers["test_images"] == 1000 and numbers["generated"] == 200 and numbers["num_inference_steps"] == 3
+    assert numbers["accuracy_test"] > 0.9, "the classifier cannot read the shapes"
+    for name in ("accuracy_reconstructed", "accuracy_generated"):
+        assert 0 <= numbers[name] <= 1
+    assert 0 < numbers["frechet_train_test"] < numbers["frechet_reconstructed_test"] < numbers["frechet_generated_test"]
+    assert numbers["frechet_ratio"] == pytest.approx(numbers["frechet_generated_test"] / numbers["frechet_train_test"])
+    assert numbers["codes"] == 32 and 1 <= numbers["perplexity"] <= numbers["codes_used"] <= 32
+
+    studio, test = Studio(weights=[tmp_path / "weights"]), data.load("shapes", "test", image_size=16)
+    pictures = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in test.pixels[:200]]
+    psnr = np.mean([studio.reconstruct("demo", picture).psnr for picture in pictures])
+    assert numbers["psnr"] == pytest.approx(psnr, abs=0.5), "the studio measures something else"
+
+    card = (pack / "README.md").read_text(encoding="utf-8")
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "apache-2.0"
+    for quoted in (f"{numbers['psnr']:.2f} dB", f"{numbers['accuracy_generated']:.2%}", f"{numbers['frechet_ratio']:.2f}"):
+        assert quoted in body
+    assert card.endswith("## A person's notes\n")
+    assert str(tmp_path) not in card and str(ROOT) not in card
+
+    # The commands on the card are those that trained the pack.
+    lines = [line for line in body.splitlines() if line.startswith("python -m mmdemo train ")]
+    for line, given, config in zip(lines, (CODEC, TRANSFORMER), (VQVAEConfig, DiTConfig), strict=True):
+        model = line.split()[4]
+        meant = parser().parse_args(["train", model, "--pack", "demo", *given.split()])
+        written = parser().parse_args(shlex.split(line)[3:])
+        for option in asdict(config()):
+            assert getattr(written, option) == getattr(meant, option), f"the card's command has another {option}"
+
+    # The classifier is trained once and kept.
+    (kept,) = (tmp_path / "runs" / "classifiers").iterdir()
+    stamp = kept.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert kept.stat().st_mtime_ns == stamp and json.loads((pack / "metrics.json").read_text())["psnr"] == numbers["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--pack nope", ["nope"]),
+        ("--samples 5", ["samples", "5", "100"]),
+        ("--samples x", ["samples", "x"]),
+        ("--steps 0", ["steps", "0"]),
+        ("--steps nan", ["steps", "nan"]),
+        ("--guidance nan", ["guidance", "nan"]),
+        ("--sampler plms", ["sampler", "plms", "euler"]),
+    ],
+)
+def test_evaluate_answers_a_bad_option_with_one_line_before_any_work(home, tmp_path, capsys, options, words):
+    folder, _ = home
+    where = ["--weights", str(folder / "weights"), "--runs", str(tmp_path / "runs")]
+    assert main(["evaluate", "--pack", "demo", *options.split(), *where]) == 1
+    told = one_line(capsys.readouterr().err)
+    assert all(word in told for word in words)
+    assert not (tmp_path / "runs").exists() and not (folder / "weights" / "demo" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["train"],
+        ["train", "vqvae"],
+        ["sample", "--pack", "tiny", "--out", "x"],
+        ["sample", "--pack", "tiny", "--label", "circle"],
+        ["reconstruct", "--pack", "tiny", "--out", "x"],
+        ["reconstruct", "--pack", "tiny", "a.png", "--out", "x", "--invert", "maybe"],
+        ["packs", "--colour"],
+        ["train", "dit", "--pack", "x", "--steps", "many"],
+        ["train", "dit", "--pack", "x", "--prediction", "colour"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    told = capsys.readouterr()
+    assert left.value.code == 2 and "usage:" in told.err and told.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["packs"], ["train"], ["train", "vqvae"], ["train", "dit"], ["reconstruct"], ["sample"], ["evaluate"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_every_command_explains_itself(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main([*arguments, "--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0 and "usage:" in told and len(told.splitlines()) > 5
+
+
+def test_exit_codes_reach_the_shell(tiny_weights):
+    assert run("--version").returncode == 0
+    assert run("paint").returncode == 2
+    done = run("sample", "--pack", "tiny", "--label", "oval", "--out", "x", "--weights", tiny_weights)
+    assert done.returncode == 1 and done.stdout == "" and "oval" in one_line(done.stderr)
