@@ -80,10 +80,8 @@ def _command(model: str, name: str, training: dict, config) -> str:
     command = f"python -m mmdemo train {model} --pack {name}"
     if model == "vqvae":
         command += f" --dataset {training['dataset']}"
-    options = config.__dataclass_fields__
-    for option, field in options.items():
-        skipped = option in ("dataset", "image_size")
-        if not skipped and option in training and training[option] != field.default:
+    for option, field in config.__dataclass_fields__.items():
+        if option != "dataset" and training.get(option, field.default) != field.default:
             command += f" --{option.replace('_', '-')} {training[option]}"
     return command
 

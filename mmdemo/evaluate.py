@@ -86,14 +86,14 @@ def train_classifier(
 
 
 def load_classifier(
-    dataset: str, image_size: int, channels: int, folder: Path, data_dir: str | Path | None,
+    dataset: str, image_size: int | None, channels: int, folder: Path, data_dir: str | Path | None,
     report: Callable[[str], None], seed: int = 0,
 ) -> Classifier:  # fmt: skip
     """The classifier of a data set: read from `folder`, or trained and put there."""
     images = data.load(dataset, "train", data_dir, image_size, channels)
     labelled = images.labels >= 0
     images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
-    kind = f"{Path(dataset).name}-{image_size}-{channels}-{len(images.classes)}"
+    kind = f"{Path(dataset).name}-{images.pixels.shape[-1]}-{channels}-{len(images.classes)}"
     file = folder / f"{kind}-seed{seed}.safetensors"
     if file.is_file():
         classifier = Classifier(channels, len(images.classes))
@@ -161,12 +161,13 @@ def evaluate(
     described = packs.read(pack)
     samples = whole("samples", samples, 100, 1_000_000)
     if described.can_sample:
+        steps = described.steps if num_inference_steps is None else num_inference_steps
         settings = {
-            "num_inference_steps": whole("steps", num_inference_steps or described.steps, 1, 1000),
+            "num_inference_steps": whole("steps", steps, 1, 1000),
             "guidance_scale": number(
                 "guidance", described.guidance if guidance_scale is None else guidance_scale, 0, 20
             ),
-            "sampler": choice("sampler", sampler or described.samplers[0], described.samplers),
+            "sampler": choice("sampler", described.samplers[0] if sampler is None else sampler, described.samplers),
         }
     pipeline = packs.load(described)
     training = packs.read_training(pack)["vqvae"]
@@ -178,8 +179,8 @@ def evaluate(
     ids = torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in test.pixels.split(BATCH)])
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
-    edge = data.PADDING.get(dataset, 0)
-    inner = slice(edge, size - edge)
+    edge = data.PADDING.get(dataset, 0) if size is None else 0
+    inner = slice(edge, described.image_size - edge)
     numbers = {
         "dataset": Path(dataset).name,
         "test_images": len(test),

@@ -183,6 +183,7 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
     from mmdemo.pipeline import ClassPipeline
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what diffusers would warn of is checked here, and said in one sentence
     if pack.problem:
         raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
     try:
@@ -266,7 +267,7 @@ def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: 
         pipeline = ClassPipeline(
             vae=_half(vae),
             id2label={str(i): label for i, label in enumerate(classes)},
-            image_size=training["image_size"],
+            image_size=statistics.latents.shape[-1] * vae.config.stride,
         )
         pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
         save_codebook(folder, vae, statistics)

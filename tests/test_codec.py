@@ -15,8 +15,8 @@ def diffusers_vae() -> VQModel:
     torch.manual_seed(3)
     return VQModel(
         in_channels=1, out_channels=1, down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(8, 8, 16), latent_channels=3, num_vq_embeddings=16,
-        vq_embed_dim=3, norm_num_groups=4, sample_size=16, scaling_factor=0.5,
+        up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(8, 8, 16), latent_channels=3,
+        num_vq_embeddings=16, vq_embed_dim=3, norm_num_groups=4, sample_size=16, scaling_factor=0.5,
     ).eval()  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def theirs(pack: str, sampler: str, steps: int = STEPS):
 
 @torch.no_grad()
 def by_hand(transformer, scheduler, labels: list[int], seeds: list[int], guidance: float, null: int = 3):
-    """diffusers' documented loop: scale, predict with and without the label, step.  Returns the result and every x_t."""
+    """diffusers' documented loop: scale, predict with and without the label, step.  Gives the result and every x_t."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     x = torch.stack([torch.randn(3, 4, 4, generator=g) for g in generators])
     x = x * getattr(scheduler, "init_noise_sigma", 1.0)
@@ -363,8 +363,8 @@ def diffusers_pair(learned_variance: bool) -> ClassPipeline:
     torch.manual_seed(4)
     vae = VQModel(
         in_channels=1, out_channels=1, down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(8, 8, 16), latent_channels=3, num_vq_embeddings=16,
-        vq_embed_dim=3, norm_num_groups=4, sample_size=16,
+        up_block_types=("UpDecoderBlock2D",) * 3, block_out_channels=(8, 8, 16), latent_channels=3,
+        num_vq_embeddings=16, vq_embed_dim=3, norm_num_groups=4, sample_size=16,
     ).eval()  # fmt: skip
     transformer = DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=8, in_channels=3, out_channels=6 if learned_variance else 3,

@@ -257,7 +257,11 @@ NO_NUMBER = [NAN, INF, -INF, True, False, "x", "3", [1], {}, b"1", 1j]
 NO_WHOLE_NUMBER = [*NO_NUMBER, 1.5, -1, 10**30, 10**400, 1e308, -0.5]
 
 BAD = [
-    *[(verb, "pack", value, "tiny") for verb in GOOD for value in ("nope", "", None, 3, ["tiny"], "../tiny", "x" * 999)],
+    *[
+        (verb, "pack", value, "tiny")
+        for verb in GOOD
+        for value in ("nope", "", None, 3, ["tiny"], "../tiny", "x" * 999)
+    ],
     *[(verb, "pack", "broken", "vae") for verb in GOOD],
     *[(verb, "pack", "tiny-codec", "train dit") for verb in ("sample", "denoise")],
     *[
@@ -290,9 +294,15 @@ BAD = [
     ],
     ("decode", "tokens", [[0] * (MAX_TOKENS_SIDE + 1)], str(MAX_TOKENS_SIDE)),
     ("decode", "tokens", [[0]] * (MAX_TOKENS_SIDE + 1), str(MAX_TOKENS_SIDE)),
-    *[("decode", "tokens", [[0, value]], "0 to 15") for value in (16, -1, 1.5, NAN, INF, True, None, "1", [0], 10**400)],
+    *[
+        ("decode", "tokens", [[0, value]], "0 to 15")
+        for value in (16, -1, 1.5, NAN, INF, True, None, "1", [0], 10**400)
+    ],
     *[("reconstruct", "invert", value, "auto") for value in ("maybe", "", None, 1, NAN, ["yes"], {})],
-    *[("reconstruct", "image", value, "") for value in (None, 3, True, NAN, [], "nowhere.png", "two\nlines.png", b"x", "")],
+    *[
+        ("reconstruct", "image", value, "")
+        for value in (None, 3, True, NAN, [], "nowhere.png", "two\nlines.png", b"x", "")
+    ],
 ]  # fmt: skip
 
 

@@ -127,8 +127,13 @@ def test_eps_is_refused_on_a_schedule_that_ends_in_pure_noise():
 
 @pytest.mark.parametrize(
     ("prediction", "schedule", "weighting", "steps"),
-    [("eps", "linear", "none", 120), ("v", "cosine", "none", 60), ("v", "linear", "min-snr", 60), ("flow", "linear", "min-snr", 60)],
-)  # fmt: skip
+    [
+        ("eps", "linear", "none", 120),
+        ("v", "cosine", "none", 60),
+        ("v", "linear", "min-snr", 60),
+        ("flow", "linear", "min-snr", 60),
+    ],
+)
 def test_every_target_can_be_trained_and_sampled_from(codec_only, prediction, schedule, weighting, steps):
     pack, run = codec_only
     options = {"prediction": prediction, "schedule": schedule, "weighting": weighting, "steps": steps}
@@ -487,8 +492,8 @@ def test_an_unknown_data_set_is_refused_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("stride", 3), ("stride", 0), ("image_size", 18), ("image_size", 0), ("steps", 0), ("batch_size", 0), ("channels", 0),
-     ("num_codes", 0), ("latent_channels", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0),
+    [("stride", 3), ("stride", 0), ("image_size", 18), ("image_size", 0), ("steps", 0), ("batch_size", 0),
+     ("channels", 0), ("num_codes", 0), ("latent_channels", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0),
      ("codebook_decay", 1.5), ("ema_decay", 2.0), ("warmup", -1), ("commitment", float("inf")), ("num_res_blocks", -1),
      ("seed", -1)],
 )  # fmt: skip

@@ -80,8 +80,7 @@ def train_vqvae(
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
         dataset = config.dataset if config.dataset in data.NAMED else f"{Path(config.dataset).name}/"
-        named = {"dataset": dataset, "image_size": images.pixels.shape[-1]}
-        packs.save_codec(pack, vae, statistics, images.classes, run.summary() | named)
+        packs.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
         packs.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
 
