@@ -155,8 +155,9 @@ def sample(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card, packs
+    from mmdemo import card
     from mmdemo.evaluate import evaluate
+    from mmdemo.training import export
 
     pack = _pack_folder(options)
     numbers = evaluate(
@@ -171,7 +172,7 @@ def evaluate(options) -> None:
     )
     if options.defaults and "sampler" in numbers:
         names = ("sampler", "num_inference_steps", "guidance_scale")
-        packs.set_defaults(pack, **{name: numbers[name] for name in names})
+        export.set_defaults(pack, **{name: numbers[name] for name in names})
     card.write(pack, numbers)
     if options.json:
         print(json.dumps(numbers, indent=1))
@@ -228,6 +229,7 @@ def _speaks() -> bool:
 
 
 def _pack_folder(options) -> Path:
+    Path(options.weights).mkdir(parents=True, exist_ok=True)  # fails now rather than after hours of training
     if not options.pack or options.pack.startswith(".") or Path(options.pack).name != options.pack:
         raise PackError(f"pack is {options.pack!r}; it must be a plain folder name such as digits")
     return Path(options.weights) / options.pack

@@ -1,36 +1,42 @@
-"""A pack on disk or on the Hub: list, check, read, load, save. It knows files; what is in them is the models' business.
+"""A pack on disk or on the Hub: list, check, read, load. It knows files; what is in them is the models' business.
 
 A pack is a diffusers pipeline folder (README, "A pack"). Listing and reading need neither torch nor diffusers, so
-that a page can be shown before they are imported; loading and saving import them.
+that a page can be shown before they are imported; loading imports them. training/export.py writes packs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.arguments import choice, number, whole
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from mmdemo.codec import CodebookStatistics
-    from mmdemo.models.dit import DiT
-    from mmdemo.models.vqvae import VQVAE
     from mmdemo.pipeline import ClassPipeline
 
 VP_SAMPLERS = ("ddim", "dpm++", "unipc", "heun", "euler", "ddpm")
+# What reading or building from a stranger's configuration can raise: one pack's must not hide the others.
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 FLOW_SAMPLERS = ("euler", "dpm++", "unipc", "heun", "ddim", "ddpm")
-MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,10 @@ def read(path: Path, name: str | None = None) -> Pack:
     name = name or path.name
     try:
         return _read(path, name)
-    except PackError as error:
+    except MmdemoError as error:
         return Pack(name, path, str(error))
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        return Pack(name, path, f"a configuration file has an entry missing or malformed ({error})")
+    except MALFORMED as error:
+        return Pack(name, path, f"a configuration file has an entry missing or malformed ({type(error).__name__})")
 
 
 def read_hub(repo: str) -> Pack:
@@ -91,52 +97,59 @@ def read_hub(repo: str) -> Pack:
 
 
 def _read(path: Path, name: str) -> Pack:
-    index = _json(path / "model_index.json")
-    vae = _json(path / "vae" / "config.json")
+    index, vae = read_json(path / "model_index.json"), read_json(path / "vae" / "config.json")
     _check_weights(path / "vae")
     ours = "num_codes" in vae
-    labels = sorted((index.get("id2label") or {}).items(), key=lambda item: int(item[0]))
+    labels = index.get("id2label") or {}
+    if sorted(labels, key=int) != [str(i) for i in range(len(labels))]:
+        raise PackError("id2label must name the classes 0, 1, 2 … without a gap")
     pack = Pack(
         name=name,
         path=path,
         problem=None,
         stamp=(path / "model_index.json").stat().st_mtime_ns,
-        classes=tuple(str(label) for _, label in labels),
-        codes=vae["num_codes"] if ours else vae["num_vq_embeddings"],
-        dim=vae["latent_channels"] if ours else vae["vq_embed_dim"] or vae["latent_channels"],
-        stride=vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1),
-        image_size=index.get("image_size") or vae.get("sample_size") or 32,
-        channels=vae["in_channels"],
+        classes=tuple(str(labels[str(i)]) for i in range(len(labels))),
+        codes=whole("num_codes", vae["num_codes"] if ours else vae["num_vq_embeddings"], 2, 2**20),
+        dim=whole("latent_channels", vae.get("vq_embed_dim") or vae["latent_channels"], 1, 4096),
+        stride=whole("stride", vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1), 1, 256),
+        image_size=whole("image_size", index.get("image_size") or vae.get("sample_size") or 32, 1, 1024),
+        channels=whole("in_channels", vae["in_channels"], 1, 3),
     )
+    number("latent_std", vae["latent_std"] if ours else vae["scaling_factor"], 1e-6, 1e6)
     if pack.image_size % pack.stride:
         raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
+    if (path / "codebook").is_dir():
+        read_codebook(pack)
     if (index.get("transformer") or [None])[0] is None:
         return pack
 
-    transformer = _json(path / "transformer" / "config.json")
+    transformer = read_json(path / "transformer" / "config.json")
     _check_weights(path / "transformer")
-    classes = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+    for option in ("patch_size", "depth", "num_heads", "num_layers", "num_attention_heads"):
+        whole(option, transformer.get(option, 1), 1, 256)
+    known = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+    classes = whole("num_classes", known, 1, 100_000)
     if not pack.classes:  # diffusers' DiTPipeline saves no names
         pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
     if classes < len(pack.classes):
         raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
-    if transformer["in_channels"] != pack.dim or transformer["sample_size"] != pack.image_size // pack.stride:
+    side = whole("sample_size", transformer["sample_size"], 1, 1024)
+    if transformer["in_channels"] != pack.dim or side != pack.image_size // pack.stride:
         raise PackError("transformer was made for latents of another size than the codec's")
-    scheduler = _json(path / "scheduler" / "scheduler_config.json")
+    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
+    whole("num_train_timesteps", scheduler.get("num_train_timesteps", 1000), 10, 10_000)
+    number("shift", scheduler.get("shift", 1.0), 0.01, 100)
     samplers = FLOW_SAMPLERS if scheduler["_class_name"].startswith("FlowMatch") else VP_SAMPLERS
-    sampler = index.get("sampler") or samplers[0]
-    steps, guidance = index.get("num_inference_steps", 25), index.get("guidance_scale", 2.0)
-    if sampler not in samplers:
-        raise PackError(f"sampler is {sampler!r}; its schedule allows {', '.join(samplers)}")
-    if type(steps) is not int or steps < 1:
-        raise PackError(f"num_inference_steps is {steps!r}; it must be a whole number from 1")
-    if type(guidance) not in (int, float) or not 0 <= guidance < float("inf"):
-        raise PackError(f"guidance_scale is {guidance!r}; it must be a number from 0")
-    others = tuple(name for name in samplers if name != sampler)
-    return replace(pack, samplers=(sampler, *others), steps=steps, guidance=float(guidance))
+    sampler = choice("sampler", index.get("sampler") or samplers[0], samplers)
+    return replace(
+        pack,
+        samplers=(sampler, *(other for other in samplers if other != sampler)),
+        steps=whole("num_inference_steps", index.get("num_inference_steps", 25), 1, 1000),
+        guidance=number("guidance_scale", index.get("guidance_scale", 2.0), 0, 100),
+    )
 
 
-def _json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     where = f"{path.parent.name}/{path.name}" if path.name != "model_index.json" else path.name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -154,7 +167,7 @@ def _check_weights(folder: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
     if index.is_file():
-        files = sorted({folder / shard for shard in _json(index)["weight_map"].values()})
+        files = sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
     if not files:
         raise PackError(f"{folder.name}/ has no safetensors file")
     for file in files:
@@ -193,10 +206,11 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
         pipeline = ClassPipeline.from_pretrained(
             pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
         )
-    except PackError as error:
+    except MmdemoError as error:
         raise PackError(f"pack {pack.name!r} cannot be used: {error}") from None
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise PackError(f"pack {pack.name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    except MALFORMED as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise PackError(f"pack {pack.name!r} cannot be used: {reason}") from None
     return pipeline.to(pick_device(device))
 
 
@@ -221,7 +235,7 @@ def _load_part(path: Path, part: str):
     from mmdemo.models.vqvae import VQVAE
 
     known = {model.__name__: model for model in (VQVAE, DiT, VQModel, DiTTransformer2DModel)}
-    name = _json(path / part / "config.json").get("_class_name")
+    name = read_json(path / part / "config.json").get("_class_name")
     if name not in known:
         raise PackError(f"{part} is a {name}; known are {', '.join(known)}")
     model, notes = known[name].from_pretrained(
@@ -241,100 +255,47 @@ def read_codebook(pack: Pack) -> dict:
 
     Raises PackError if it is missing, damaged or another codebook's.
     """
-    stored = _json(pack.path / "codebook" / "codebook.json")
+    file = pack.path / "codebook" / "codebook.json"
+    try:
+        return _codebook(file, file.stat().st_mtime_ns, pack.codes)
+    except FileNotFoundError:
+        raise PackError("codebook/codebook.json is missing, so there are no statistics to show") from None
+
+
+@lru_cache(maxsize=32)
+def _codebook(file: Path, stamp: int, codes: int) -> dict:
+    stored = read_json(file)
     for name in ("counts", "order", "nearest", "distances"):
-        if not isinstance(stored.get(name), list) or len(stored[name]) != pack.codes:
-            raise PackError(f"pack {pack.name!r}: codebook/codebook.json has no {name} for its {pack.codes} codes")
+        if not isinstance(stored.get(name), list) or len(stored[name]) != codes:
+            raise PackError(f"codebook/codebook.json has no {name} for the {codes} codes")
+    if sorted(stored["order"]) != list(range(codes)):
+        raise PackError("codebook/codebook.json has an order that does not hold every code once")
+    for count in stored["counts"]:
+        whole("counts", count, 0, 2**53)
+    for near, far in zip(stored["nearest"], stored["distances"], strict=True):
+        if len(near) != len(far) or not set(near) <= set(range(codes)):
+            raise PackError("codebook/codebook.json names nearest codes that there are not")
     for name in ("columns", "swatch_size", "patch_size", "patches_per_code"):
-        if type(stored.get(name)) is not int or stored[name] < 1:
-            raise PackError(f"pack {pack.name!r}: codebook/codebook.json has no {name}")
+        whole(name, stored.get(name), 1, 4096)
     return stored
 
 
-def read_sprite(pack: Pack, name: str) -> Image.Image:
-    """ "swatches" or "patches"."""
+def read_sprite(pack: Pack, name: str, columns: int, rows: int, cell: int) -> Image.Image:
+    """ "swatches" or "patches": rows × columns pictures of cell × cell pixels.  Raises PackError for anything else."""
     try:
-        return Image.open(pack.path / "codebook" / f"{name}.png").convert("RGB" if pack.channels == 3 else "L")
-    except OSError as error:
-        raise PackError(f"pack {pack.name!r} has no readable codebook/{name}.png ({error})") from None
-
-
-def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict) -> None:
-    """A new codec-only pack; a pack that stood there is replaced, because a transformer fits only its own codec."""
-    from mmdemo.pipeline import ClassPipeline
-
-    def write(folder: Path) -> None:
-        pipeline = ClassPipeline(
-            vae=_half(vae),
-            id2label={str(i): label for i, label in enumerate(classes)},
-            image_size=statistics.latents.shape[-1] * vae.config.stride,
-        )
-        pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
-        save_codebook(folder, vae, statistics)
-        _write_json(folder / "training.json", {"vqvae": training})
-
-    _replace(pack, write)
-
-
-def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) -> None:
-    """Add a transformer and its schedule to a pack, or replace them there."""
-    from mmdemo.pipeline import ClassPipeline
-
-    codec = ClassPipeline.from_pretrained(pack, transformer=None, scheduler=None)
-
-    def write(folder: Path) -> None:
-        ClassPipeline(
-            vae=_half(codec.vae),
-            transformer=_half(transformer),
-            scheduler=scheduler,
-            id2label=codec.config.id2label,
-            image_size=codec.config.image_size,
-        ).save_pretrained(folder, max_shard_size=MAX_SHARD)
-        for part in ("vae", "codebook"):  # byte for byte as they were
-            shutil.rmtree(folder / part, ignore_errors=True)
-            shutil.copytree(pack / part, folder / part)
-        _write_json(folder / "training.json", {**read_training(pack), "dit": training})
-
-    _replace(pack, write)
-
-
-def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
-    """A pack's codebook/ folder: what the explorer shows, so that it needs no model."""
-    import torch
-
-    from mmdemo import codec
-    from mmdemo.images import grid, to_images
-
-    codes = codec.codebook(vae).cpu()
-    order, columns = codec.similarity_order(statistics.swatches.flatten(1))
-    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
-    swatches = to_images(statistics.swatches[order])
-    patches = to_images(statistics.patches.flatten(0, 1))
-    folder = pack / "codebook"
-    folder.mkdir(exist_ok=True)
-    grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
-    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
-    stored = {
-        "counts": statistics.counts.tolist(),
-        "order": order,
-        "columns": columns,
-        "swatch_size": swatches[0].width,
-        "patch_size": patches[0].width,
-        "patches_per_code": codec.PATCHES_PER_CODE,
-        "nearest": nearest.tolist(),
-        "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
-    }
-    _write_json(folder / "codebook.json", stored, indent=None)
-
-
-def set_defaults(pack: Path, **defaults) -> None:
-    """Write a pack's defaults (sampler, num_inference_steps, guidance_scale) into its pipeline configuration."""
-    _write_json(pack / "model_index.json", {**_json(pack / "model_index.json"), **defaults})
+        with Image.open(pack.path / "codebook" / f"{name}.png", formats=("PNG",)) as sprite:
+            if sprite.size != (columns * cell, rows * cell):
+                raise PackError(f"codebook/{name}.png is {sprite.size}, not {columns * cell}×{rows * cell} pixels")
+            return sprite.convert("RGB" if pack.channels == 3 else "L")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, PackError):
+            raise
+        raise PackError(f"pack {pack.name!r} has no readable codebook/{name}.png") from None
 
 
 def read_training(pack: Path) -> dict:
     """How a pack was trained: {"vqvae": {…}, "dit": {…}}, each its configuration and its minutes."""
-    return _json(pack / "training.json")
+    return read_json(pack / "training.json")
 
 
 def fingerprint(pack: Path) -> str:
@@ -343,47 +304,3 @@ def fingerprint(pack: Path) -> str:
     for file in sorted((pack / "vae").glob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -> None:
-    """The training split as the codec of that fingerprint sees it, for the transformer's training."""
-    from safetensors.torch import save_file
-
-    run.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": latents.contiguous(), "labels": labels}, run / "latents.partial", {"codec": fingerprint})
-    os.replace(run / "latents.partial", run / "latents.safetensors")
-
-
-def _half(model):
-    """A float16 copy: half the file, and the app computes in float32 all the same."""
-    import copy
-
-    import torch
-
-    return torch.nn.Module.half(copy.deepcopy(model).to("cpu"))
-
-
-def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
-def _replace(pack: Path, write: Callable[[Path], None]) -> None:
-    """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
-    pack.parent.mkdir(parents=True, exist_ok=True)
-    new, old = pack.with_name(f".{pack.name}.new"), pack.with_name(f".{pack.name}.old")
-    if old.exists() and not pack.exists():  # a run before this one was killed between the two renamings below
-        os.replace(old, pack)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
-    write(new)
-    if pack.exists():
-        if (pack / "examples").is_dir():  # what a person added stays
-            shutil.copytree(pack / "examples", new / "examples")
-        if (pack / "notes.md").is_file():
-            shutil.copy2(pack / "notes.md", new / "notes.md")
-        os.replace(pack, old)
-    os.replace(new, pack)
-    shutil.rmtree(old, ignore_errors=True)

@@ -99,11 +99,13 @@ class Studio:
         ids = codec.encode_ids(vae, images.to_tensor(original)[None])  # (1, h, w)
         rebuilt = images.to_images(codec.decode_ids(vae, ids))[0]
         psnr, ssim = codec.quality(images.image_bytes(rebuilt)[None], images.image_bytes(original)[None])
+        stored = (found.path / "codebook").is_dir()  # a pack from elsewhere may have none
+        order = packs.read_codebook(found)["order"] if stored else list(range(found.codes))
         bits_per_pixel = ids.numel() * log2(found.codes) / (original.width * original.height)
         return Reconstruction(
             original=original,
             image=rebuilt,
-            token_map=images.token_map(ids[0].cpu(), packs.read_codebook(found)["order"], found.stride),
+            token_map=images.token_map(ids[0].cpu(), order, found.stride),
             tokens=ids[0].tolist(),
             stride=found.stride,
             psnr=psnr,

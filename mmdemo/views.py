@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import dataclass
-from math import exp, log, log2
+from math import ceil, exp, log, log2
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -183,7 +183,7 @@ def pack_info(pack: packs.Pack) -> PackInfo:
 def codebook(pack: packs.Pack) -> Codebook:
     """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
     stored = packs.read_codebook(pack)
-    sprite, size, columns = packs.read_sprite(pack, "swatches"), stored["swatch_size"], stored["columns"]
+    sprite, size, columns = _swatches(pack, stored)
     counts, total = stored["counts"], max(1, sum(stored["counts"]))
     entropy = -sum(n / total * log(n / total) for n in counts if n)
     swatches = [_cell(sprite, n % columns, n // columns, size) for n in range(pack.codes)]
@@ -205,10 +205,11 @@ def codebook(pack: packs.Pack) -> Codebook:
 def code(pack: packs.Pack, k: int) -> Code:
     """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
     stored = packs.read_codebook(pack)
-    sprite, size, columns = packs.read_sprite(pack, "swatches"), stored["swatch_size"], stored["columns"]
+    sprite, size, columns = _swatches(pack, stored)
     place = {code: n for n, code in enumerate(stored["order"])}
-    patch_sprite, side = packs.read_sprite(pack, "patches"), stored["patch_size"]
-    patches = [_cell(patch_sprite, n, k, side) for n in range(min(stored["patches_per_code"], stored["counts"][k]))]
+    each, side = stored["patches_per_code"], stored["patch_size"]
+    patch_sprite = packs.read_sprite(pack, "patches", each, pack.codes, side)
+    patches = [_cell(patch_sprite, n, k, side) for n in range(min(each, stored["counts"][k]))]
     swatch = _cell(sprite, place[k] % columns, place[k] // columns, size)
     near = [_cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
     return Code(
@@ -220,6 +221,12 @@ def code(pack: packs.Pack, k: int) -> Code:
         share=stored["counts"][k] / max(1, sum(stored["counts"])),
         nearest=[{"code": n, "distance": d} for n, d in zip(stored["nearest"][k], stored["distances"][k], strict=True)],
     )
+
+
+def _swatches(pack: packs.Pack, stored: dict) -> tuple[Image.Image, int, int]:
+    """The sprite of all swatches, the side of one, and the number of columns."""
+    size, columns = stored["swatch_size"], stored["columns"]
+    return packs.read_sprite(pack, "swatches", columns, ceil(pack.codes / columns), size), size, columns
 
 
 def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Image]) -> Image.Image:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
+from mmdemo.training import export
 
 TINY_CLASSES = ("circle", "square", "triangle")
 
@@ -56,11 +57,11 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     statistics = codec.statistics(vae, pixels)
     vae.register_to_config(latent_std=statistics.latent_std)
     training = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
-    packs.save_codec(folder / "tiny-codec", vae, statistics, TINY_CLASSES, training)
+    export.save_codec(folder / "tiny-codec", vae, statistics, TINY_CLASSES, training)
     for name, schedule in (("tiny", flow_schedule()), ("tiny-v", v_schedule())):
         shutil.copytree(folder / "tiny-codec", folder / name)
-        packs.save_transformer(folder / name, tiny_dit(), schedule, {"minutes": 0.0})
-        packs.set_defaults(folder / name, num_inference_steps=6)
+        export.save_transformer(folder / name, tiny_dit(), schedule, {"minutes": 0.0})
+        export.set_defaults(folder / name, num_inference_steps=6)
     shutil.copytree(folder / "tiny", folder / "broken")
     weights = folder / "broken" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

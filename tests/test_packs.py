@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data, packs
 from mmdemo.errors import PackError
+from mmdemo.training import export
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 DIT = "transformer/diffusion_pytorch_model.safetensors"
@@ -189,7 +190,7 @@ def test_saving_does_not_change_the_model_in_memory(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "grown")
     transformer = tiny_dit()
     before = {name: weight.clone() for name, weight in transformer.state_dict().items()}
-    packs.save_transformer(tmp_path / "grown", transformer, flow_schedule(), {})
+    export.save_transformer(tmp_path / "grown", transformer, flow_schedule(), {})
     for name, weight in transformer.state_dict().items():
         assert weight.dtype == torch.float32 and torch.equal(weight, before[name])
 
@@ -198,7 +199,7 @@ def test_every_file_is_under_ten_megabytes_however_large_the_model(tiny_weights,
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "large")
     torch.manual_seed(0)
     transformer = tiny_dit(hidden_size=512, depth=4, num_heads=4)
-    packs.save_transformer(tmp_path / "large", transformer, flow_schedule(), {})
+    export.save_transformer(tmp_path / "large", transformer, flow_schedule(), {})
     sizes = [file.stat().st_size for file in (tmp_path / "large").rglob("*") if file.is_file()]
     assert sum(sizes) > 20_000_000, "the model is too small for this test to tell"
     assert max(sizes) < 10_000_000
@@ -230,9 +231,9 @@ def test_a_write_that_fails_leaves_the_old_pack_whole(tiny_weights, tmp_path):
     vae = tiny_vae()
     unusable = replace(some_statistics(vae), patches=None)  # found out only after the models are on disk
     with pytest.raises(AttributeError):
-        packs.save_codec(tmp_path / "kept", vae, unusable, ("a",), TRAINING)
+        export.save_codec(tmp_path / "kept", vae, unusable, ("a",), TRAINING)
     with pytest.raises(TypeError):
-        packs.save_transformer(tmp_path / "kept", tiny_dit(), flow_schedule(), {"not JSON": object()})
+        export.save_transformer(tmp_path / "kept", tiny_dit(), flow_schedule(), {"not JSON": object()})
     assert tree(tmp_path / "kept") == before
     assert [pack.name for pack in packs.find([tmp_path])] == ["kept"], "something half-written is listed"
     assert packs.read(tmp_path / "kept").problem is None
@@ -242,7 +243,7 @@ def test_after_a_failed_write_the_next_one_works_and_leaves_nothing_behind(tiny_
     vae = tiny_vae()
     for statistics in (replace(some_statistics(vae), patches=None), some_statistics(vae)):
         try:
-            packs.save_codec(tmp_path / "new", vae, statistics, ("a",), TRAINING)
+            export.save_codec(tmp_path / "new", vae, statistics, ("a",), TRAINING)
         except AttributeError:
             assert packs.find([tmp_path]) == []
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
@@ -255,12 +256,12 @@ def test_what_a_person_added_survives_a_new_training(tiny_weights, tmp_path):
     added = {"examples/a.png": "picture", "notes.md": "what the model card ends with"}
     for name, content in added.items():
         (tmp_path / "mine" / name).write_text(content)
-    packs.save_transformer(tmp_path / "mine", tiny_dit(), flow_schedule(), {})
+    export.save_transformer(tmp_path / "mine", tiny_dit(), flow_schedule(), {})
     vae = tiny_vae()
     for _ in range(2):
         for name, content in added.items():
             assert (tmp_path / "mine" / name).read_text() == content, name
-        packs.save_codec(tmp_path / "mine", vae, some_statistics(vae), ("a",), TRAINING)
+        export.save_codec(tmp_path / "mine", vae, some_statistics(vae), ("a",), TRAINING)
 
 
 def test_adding_a_transformer_keeps_the_codec_as_it_is(tiny_weights):
@@ -278,21 +279,21 @@ def test_no_file_of_a_pack_names_a_folder_of_the_machine_it_was_made_on(tiny_wei
 def test_a_new_codec_drops_the_transformer_that_fitted_the_old_one(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "again")
     vae = tiny_vae(num_codes=8)
-    packs.save_codec(tmp_path / "again", vae, some_statistics(vae), ("a", "b"), TRAINING)
+    export.save_codec(tmp_path / "again", vae, some_statistics(vae), ("a", "b"), TRAINING)
     pack = packs.read(tmp_path / "again")
     assert pack.problem is None and pack.codes == 8 and not pack.can_sample and pack.classes == ("a", "b")
 
 
 def test_the_training_of_both_models_is_kept(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "told")
-    packs.save_transformer(tmp_path / "told", tiny_dit(), flow_schedule(), {"steps": 7})
+    export.save_transformer(tmp_path / "told", tiny_dit(), flow_schedule(), {"steps": 7})
     told = packs.read_training(tmp_path / "told")
     assert told["vqvae"] == TRAINING and told["dit"] == {"steps": 7}
 
 
 def test_defaults_are_written_and_read(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "set")
-    packs.set_defaults(tmp_path / "set", sampler="heun", num_inference_steps=9, guidance_scale=0.0)
+    export.set_defaults(tmp_path / "set", sampler="heun", num_inference_steps=9, guidance_scale=0.0)
     pack = packs.read(tmp_path / "set")
     assert pack.samplers[0] == "heun" and sorted(pack.samplers) == sorted(packs.FLOW_SAMPLERS)
     assert pack.steps == 9 and pack.guidance == 0.0
@@ -316,11 +317,12 @@ def test_sprites_show_swatches_in_order_and_patches_by_code(tiny_weights):
     pack = packs.read(tiny_weights / "tiny")
     stored = packs.read_codebook(pack)
     size, columns = stored["swatch_size"], stored["columns"]
-    swatches, patches = packs.read_sprite(pack, "swatches"), packs.read_sprite(pack, "patches")
+    swatches = packs.read_sprite(pack, "swatches", columns, -(-pack.codes // columns), size)
+    patches = packs.read_sprite(pack, "patches", stored["patches_per_code"], pack.codes, stored["patch_size"])
     assert swatches.size == (columns * size, -(-16 // columns) * size) and swatches.mode == "L"
     assert patches.size == (stored["patches_per_code"] * stored["patch_size"], 16 * stored["patch_size"])
     with pytest.raises(PackError, match="nothing.png"):
-        packs.read_sprite(pack, "nothing")
+        packs.read_sprite(pack, "nothing", 1, 1, 1)
 
 
 def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):

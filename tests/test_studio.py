@@ -18,6 +18,7 @@ from mmdemo import codec, packs
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError, PackError
 from mmdemo.images import image_bytes
 from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_TOKENS_SIDE, Studio
+from mmdemo.training import export
 
 NAN, INF = float("nan"), float("inf")
 
@@ -492,7 +493,7 @@ def test_a_transformer_trained_while_the_codec_is_open_can_be_sampled_from(tiny_
     studio.reconstruct("grows", digit())
     with pytest.raises(PackError, match="train dit"):
         studio.sample("grows", "circle")
-    packs.save_transformer(tmp_path / "grows", tiny_dit(), flow_schedule(), {})
+    export.save_transformer(tmp_path / "grows", tiny_dit(), flow_schedule(), {})
     made = studio.sample("grows", "circle", 1, 3, 6)
     expected = Studio(weights=[tiny_weights], device="cpu").sample("tiny", "circle", 1, 3, 6)
     assert np.array_equal(array(made.images[0]), array(expected.images[0]))
@@ -502,7 +503,7 @@ def test_a_pack_trained_anew_is_what_is_shown(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "again")
     studio = Studio(weights=[tmp_path], device="cpu")
     before = array(studio.sample("again", "circle", 1, 3, 6).images[0])
-    packs.save_transformer(tmp_path / "again", tiny_dit(depth=1), flow_schedule(), {})
+    export.save_transformer(tmp_path / "again", tiny_dit(depth=1), flow_schedule(), {})
     made = array(studio.sample("again", "circle", 1, 3, 6).images[0])
     assert not np.array_equal(made, before)
     assert np.array_equal(

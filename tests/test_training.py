@@ -493,9 +493,9 @@ def test_an_unknown_data_set_is_refused_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [("stride", 3), ("stride", 0), ("image_size", 18), ("image_size", 0), ("steps", 0), ("batch_size", 0),
-     ("channels", 0), ("num_codes", 0), ("latent_channels", 0), ("learning_rate", float("nan")), ("learning_rate", -1.0),
-     ("codebook_decay", 1.5), ("ema_decay", 2.0), ("warmup", -1), ("commitment", float("inf")), ("num_res_blocks", -1),
-     ("seed", -1)],
+     ("channels", 0), ("num_codes", 0), ("latent_channels", 0), ("learning_rate", float("nan")),
+     ("learning_rate", -1.0), ("codebook_decay", 1.5), ("ema_decay", 2.0), ("warmup", -1), ("commitment", float("inf")),
+     ("num_res_blocks", -1), ("seed", -1)],
 )  # fmt: skip
 def test_a_codecs_bad_option_is_refused_by_its_name_before_training(tmp_path, name, value):
     with pytest.raises(MmdemoError) as error:

@@ -13,6 +13,7 @@ from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
+from mmdemo.training import export
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import Record, Run, step_generator
 
@@ -77,7 +78,7 @@ def train_dit(
         yield run.finish(loss=loss.item())
 
     if accelerator.is_main_process:
-        packs.save_transformer(pack, run.averaged(), scheduler, run.summary())
+        export.save_transformer(pack, run.averaged(), scheduler, run.summary())
     accelerator.wait_for_everyone()
 
 
@@ -127,7 +128,7 @@ def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Te
         training = packs.read_training(pack)["vqvae"]
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
-        packs.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
+        export.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:
         latents, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
     labelled = labels >= 0  # a picture beside the class folders has none

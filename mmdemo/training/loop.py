@@ -58,6 +58,7 @@ class Run:
         self.accelerator, self.config, self.weights = accelerator, config, weights
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.identity = asdict(config) | (identity or {})
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
         self.ema = EMAModel(weights.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
         self.ema.to(accelerator.device)
         self.state = {"model": weights, "ema": self.ema, "optimizer": optimizer} | state

@@ -12,6 +12,7 @@ from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
+from mmdemo.training import export
 from mmdemo.training.codebook import CodebookEMA
 from mmdemo.training.config import VQVAEConfig
 from mmdemo.training.loop import Record, Run, step_generator
@@ -80,8 +81,8 @@ def train_vqvae(
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
         dataset = config.dataset if config.dataset in data.NAMED else f"{Path(config.dataset).name}/"
-        packs.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
-        packs.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
+        export.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
+        export.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
 
 

@@ -118,6 +118,6 @@ def stand_in(size: int = 256) -> Image.Image:
 
 def drawn(uri: str) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)))
-    except (AttributeError, ValueError, OSError):
+        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)), formats=("PNG",))
+    except (AttributeError, ValueError, OSError, Image.DecompressionBombError):
         raise ImageError("The drawing did not arrive whole; draw it again.") from None

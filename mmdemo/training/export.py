@@ -1,0 +1,124 @@
+"""What a training leaves: a pack, written whole or not at all, and the latents for the next training."""
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmdemo import codec, packs
+from mmdemo.codec import CodebookStatistics
+from mmdemo.images import grid, to_images
+from mmdemo.models.dit import DiT
+from mmdemo.models.vqvae import VQVAE
+from mmdemo.pipeline import ClassPipeline
+
+MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
+
+
+def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict) -> None:
+    """A new codec-only pack; a pack that stood there is replaced, because a transformer fits only its own codec."""
+
+    def write(folder: Path) -> None:
+        pipeline = ClassPipeline(
+            vae=_half(vae),
+            id2label={str(i): label for i, label in enumerate(classes)},
+            image_size=statistics.latents.shape[-1] * vae.config.stride,
+        )
+        pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
+        save_codebook(folder, vae, statistics)
+        _write_json(folder / "training.json", {"vqvae": training})
+
+    _replace(pack, write)
+
+
+def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) -> None:
+    """Add a transformer and its schedule to a pack, or replace them there."""
+    codec = ClassPipeline.from_pretrained(pack, transformer=None, scheduler=None)
+
+    def write(folder: Path) -> None:
+        ClassPipeline(
+            vae=_half(codec.vae),
+            transformer=_half(transformer),
+            scheduler=scheduler,
+            id2label=codec.config.id2label,
+            image_size=codec.config.image_size,
+        ).save_pretrained(folder, max_shard_size=MAX_SHARD)
+        for part in ("vae", "codebook"):  # byte for byte as they were
+            shutil.rmtree(folder / part, ignore_errors=True)
+            shutil.copytree(pack / part, folder / part)
+        _write_json(folder / "training.json", {**packs.read_training(pack), "dit": training})
+
+    _replace(pack, write)
+
+
+def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
+    """A pack's codebook/ folder: what the explorer shows, so that it needs no model."""
+    codes = codec.codebook(vae).cpu()
+    order, columns = codec.similarity_order(statistics.swatches.flatten(1))
+    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
+    swatches = to_images(statistics.swatches[order])
+    patches = to_images(statistics.patches.flatten(0, 1))
+    folder = pack / "codebook"
+    folder.mkdir(exist_ok=True)
+    grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
+    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
+    stored = {
+        "counts": statistics.counts.tolist(),
+        "order": order,
+        "columns": columns,
+        "swatch_size": swatches[0].width,
+        "patch_size": patches[0].width,
+        "patches_per_code": codec.PATCHES_PER_CODE,
+        "nearest": nearest.tolist(),
+        "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
+    }
+    _write_json(folder / "codebook.json", stored, indent=None)
+
+
+def set_defaults(pack: Path, **defaults) -> None:
+    """Write a pack's defaults (sampler, num_inference_steps, guidance_scale) into its pipeline configuration."""
+    _write_json(pack / "model_index.json", {**packs.read_json(pack / "model_index.json"), **defaults})
+
+
+def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -> None:
+    """The training split as the codec of that fingerprint sees it, for the transformer's training."""
+    run.mkdir(parents=True, exist_ok=True)
+    save_file({"latents": latents.contiguous(), "labels": labels}, run / "latents.partial", {"codec": fingerprint})
+    os.replace(run / "latents.partial", run / "latents.safetensors")
+
+
+def _half(model):
+    """A float16 copy: half the file, and the app computes in float32 all the same."""
+    return torch.nn.Module.half(copy.deepcopy(model).to("cpu"))
+
+
+def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _replace(pack: Path, write: Callable[[Path], None]) -> None:
+    """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
+    pack.parent.mkdir(parents=True, exist_ok=True)
+    new, old = pack.with_name(f".{pack.name}.new"), pack.with_name(f".{pack.name}.old")
+    if old.exists() and not pack.exists():  # a run before this one was killed between the two renamings below
+        os.replace(old, pack)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    write(new)
+    if pack.exists():
+        if (pack / "examples").is_dir():  # what a person added stays
+            shutil.copytree(pack / "examples", new / "examples")
+        if (pack / "notes.md").is_file():
+            shutil.copy2(pack / "notes.md", new / "notes.md")
+        os.replace(pack, old)
+    os.replace(new, pack)
+    shutil.rmtree(old, ignore_errors=True)
