@@ -250,6 +250,15 @@ def test_after_a_failed_write_the_next_one_works_and_leaves_nothing_behind(tiny_
     assert packs.read(tmp_path / "new").problem is None
 
 
+def test_a_pack_is_not_lost_when_a_write_was_killed_between_its_two_renamings(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / ".kept.old")  # the old one moved away, the new one not yet there
+    before, vae = tree(tmp_path / ".kept.old"), tiny_vae()
+    unusable = replace(some_statistics(vae), patches=None)
+    with pytest.raises(AttributeError):
+        export.save_codec(tmp_path / "kept", vae, unusable, ("a",), TRAINING)
+    assert tree(tmp_path / "kept") == before
+
+
 def test_what_a_person_added_survives_a_new_training(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "mine")
     (tmp_path / "mine" / "examples").mkdir()

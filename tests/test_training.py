@@ -20,8 +20,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from mmdemo import codec, data, packs
 from mmdemo.errors import DataError, MmdemoError, PackError
 from mmdemo.images import from_bytes
-from mmdemo.models.dit import DiT
-from mmdemo.pipeline import noise_level
+from mmdemo.models.dit import DiT, timestep_embedding
+from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training.config import DiTConfig, VQVAEConfig
 from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
@@ -125,6 +125,19 @@ def test_eps_is_refused_on_a_schedule_that_ends_in_pure_noise():
         DiTConfig(prediction="eps", schedule="cosine")
 
 
+@torch.no_grad()
+def error_of_x0(pipeline, stored: dict) -> float:
+    """Mean squared error of the clean latents seen through as much noise, over their power: 1 = no idea of them."""
+    x0, y = stored["latents"][:200] / codec.latent_std(pipeline.vae), stored["labels"][:200]
+    times = torch.arange(1000.0)
+    t = times[(noise_level(pipeline.scheduler, times)[0] - noise_level(pipeline.scheduler, times)[1]).abs().argmin()]
+    a, s = noise_level(pipeline.scheduler, t)
+    x_t = a * x0 + s * torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    prediction = pipeline.transformer(x_t, timestep=t, class_labels=y).sample
+    guess = x0_from_prediction(prediction_type(pipeline.scheduler), prediction, x_t, a, s)
+    return float((guess - x0).square().mean() / x0.square().mean())
+
+
 @pytest.mark.parametrize(
     ("prediction", "schedule", "weighting", "steps"),
     [
@@ -141,6 +154,7 @@ def test_every_target_can_be_trained_and_sampled_from(codec_only, prediction, sc
     records = list(train_dit(config, pack, run))
     assert mean(records[-10:], "loss") < 0.5 * mean(records[:5], "loss")
     pipeline = packs.load(packs.read(pack), "cpu")
+    assert error_of_x0(pipeline, load_file(run / "latents.safetensors")) < 0.5
     (*_, last) = pipeline.steps([0, 1], [torch.Generator().manual_seed(i) for i in range(2)], 25, 1.0)
     assert last.latents.isfinite().all() and 0.3 < last.latents.std() < 8  # the data's is 1
 
@@ -269,8 +283,13 @@ def test_a_save_that_fails_halfway_leaves_the_old_checkpoint(tmp_path):
         with pytest.raises(RuntimeError, match="disk is full"):
             save_checkpoint(file, {"config": {}, "weights": torch.zeros(500_000), "last": Unwritable()})
         assert alike(load_checkpoint(file, {}), good)
-    save_checkpoint(file, {"config": {}, "weights": torch.ones(3)})
+    with file.open("rb") as still_open:
+        before = still_open.read()
+        save_checkpoint(file, {"config": {}, "weights": torch.ones(3)})
+        still_open.seek(0)
+        assert still_open.read() == before, "the old file was written over, not replaced"
     assert torch.equal(load_checkpoint(file, {})["weights"], torch.ones(3))
+    assert [path.name for path in file.parent.iterdir()] == ["model.pt"]
 
 
 def test_a_process_killed_while_it_saves_leaves_the_old_checkpoint(tmp_path):
@@ -389,6 +408,15 @@ def test_no_label_is_dropped_where_none_is_to_be(codec_only):
     assert all((given[0] < 5).all() for _, given, _ in calls)
 
 
+@pytest.mark.parametrize(("prediction", "whole"), [("v", True), ("flow", False)])
+def test_times_are_whole_where_the_schedule_is_known_at_whole_times_only(codec_only, prediction, whole):
+    with watched(nn.Sequential) as calls:
+        next(train_dit(replace(SHORT_TRANSFORMER, prediction=prediction), *codec_only))
+    seen = next(given[0] for module, given, _ in calls if given[0].shape == (64, 256))  # what time_embed is given
+    nearest = torch.cdist(seen, timestep_embedding(torch.arange(1000.0), 256)).min(1).values
+    assert (nearest < 1e-2).all() == whole
+
+
 @pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
 def test_the_loss_is_that_of_the_papers_target(codec_only, prediction):
     """Step one, from the outside: with a zero prediction the loss is the target's mean square, known in closed form."""
@@ -449,8 +477,6 @@ def test_min_snr_weights_are_the_papers(prediction, schedule):
 @pytest.mark.parametrize("prediction", ["eps", "v", "flow"])
 def test_the_weight_turns_an_error_of_the_target_into_one_of_x0(prediction):
     """Without the cap, weight times the target's squared error is SNR times x0's, for any prediction."""
-    from mmdemo.pipeline import prediction_type, x0_from_prediction
-
     config = replace(TRANSFORMER, prediction=prediction, schedule=SCHEDULE[prediction], weighting="min-snr")
     scheduler = make_schedule(config)
     a, s = noise_level(scheduler, torch.tensor([700.0, 900.0]))
