@@ -5,6 +5,7 @@ folder: whether it reads the class that was asked for, and the Fréchet distance
 between its features of generated and of test pictures, as a ratio to that between training and test pictures.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -104,7 +105,8 @@ def load_classifier(
         if step % max(1, steps // 10) == 0:
             report(f"training the classifier: {step}/{steps}")
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.contiguous() for name, w in classifier.state_dict().items()}, file)
+    save_file({name: w.contiguous() for name, w in classifier.state_dict().items()}, file.with_suffix(".partial"))
+    os.replace(file.with_suffix(".partial"), file)
     return classifier
 
 
