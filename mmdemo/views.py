@@ -40,7 +40,7 @@ class PackInfo:
 class Codebook:
     """A codebook as pictures and numbers."""
 
-    sheet: Image.Image  # every swatch in `order`, `grid_columns` wide
+    sheet: Image.Image  # every swatch in `order`, `columns` wide
     swatches: Image.Image  # the same without gaps: the n-th of `order` at (n % columns, n // columns)
     swatch_size: int
     columns: int
@@ -51,10 +51,6 @@ class Codebook:
     perplexity: float
     dim: int
     bits_per_token: float
-
-    @property
-    def grid_columns(self) -> int:
-        return self.columns
 
     def json(self) -> dict:
         return {"codes": self.codes, "used": self.used, "perplexity": round(self.perplexity, 2), "dim": self.dim}

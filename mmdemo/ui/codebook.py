@@ -39,7 +39,6 @@ def codebook_message(studio, pack: str) -> str:
         swatch_size=book.swatch_size,
         columns=book.columns,
         order=book.order,
-        grid_columns=book.grid_columns,
         counts=book.counts,
         shares=[percent(count / total) for count in book.counts],
         usage=f"Usage of the {book.codes} codes, from {percent(max(book.counts) / total)} of all tokens "

@@ -13,7 +13,7 @@ listen(props, watch, async (message) => {
       el("section", {},
         el("h3", {}, "Every code"),
         el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
-        (swatches = grid("Codes", book.grid_columns, book.order.map((code) => el("button", {
+        (swatches = grid("Codes", book.columns, book.order.map((code) => el("button", {
           type: "button", title: `Code ${code}`, "aria-label": `Code ${code}, ${book.shares[code]}` })),
           (i) => choose(book.order[i])))),
       (card = el("section", { class: "mm-chosen", "aria-live": "polite" })),
@@ -29,13 +29,13 @@ listen(props, watch, async (message) => {
 function drawSwatches(sprite) {
   const size = book.swatch_size, cell = size * ENLARGE, gap = ENLARGE / 2;
   const canvas = el("canvas", { "aria-hidden": "true" });
-  canvas.width = book.grid_columns * (cell + gap);
-  canvas.height = Math.ceil(book.order.length / book.grid_columns) * (cell + gap);
+  canvas.width = book.columns * (cell + gap);
+  canvas.height = Math.ceil(book.order.length / book.columns) * (cell + gap);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   book.order.forEach((_, i) => context.drawImage(sprite,
     (i % book.columns) * size, Math.floor(i / book.columns) * size, size, size,
-    (i % book.grid_columns) * (cell + gap) + gap / 2, Math.floor(i / book.grid_columns) * (cell + gap) + gap / 2, cell, cell));
+    (i % book.columns) * (cell + gap) + gap / 2, Math.floor(i / book.columns) * (cell + gap) + gap / 2, cell, cell));
   swatches.prepend(canvas);
 }
 
