@@ -345,7 +345,14 @@ def test_ctrl_c_ends_a_training_with_a_checkpoint_to_go_on_from(tmp_path):
     command = [sys.executable, "-m", "mmdemo", "train", "vqvae", "--pack", "long", *options, *where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     training = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children: not here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     file, deadline = tmp_path / "runs" / "long" / "vqvae.pt", time.monotonic() + 200
     try:
