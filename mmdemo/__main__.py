@@ -109,6 +109,7 @@ def train_vqvae(options) -> None:
 
 
 def train_dit(options) -> None:
+    from mmdemo import packs
     from mmdemo.training.dit import DiTConfig, train_dit
 
     pack = _pack_folder(options)
@@ -117,6 +118,8 @@ def train_dit(options) -> None:
             f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
             f"python -m mmdemo train vqvae --pack {options.pack} --dataset NAME"
         )
+    if packs.read(pack).can_sample and not options.resume and not options.overwrite:
+        raise PackError(f"pack {options.pack!r} has a transformer already; to replace it, add --overwrite")
     config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
     _show(train_dit(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
     if _speaks():
@@ -186,10 +189,10 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     if model == "vqvae":
         from mmdemo.training.config import VQVAEConfig as Config
 
-        command.add_argument("--overwrite", action="store_true", help="replace a pack of that name")
     else:
         from mmdemo.training.config import DiTConfig as Config
     command.add_argument("--pack", required=True, metavar="NAME", help="the pack to write")
+    command.add_argument("--overwrite", action="store_true", help="replace what was trained before under that name")
     command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")

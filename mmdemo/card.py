@@ -43,7 +43,7 @@ one token for {described.stride}×{described.stride} of them) and {does}, traine
 ```python
 from mmdemo.pipeline import ClassPipeline
 
-pipeline = ClassPipeline.from_pretrained("{pack.name}", use_safetensors=True)
+pipeline = ClassPipeline.from_pretrained("weights/{pack.name}", use_safetensors=True)
 ```
 
 ## Data
@@ -56,7 +56,8 @@ pipeline = ClassPipeline.from_pretrained("{pack.name}", use_safetensors=True)
 {_cost(training["vqvae"])}
 {_transformer(pack.name, training) if described.can_sample else ""}
 ## Measured
-By `python -m mmdemo evaluate --pack {pack.name}` on {numbers["test_images"]} test pictures, {numbers["minutes"]} min.
+By `{_evaluation(pack.name, numbers)}`
+on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_table(numbers)}
 
@@ -83,6 +84,15 @@ def _command(model: str, name: str, training: dict, config) -> str:
     for option, field in config.__dataclass_fields__.items():
         if option != "dataset" and training.get(option, field.default) != field.default:
             command += f" --{option.replace('_', '-')} {training[option]}"
+    return command
+
+
+def _evaluation(name: str, numbers: dict) -> str:
+    """The command that measured them, with every setting written out."""
+    command = f"python -m mmdemo evaluate --pack {name}"
+    if "generated" in numbers:
+        command += f" --samples {numbers['generated']} --steps {numbers['num_inference_steps']}"
+        command += f" --guidance {numbers['guidance_scale']:g} --sampler {numbers['sampler']}"
     return command
 
 

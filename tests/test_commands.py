@@ -324,9 +324,10 @@ def test_train_vqvae_answers_a_bad_option_with_one_line_and_writes_no_pack(tmp_p
     ("options", "word"),
     [
         ("--pack nope", "train vqvae --pack nope"),
-        ("--hidden-size 10 --num-heads 3", "hidden_size"),
-        ("--patch-size 3", "patch_size"),
-        ("--label-dropout 2", "label_dropout"),
+        ("--overwrite --hidden-size 10 --num-heads 3", "hidden_size"),
+        ("--overwrite --patch-size 3", "patch_size"),
+        ("--overwrite --label-dropout 2", "label_dropout"),
+        ("--steps 5", "--overwrite"),
         ("--resume --prediction v", "prediction"),
     ],
 )

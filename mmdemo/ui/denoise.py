@@ -55,9 +55,10 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
 
     @said_plainly
     def run(name, label, *wanted) -> Iterator[tuple]:
-        going = studio.denoise(name, label, *settings.arguments(*wanted))
+        seed, *rest = settings.arguments(*wanted)
+        going = studio.denoise(name, label, seed, *rest)
         tell = speaker()
-        yield tell(text="Starting…"), gr.skip(), gr.skip(), *BUSY
+        yield tell(text="Starting…"), gr.skip(), seed, *BUSY
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip(), gr.skip(), *BUSY
         frames = []

@@ -56,9 +56,10 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
 
     @said_plainly
     def run(name, label, count, *wanted) -> Iterator[tuple]:
-        going = studio.sampling(name, label, count, *settings.arguments(*wanted))
+        seed, *rest = settings.arguments(*wanted)
+        going = studio.sampling(name, label, count, seed, *rest)
         tell = speaker()
-        yield tell(text="Starting…"), gr.skip(), gr.skip(), *BUSY
+        yield tell(text="Starting…"), gr.skip(), seed, *BUSY
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip(), gr.skip(), *BUSY
         for progress in going:

@@ -1,10 +1,12 @@
 """The controls that Sample and Denoise share: the seed, and the folded-away steps, guidance and sampler."""
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 
 import gradio as gr
 
+from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_SEED
 
 IDLE = gr.update(interactive=True), gr.update(interactive=False)  # the button that starts a run, and Stop
@@ -16,9 +18,8 @@ class Settings:
 
     def __init__(self):
         with gr.Row():
-            self.seed = gr.Number(
-                0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, info="The same seed draws the same picture."
-            )
+            # No minimum or maximum here: the studio's sentence says more than gradio's.
+            self.seed = gr.Number(0, label="Seed", precision=0, info="The same seed draws the same picture.")
             self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
         with gr.Accordion("Advanced", open=False):
             self.steps = gr.Slider(1, 100, 20, step=1, label="Steps", info="More steps are slower and finer.")
@@ -29,8 +30,12 @@ class Settings:
 
     @staticmethod
     def arguments(seed, randomize, steps, guidance, sampler) -> tuple:
-        """seed, steps, guidance and sampler as the studio takes them; it draws a seed for None and reports it."""
-        return None if randomize else seed, steps, guidance, sampler
+        """seed, steps, guidance and sampler as the studio takes them; a random one is drawn here, to be shown."""
+        if randomize:
+            seed = secrets.randbelow(MAX_SEED + 1)
+        elif seed is None:
+            raise ArgumentError(f"seed is empty; give a whole number from 0 to {MAX_SEED}, or tick Randomize")
+        return seed, steps, guidance, sampler
 
     @staticmethod
     def of(info, sampler: str | None) -> tuple:

@@ -29,11 +29,10 @@ listen(props, watch, (message) => {
     follow = true;
   }
   for (const frame of message.frames) film.frames[frame.index] = frame;
-  const whole = message.frames.length === film.total;
   stage.hidden = false;
   slider.max = film.total - 1;
   if (follow) show(message.show ?? message.frames.at(-1).index);
-  drawStrip(whole);
+  drawStrip();
 });
 
 function show(index) {
@@ -49,25 +48,31 @@ function show(index) {
   noise.textContent = `${Math.round(frame.noise * 100)} %`;
   meter.value = frame.noise;
   over.replaceChildren(...(tokens.checked ? [tokenGrid(frame.tokens, () => {})] : []));
-  for (const thumb of strip.children) thumb.setAttribute("aria-current", Number(thumb.dataset.index) === index);
+  for (const thumb of strip.children) thumb.setAttribute("aria-current", String(Number(thumb.dataset.index) === index));
 }
 
 // At most ten of the guesses, evenly spread: the whole run at a glance.
-function drawStrip(whole) {
+function drawStrip() {
   const count = Math.min(10, film.total);
   const picked = Array.from({ length: count }, (_, i) => Math.round(i * (film.total - 1) / Math.max(1, count - 1)));
   strip.replaceChildren(...picked.map((index) => {
     const frame = film.frames[index];
     return el("button", { type: "button", "data-index": index, disabled: !frame, "aria-label": `Step ${index + 1}`,
-      "aria-current": index === at, onclick: () => { halt(); follow = false; show(index); } }, ...(frame ? [pixels(frame.x0, "")] : []));
+      "aria-current": String(index === at), onclick: () => { halt(); follow = false; show(index); } }, ...(frame ? [pixels(frame.x0, "")] : []));
   }));
-  play.disabled = !whole;
+  play.disabled = !last();
+}
+
+// The last step that has arrived: after a Stop, not the run's last.
+function last() {
+  return film.frames.length - 1;
 }
 
 function toggle() {
   if (timer) return halt();
-  if (at >= film.total - 1) show(0);
-  timer = setInterval(() => (at < film.total - 1 ? show(at + 1) : halt()), Math.max(40, PLAY_SECONDS * 1000 / film.total));
+  follow = false;
+  if (at >= last()) show(0);
+  timer = setInterval(() => (at < last() ? show(at + 1) : halt()), Math.max(40, PLAY_SECONDS * 1000 / film.total));
   label();
 }
 
@@ -82,6 +87,6 @@ function label() {
   play.setAttribute("aria-pressed", Boolean(timer));
 }
 
-slider.addEventListener("input", () => { halt(); follow = false; show(Number(slider.value)); });
+slider.addEventListener("input", () => { halt(); follow = false; show(Math.min(Number(slider.value), last())); });
 tokens.addEventListener("change", () => show(at));
 label();
