@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mmdemo.images import from_bytes
+from mmdemo.models.vqvae import nearest
 
 PATCHES_PER_CODE = 8
+COMPONENTS = 16  # principal components by which codes are compared when they are arranged
 CONTEXT = 1  # tokens around the middle one in a patch or swatch, so that a stroke can be recognized
 
 
@@ -43,9 +45,7 @@ def encode(vae: nn.Module, x: Tensor) -> Tensor:
 @torch.inference_mode()
 def nearest_ids(vae: nn.Module, z: Tensor) -> Tensor:
     """Id of the nearest code for every latent cell (arXiv:1711.00937, eq. 1): (B, d, h, w) -> (B, h, w) int64."""
-    e = codebook(vae)
-    flat = z.float().movedim(1, -1)
-    return (e.square().sum(1) - 2 * flat @ e.T).argmin(-1)
+    return nearest(codebook(vae), z.float().movedim(1, -1))
 
 
 def encode_ids(vae: nn.Module, x: Tensor) -> Tensor:
@@ -74,21 +74,23 @@ def similarity_order(features: Tensor, sweeps: int = 30) -> tuple[list[int], int
     count, columns = len(features), ceil(sqrt(len(features)))
     rows = ceil(count / columns)
     centred = (features - features.mean(0)).double()
-    components = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+    components = torch.linalg.svd(centred, full_matrices=False).Vh[:COMPONENTS]
     # An SVD's signs are arbitrary: make the largest number of each component positive, so that the order is stable.
     components = components * components.gather(1, components.abs().argmax(1, keepdim=True)).sign()
-    places = centred @ components.T
+    places = centred @ components.T  # (K, COMPONENTS at most): nearly all there is to compare
     by_row = places[:, 0].argsort(stable=True).split(columns)
     order = torch.cat([row[places[row, -1].argsort(stable=True)] for row in by_row])
     rng = torch.Generator().manual_seed(0)
-    empty = features.new_zeros(rows * columns - count, features.shape[1], dtype=torch.double)
+    empty = places.new_zeros(rows * columns - count, places.shape[1])
     for radius in [r for r in range(columns // 2, 0, -1) for _ in range(sweeps)]:
-        grid = torch.cat([centred[order], empty]).T.view(1, -1, rows, columns)
-        around = torch.nn.functional.avg_pool2d(grid, 2 * radius + 1, 1, radius, count_include_pad=False)
-        around = around.flatten(2)[0].T  # (rows · columns, n)
+        around = torch.cat([places[order], empty]).T.view(1, -1, rows, columns)
+        for sides in ((2 * radius + 1, 1), (1, 2 * radius + 1)):  # a mean over a square, one way and then the other
+            pad = [side // 2 for side in sides]
+            around = torch.nn.functional.avg_pool2d(around, sides, 1, pad, count_include_pad=False)
+        around = around.flatten(2)[0].T  # (rows · columns, COMPONENTS)
         shuffled = torch.randperm(count, generator=rng)
         a, b = shuffled[: count // 2], shuffled[count // 2 : count // 2 * 2]
-        gain = ((centred[order[a]] - centred[order[b]]) * (around[a] - around[b])).sum(1)
+        gain = ((places[order[a]] - places[order[b]]) * (around[a] - around[b])).sum(1)
         traded = gain < 0  # |f_a - s_a|² + |f_b - s_b|² exceeds |f_b - s_a|² + |f_a - s_b|²
         order[a[traded]], order[b[traded]] = order[b[traded]], order[a[traded]]
     return order.tolist(), columns

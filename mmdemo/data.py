@@ -15,6 +15,7 @@ from mmdemo.errors import DataError, ImageError
 from mmdemo.images import fit_square, image_bytes, open_image
 
 PADDING = {"mnist": 2, "fashion-mnist": 2}  # pixels added on every side: 28 is no multiple of common strides
+CIFAR10_SIZE = 32
 NAMED = ("mnist", "fashion-mnist", "cifar10", "shapes")
 SHAPES = ("circle", "ring", "square", "triangle", "cross")
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -42,10 +43,13 @@ def load(
     """A named data set or a folder of pictures.
 
     A folder holds FOLDER/<class>/*.png, or FOLDER/train and FOLDER/test with that inside; without test/, every tenth
-    picture is held out. Raises DataError if it cannot be found or holds no picture.
+    picture is held out. cifar10 may lie in `data_dir` as torchvision left it or as such a folder of pictures. Raises
+    DataError if it cannot be found or holds no picture.
     """
     if dataset == "shapes":
         return _shapes(6000 if split == "train" else 1000, split, image_size or 32, channels or 3)
+    if dataset == "cifar10" and data_dir and (Path(data_dir) / "train").is_dir():
+        return _folder(Path(data_dir), split, image_size or CIFAR10_SIZE, channels or 3)
     if dataset in NAMED:
         images = _torchvision(dataset, split == "train", data_dir)
         return images if image_size is None else _resized(images, image_size)
@@ -111,9 +115,12 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
     held_out = not (folder / "test").is_dir()
     if not held_out:
         root = folder / split
+        if not root.is_dir():
+            raise DataError(f"folder {str(folder)!r} has a test/ but no train/; put the training pictures there")
+    places = {name: label for label, name in enumerate(classes)}
     listed = [(path, -1) for path in _pictures(root)]
-    for label, name in enumerate(classes):
-        listed += [(path, label) for path in _pictures(root / name)]
+    for name in sorted({*places, *(child.name for child in root.iterdir() if child.is_dir())}):
+        listed += [(path, places.get(name, -1)) for path in _pictures(root / name)]  # test/ may hold unknown classes
     if held_out:
         listed = [entry for i, entry in enumerate(listed) if (i % 10 == 9) == (split == "test")]
     if not listed:

@@ -282,15 +282,17 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
 
 def read_sprite(pack: Pack, name: str, columns: int, rows: int, cell: int) -> Image.Image:
     """ "swatches" or "patches": rows × columns pictures of cell × cell pixels.  Raises PackError for anything else."""
+    jpeg = pack.path / "codebook" / f"{name}.jpg"
+    file = jpeg if jpeg.is_file() else jpeg.with_suffix(".png")
     try:
-        with Image.open(pack.path / "codebook" / f"{name}.png", formats=("PNG",)) as sprite:
+        with Image.open(file, formats=("PNG", "JPEG")) as sprite:
             if sprite.size != (columns * cell, rows * cell):
-                raise PackError(f"codebook/{name}.png is {sprite.size}, not {columns * cell}×{rows * cell} pixels")
+                raise PackError(f"codebook/{file.name} is {sprite.size}, not {columns * cell}×{rows * cell} pixels")
             return sprite.convert("RGB" if pack.channels == 3 else "L")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, PackError):
             raise
-        raise PackError(f"pack {pack.name!r} has no readable codebook/{name}.png") from None
+        raise PackError(f"pack {pack.name!r} has no readable codebook/{file.name}") from None
 
 
 def read_training(pack: Path) -> dict:

@@ -253,3 +253,46 @@ def test_a_data_file_cut_short_is_refused_in_one_sentence(mnist_folder):
     with pytest.raises(DataError) as error:
         data.load("mnist", "train", mnist_folder)
     one_sentence(error)
+
+
+def test_a_test_folder_that_names_no_training_class_is_read_unlabelled(tmp_path):
+    for label, name in enumerate(("cat", "dog")):
+        write_picture(tmp_path / "train" / name / "0.png", grey=100 * label)
+    for name, grey in (("bird", 30), ("dog", 60), ("zebra", 90)):
+        write_picture(tmp_path / "test" / name / "0.png", grey=grey)
+    train, test = (data.load(str(tmp_path), split, image_size=8) for split in ("train", "test"))
+    assert train.classes == test.classes == ("cat", "dog")
+    assert train.labels.tolist() == [0, 1], "every training picture has its class"
+    assert dict(zip(greys(test), test.labels.tolist(), strict=True)) == {30: -1, 60: 1, 90: -1}
+
+
+@pytest.fixture
+def cifar10_folder(tmp_path):
+    """train/<class>/ and test/<class>/ pictures of 32 × 32; the red of a picture tells its class and its split."""
+    for split, red in (("train", 0), ("test", 100)):
+        for label, name in enumerate(("airplane", "truck")):
+            file = tmp_path / split / name / "0.png"
+            file.parent.mkdir(parents=True)
+            Image.new("RGB", (32, 32), (red + 10 * label, 200, 50)).save(file)
+    return tmp_path
+
+
+def test_cifar10_is_read_from_a_folder_of_pictures_in_its_own_size_and_colour(cifar10_folder):
+    for split, reds in (("train", [0, 10]), ("test", [100, 110])):
+        images = data.load("cifar10", split, cifar10_folder)
+        assert images.pixels.shape == (2, 3, 32, 32) and images.classes == ("airplane", "truck")
+        assert images.labels.tolist() == [0, 1]
+        assert images.pixels[:, 0, 5, 5].tolist() == reds
+        assert images.pixels[0, 1:, 5, 5].tolist() == [200, 50]
+
+
+def test_cifar10_from_a_folder_of_pictures_can_be_resized_and_made_grey(cifar10_folder):
+    images = data.load("cifar10", "test", cifar10_folder, image_size=16, channels=1)
+    assert images.pixels.shape == (2, 1, 16, 16)
+
+
+def test_a_cifar10_folder_with_neither_pictures_nor_the_set_is_refused_without_a_download(tmp_path):
+    with pytest.raises(DataError) as error:
+        data.load("cifar10", "train", tmp_path)
+    assert "cifar10" in one_sentence(error) and str(tmp_path) in str(error.value)
+    assert list(tmp_path.iterdir()) == []

@@ -15,6 +15,8 @@ from diffusers.models.autoencoders.vq_model import VQEncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+DISTANCES = 2**20  # computed at a time: they stay in the processor's cache, 3 times as fast with 16384 codes
+
 
 @dataclass
 class VQVAEOutput:
@@ -78,9 +80,7 @@ class VQVAE(ModelMixin, ConfigMixin):
         """
         with torch.autocast(z.device.type, enabled=False):
             e = self.codebook.float()  # (K, d)
-            flat = z.detach().float().movedim(1, -1)  # (B, h, w, d)
-            # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code.
-            ids = (e.square().sum(1) - 2 * flat @ e.T).argmin(-1)  # (B, h, w)
+            ids = nearest(e, z.detach().float().movedim(1, -1))  # (B, h, w)
             return e[ids].movedim(-1, 1), ids
 
     def decode(self, z: Tensor, force_not_quantize: bool = False, return_dict: bool = True) -> DecoderOutput | tuple:
@@ -99,6 +99,14 @@ class VQVAE(ModelMixin, ConfigMixin):
         straight_through = z + (z_q - z).detach()
         sample = self.decode(straight_through, force_not_quantize=True).sample  # (B, C, H, W)
         return VQVAEOutput(sample=sample, latents=z, codes=z_q, ids=ids)
+
+
+def nearest(e: Tensor, z: Tensor) -> Tensor:
+    """Ids of the codes nearest to latents (eq. 1).  e: (K, d), z: (..., d), both float32 -> (...) int64 in [0, K)."""
+    squared = e.square().sum(1)  # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
+    rows = max(1, DISTANCES // len(e))
+    parts = [torch.addmm(squared, part, e.T, alpha=-2).argmin(-1) for part in z.reshape(-1, z.shape[-1]).split(rows)]
+    return torch.cat(parts).view(z.shape[:-1])
 
 
 def residual(channels: int, count: int) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from mmdemo.models.vqvae import VQVAE
 from mmdemo.pipeline import ClassPipeline
 
 MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
+MAX_JPEG = 65_535  # pixels a side, by the format
 
 
 def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict) -> None:
@@ -67,7 +68,11 @@ def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> Non
     folder = pack / "codebook"
     folder.mkdir(exist_ok=True)
     grid(swatches, columns, gap=0).convert(swatches[0].mode).save(folder / "swatches.png", optimize=True)
-    grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode).save(folder / "patches.png", optimize=True)
+    sprite = grid(patches, codec.PATCHES_PER_CODE, gap=0).convert(patches[0].mode)
+    if sprite.mode == "L" or sprite.height > MAX_JPEG:
+        sprite.save(folder / "patches.png", optimize=True)
+    else:  # photographs would take ten times as much, and a file may have 10 MB
+        sprite.save(folder / "patches.jpg", quality=90, subsampling=0, optimize=True)
     stored = {
         "counts": statistics.counts.tolist(),
         "order": order,
