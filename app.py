@@ -1,6 +1,7 @@
 """The app: read the flags, serve the page, then load the models behind it. Knows no model; gradio comes in late."""
 
 import argparse
+import math
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        studio = Studio([SHIPPED, *args.weights], hub=args.hub, device=args.device)
+        studio = Studio([SHIPPED, *args.weights], hub=args.hub, device=args.device, memory=args.memory)
         claim(args.host, args.port)
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -39,6 +40,7 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--weights", metavar="DIR", type=folder, action="append", default=[], help="more packs")
     parser.add_argument("--hub", metavar="OWNER/NAME[@REV]", action="append", default=[], help="a pack on the Hub")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where the models run (default: %(default)s)")
+    parser.add_argument("--memory", metavar="GB", type=gigabytes, default=2.0, help="for models (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -52,6 +54,16 @@ def folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text!r}")
     return Path(text)
+
+
+def gigabytes(text: str) -> float:
+    try:
+        amount = float(text)
+    except ValueError:
+        amount = 0.0
+    if not 0 < amount < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an amount of memory; it must be a positive number of GB")
+    return amount
 
 
 def claim(host: str, port: int) -> None:
@@ -87,10 +99,11 @@ def serve(studio: Studio, host: str, port: int) -> None:
 
 
 def load_first(studio: Studio) -> None:
-    """The models of the pack that the page opens with, so that the first click need not wait for them."""
+    """The models of the packs that the page opens with, so that the first click need not wait for them."""
+    from mmdemo.ui import opens_on
+
     try:
-        name = next((pack.name for pack in studio.packs() if not pack.problem), None)
-        if name:
+        for name in filter(None, dict.fromkeys(opens_on(studio.packs()))):
             studio.load(name)
     except MmdemoError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     rebuild.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
     rebuild.add_argument("--out", required=True, metavar="DIR", help="where to write")
     rebuild.add_argument("--invert", default="auto", choices=("auto", "yes", "no"), help="turn dark ink on white round")
+    rebuild.add_argument("--size", type=_number, metavar="N", help="side in pixels; the pack's if not given")
 
     draw = command("sample", "Sample pictures by class.", sample)
     draw.add_argument("--pack", required=True, help="a pack's name")
@@ -70,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
 
-    judge = command("evaluate", "Measure a pack on its test split; writes metrics.json and the model card.", evaluate)
+    judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     judge.add_argument("--pack", required=True, help="a pack's name")
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
@@ -132,7 +133,9 @@ def reconstruct(options) -> None:
     for stem in stems:
         if stems.count(stem) > 1:
             raise ArgumentError(f"two images are called {stem!r}, and so would be their results; rename one")
-    made = [(Path(image), studio.reconstruct(options.pack, image, options.invert)) for image in options.images]
+    made = [
+        (Path(image), studio.reconstruct(options.pack, image, options.invert, options.size)) for image in options.images
+    ]
     out.mkdir(parents=True, exist_ok=True)
     for source, result in made:
         result.image.save(out / f"{source.stem}-reconstruction.png")
@@ -162,7 +165,7 @@ def evaluate(options) -> None:
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
-    pack = _pack_folder(options)
+    pack, pictures = _pack_folder(options), {}
     numbers = evaluate(
         pack,
         Path(options.runs),
@@ -172,11 +175,12 @@ def evaluate(options) -> None:
         options.guidance,
         options.sampler,
         report=lambda line: print(line, file=sys.stderr, flush=True),
+        show=pictures.__setitem__,
     )
     if options.defaults and "sampler" in numbers:
         names = ("sampler", "num_inference_steps", "guidance_scale")
         export.set_defaults(pack, **{name: numbers[name] for name in names})
-    card.write(pack, numbers)
+    card.write(pack, numbers, pictures)
     if options.json:
         print(json.dumps(numbers, indent=1))
     else:

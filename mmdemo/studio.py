@@ -1,7 +1,7 @@
 """Studio: what a page, a script or a command may ask for, with every argument checked before any work is done.
 
-It opens packs on first use and holds them. torch and diffusers are imported only then, so that a page can be up first;
-what a pack stores ready-made (its list entry, its codebook) needs neither.
+It opens packs on first use and holds those last used. torch and diffusers are imported only then, so that a page can
+be up first; what a pack stores ready-made (its list entry, its codebook) needs neither.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from math import log2
+from math import inf, log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ MAX_STEPS = 250
 BUDGET = 6400  # steps × count of one request: about half a minute on two CPU cores
 MAX_GUIDANCE = 20.0
 MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
-MAX_TOKENS_SIDE = 64
+MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
 DEVICES = ("auto", "cpu", "cuda", "mps")
 ALL = "all"  # the label that stands for every class in order
 
@@ -38,15 +39,24 @@ class Studio:
     """Packs in folders (and Hub repositories), and everything one may do with them. Safe to use from many threads.
 
     weights: folders that hold packs.  hub: repositories `owner/name[@revision]`.  device: one of DEVICES.
+    memory: GB that the models held may take together; beyond it the least recently used go, never those just asked for.
     Every method raises ArgumentError, PackError or ImageError, one sentence each, before it starts to work.
     """
 
-    def __init__(self, weights: Sequence[str | Path] = ("weights",), hub: Sequence[str] = (), device: str = "auto"):
+    def __init__(
+        self,
+        weights: Sequence[str | Path] = ("weights",),
+        hub: Sequence[str] = (),
+        device: str = "auto",
+        memory: float = 2.0,
+    ):
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
         self._fetched: list[packs.Pack] | None = None  # the Hub's packs, asked for once
         self._device = choice("device", device, DEVICES)
-        self._pipelines: dict[str, tuple[int, ClassPipeline]] = {}  # by name, with the pack's stamp when loaded
+        self._memory = number("memory", memory, 0, inf) * 1e9
+        # By name, with the pack's stamp when loaded; the least recently used first.
+        self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
         self._loading, self._fetching = threading.Lock(), threading.Lock()  # a list need not wait for a model
 
     def packs(self) -> list[PackInfo]:
@@ -66,6 +76,10 @@ class Studio:
         folder = self._pack(pack).path / "examples"
         return [images.open_image(file) for file in sorted(folder.glob("*.png"))]
 
+    def cover(self, pack: str) -> Image.Image:
+        """A small square to know the pack by: four of its examples, or else some of its codes, or else grey."""
+        return views.cover(self._pack(pack))
+
     def codebook(self, pack: str) -> Codebook:
         """Every code as a picture, and how often the training split used it."""
         return views.codebook(self._pack(pack))
@@ -75,27 +89,35 @@ class Studio:
         found = self._pack(pack)
         return views.code(found, whole("code", code, 0, found.codes - 1))
 
-    def reconstruct(self, pack: str, image: str | Path | Image.Image, invert: str | bool = "auto") -> Reconstruction:
+    def reconstruct(
+        self,
+        pack: str,
+        image: str | Path | Image.Image,
+        invert: str | bool = "auto",
+        size: int | None = None,  # None = the side of the pictures the pack was trained on
+    ) -> Reconstruction:
         """A picture turned into tokens and back.
 
         image: a file or a PIL image; oriented, flattened on white, cropped to its middle square and resized.
         invert: "auto", "yes", "no" (or True, False), for one-channel packs: auto inverts if the border is lighter.
+        size: the side in pixels of the square that the codec sees, a multiple of its stride: it is all convolutions.
         """
         found = self._pack(pack)
         invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
         choice("invert", invert, ("auto", "yes", "no"))
+        side = found.image_size if size is None else _side(size, found.stride)
         if image is None:
             raise ArgumentError("image is missing; give a picture file")
-        original = images.fit_square(images.open_image(image), found.image_size, found.channels)
+        original = images.fit_square(images.open_image(image), side, found.channels)
         inverted = found.channels == 1 and (
             invert == "yes" or (invert == "auto" and images.border_is_lighter(original))
         )
         if inverted:
             original = original.point(lambda value: 255 - value)
 
+        vae = self._pipeline(found).vae
         from mmdemo import codec
 
-        vae = self._pipeline(found).vae
         ids = codec.encode_ids(vae, images.to_tensor(original)[None])  # (1, h, w)
         rebuilt = images.to_images(codec.decode_ids(vae, ids))[0]
         psnr, ssim = codec.quality(images.image_bytes(rebuilt)[None], images.image_bytes(original)[None])
@@ -116,25 +138,24 @@ class Studio:
         )
 
     def decode(self, pack: str, tokens: list[list[int]]) -> Image.Image:
-        """The picture of a grid of ids: h rows of w whole numbers in [0, K), at most MAX_TOKENS_SIDE each way."""
+        """The picture of a grid of ids: h rows of w whole numbers in [0, K), at most MAX_SIDE pixels each way."""
         found = self._pack(pack)
-        side = found.image_size // found.stride
+        side, most = found.image_size // found.stride, max(MAX_SIDE, found.image_size) // found.stride
         form = f"a grid such as {side} rows of {side} ids from 0 to {found.codes - 1}"
         if not isinstance(tokens, list) or not tokens or not all(isinstance(row, list) and row for row in tokens):
             raise ArgumentError(f"tokens is {shown(tokens)}; it must be {form}")
         if len({len(row) for row in tokens}) > 1:
             raise ArgumentError(f"tokens has rows of different lengths; it must be {form}")
-        if max(len(tokens), len(tokens[0])) > MAX_TOKENS_SIDE:
-            raise ArgumentError(
-                f"tokens is {len(tokens)}×{len(tokens[0])}; at most {MAX_TOKENS_SIDE}×{MAX_TOKENS_SIDE} are allowed"
-            )
+        if max(len(tokens), len(tokens[0])) > most:
+            raise ArgumentError(f"tokens is {len(tokens)}×{len(tokens[0])}; at most {most}×{most} are allowed")
         ids = [[whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
 
+        vae = self._pipeline(found).vae
         import torch
 
         from mmdemo import codec
 
-        return images.to_images(codec.decode_ids(self._pipeline(found).vae, torch.tensor([ids])))[0]
+        return images.to_images(codec.decode_ids(vae, torch.tensor([ids])))[0]
 
     def sample(
         self,
@@ -187,9 +208,9 @@ class Studio:
         }
 
     def _steps(self, found: packs.Pack, labels, seed, steps, guidance, sampler):
+        pipeline = self._pipeline(found)
         import torch
 
-        pipeline = self._pipeline(found)
         ids = [found.classes.index(label) for label in labels]
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(ids))]
         return pipeline, pipeline.steps(ids, generators, steps, guidance, sampler)
@@ -244,9 +265,27 @@ class Studio:
         return found[name]
 
     def _pipeline(self, pack: packs.Pack) -> ClassPipeline:
+        """Asked for before torch, diffusers or what needs them is imported: two threads at it at once would fail."""
         with self._loading:
             stamp, pipeline = self._pipelines.get(pack.name, (None, None))
-            if stamp != pack.stamp:  # never loaded, or trained anew since
+            if stamp != pack.stamp:  # never loaded, dropped, or trained anew since
                 pipeline = packs.load(pack, self._device)
                 self._pipelines[pack.name] = pack.stamp, pipeline
+            self._pipelines.move_to_end(pack.name)
+            while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
+                self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
             return pipeline
+
+
+def _side(size: int, stride: int) -> int:
+    side = whole("size", size, max(MIN_SIDE, stride), MAX_SIDE)
+    if side % stride:
+        raise ArgumentError(
+            f"size is {side}; it must be a multiple of the pack's stride, {stride}, and at most {MAX_SIDE}"
+        )
+    return side
+
+
+def _bytes(pipeline: ClassPipeline) -> int:
+    models = filter(None, (pipeline.vae, pipeline.transformer))
+    return sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))

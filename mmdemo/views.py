@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil, exp, log, log2
 
@@ -11,6 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import images, packs
+from mmdemo.errors import MmdemoError
+
+COVER = 128  # pixels of a cover's side
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class PackInfo:
     classes: tuple[str, ...]
     codes: int
     image_size: int
+    stride: int  # pixels a token covers in each direction
     channels: int
     can_sample: bool
     samplers: tuple[str, ...]  # the default first
@@ -171,9 +176,25 @@ class Frame:
 
 def pack_info(pack: packs.Pack) -> PackInfo:
     return PackInfo(
-        pack.name, pack.classes, pack.codes, pack.image_size, pack.channels, pack.can_sample, pack.samplers,
-        pack.steps, pack.guidance, pack.problem, pack.stamp,
+        pack.name, pack.classes, pack.codes, pack.image_size, pack.stride, pack.channels, pack.can_sample,
+        pack.samplers, pack.steps, pack.guidance, pack.problem, pack.stamp,
     )  # fmt: skip
+
+
+def cover(pack: packs.Pack) -> Image.Image:
+    """COVER × COVER pixels in colour: four examples (the first, if fewer), or the codebook's middle, or plain grey."""
+    files = sorted((pack.path / "examples").glob("*.png"))[:4]
+    with suppress(MmdemoError):  # what is wrong with a file is told where it is asked for; here the next best is shown
+        if files:
+            columns = 2 if len(files) == 4 else 1
+            opened = [images.open_image(file) for file in files[: columns**2]]
+            return images.grid([images.fit_square(image, COVER // columns, 3) for image in opened], columns, gap=0)
+    with suppress(MmdemoError):
+        swatches, *_ = _swatches(pack, packs.read_codebook(pack))
+        left, top = (max(0, side - COVER) // 2 for side in swatches.size)
+        middle = swatches.crop((left, top, swatches.width - left, swatches.height - top))
+        return images.fit_square(middle, COVER, 3)
+    return Image.new("RGB", (COVER, COVER), "grey")
 
 
 def codebook(pack: packs.Pack) -> Codebook:

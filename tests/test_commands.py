@@ -222,6 +222,38 @@ def test_invert_is_obeyed(tiny_weights, tmp_path):
     assert told == {"yes": True, "no": False}
 
 
+def test_size_is_the_side_of_what_is_written(tiny_weights, tmp_path):
+    picture = Image.new("L", (50, 40), 0)
+    picture.paste(255, (20, 8, 30, 32))
+    picture.save(tmp_path / "a.png")
+    arguments = ["--pack", "tiny", tmp_path / "a.png", "--out", tmp_path, "--size", 32, "--weights", tiny_weights]
+    assert quietly("reconstruct", *arguments) == 0
+    made = Studio(weights=[tiny_weights]).reconstruct("tiny", tmp_path / "a.png", size=32)
+    assert np.array_equal(array(Image.open(tmp_path / "a-reconstruction.png")), array(made.image))
+    assert Image.open(tmp_path / "a-tokens.png").size == made.image.size == (32, 32)
+    assert json.loads((tmp_path / "a.json").read_text())["tokens"] == made.tokens
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("30", ["size is 30", "stride, 4"]),
+        ("4", ["size is 4", "8 to 256"]),
+        ("512", ["size is 512", "8 to 256"]),
+        ("-8", ["size is -8", "8 to 256"]),
+        ("nan", ["size is nan", "8 to 256"]),
+        ("big", ["size is 'big'", "8 to 256"]),
+    ],
+)
+def test_reconstruct_answers_a_bad_size_with_one_line_and_writes_nothing(tiny_weights, tmp_path, capsys, size, words):
+    Image.new("L", (16, 16), 200).save(tmp_path / "a.png")
+    arguments = ["--pack", "tiny", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--size", size]
+    assert main(["reconstruct", *arguments, "--weights", str(tiny_weights)]) == 1
+    told = one_line(capsys.readouterr().err)
+    assert all(word in told for word in words)
+    assert not (tmp_path / "out").exists()
+
+
 def test_reconstruct_refuses_a_bad_picture_and_writes_nothing(tiny_weights, tmp_path, capsys):
     Image.new("L", (16, 16), 200).save(tmp_path / "good.png")
     (tmp_path / "letter.png").write_text("Dear reader")

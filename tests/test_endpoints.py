@@ -34,7 +34,7 @@ def free_port() -> str:
 
 @pytest.fixture(scope="module")
 def address(tiny_weights: Path) -> Iterator[str]:
-    app = start_app("--port", free_port(), "--weights", str(tiny_weights), "--device", "cpu")
+    app = start_app("--port", free_port(), "--weights", str(tiny_weights), "--device", "cpu", "--memory", "0.5")
     told = app.stdout.readline()
     assert "http://" in told, app.stderr.read()
     yield told.split()[-1]
@@ -78,7 +78,7 @@ def test_a_client_sees_the_seven_endpoints_and_nothing_else(client: Client):
         "/packs": [],
         "/codebook": ["pack"],
         "/code": ["pack", "code"],
-        "/reconstruct": ["pack", "image", "invert"],
+        "/reconstruct": ["pack", "image", "invert", "size"],
         "/decode": ["pack", "tokens"],
         "/sample": ["pack", "label", "count", "seed", "steps", "guidance", "sampler"],
         "/denoise": ["pack", "label", "seed", "steps", "guidance", "sampler"],
@@ -121,6 +121,15 @@ def test_invert_changes_what_the_model_sees(client: Client, drawing: Path):
         client.predict("tiny", handle_file(drawing), invert, api_name="/reconstruct")[2] for invert in ("auto", "no")
     )
     assert auto["inverted"] and not kept["inverted"] and auto["tokens"] != kept["tokens"]
+
+
+def test_size_is_the_side_of_what_the_codec_sees(client: Client, studio: Studio, drawing: Path):
+    arguments = {"pack": "tiny", "image": handle_file(drawing), "api_name": "/reconstruct"}
+    image, token_map, numbers = client.predict(**arguments, size=32)
+    assert Image.open(image).size == Image.open(token_map).size == (32, 32)
+    assert np.array_equal(pixels(image), pixels(studio.reconstruct("tiny", drawing, size=32).image))
+    assert len(numbers["tokens"]) == 8
+    assert client.predict(**arguments, size=None)[2] == client.predict(**arguments)[2]
 
 
 def test_sample_gives_the_pixels_that_python_gives(client: Client, studio: Studio):
@@ -219,9 +228,24 @@ def test_bad_pictures_are_refused_by_name(client: Client, drawing: Path, tmp_pat
         with pytest.raises(AppError) as refusal:
             client.predict("tiny", handle_file(path), api_name="/reconstruct")
         assert_one_sentence(str(refusal.value), "image", allowed)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("invert", "maybe", "auto"),
+        ("size", 30, "stride, 4"),
+        ("size", 4, "8 to 256"),
+        ("size", 260, "8 to 256"),
+        ("size", 32.5, "8 to 256"),
+        ("size", "32", "8 to 256"),
+        ("size", True, "8 to 256"),
+    ],
+)
+def test_what_a_picture_cannot_be_put_through_is_refused(client: Client, drawing: Path, argument, value, allowed):
     with pytest.raises(AppError) as refusal:
-        client.predict("tiny", handle_file(drawing), "maybe", api_name="/reconstruct")
-    assert_one_sentence(str(refusal.value), "invert", "auto")
+        client.predict("tiny", handle_file(drawing), api_name="/reconstruct", **{argument: value})
+    assert_one_sentence(str(refusal.value), argument, allowed)
 
 
 def test_a_huge_request_is_refused_before_it_is_read(address: str):
@@ -239,7 +263,11 @@ def assert_one_sentence(text: str, named: str, allowed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--port", "0"), ("--port", "many"), ("--device", "abacus"), ("--weights", "/no/such")]
+    ("flag", "value"),
+    [
+        *[("--port", "0"), ("--port", "many"), ("--device", "abacus"), ("--weights", "/no/such")],
+        *[("--memory", value) for value in ("0", "-1", "nan", "inf", "much")],
+    ],
 )
 def test_a_bad_flag_exits_2_and_is_named(flag: str, value: str):
     app = start_app(flag, value)

@@ -5,20 +5,24 @@ import json
 import math
 import re
 import shutil
+import subprocess
+import sys
 import threading
+import weakref
 from collections import Counter
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CLASSES, flow_schedule, tiny_dit
+from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 
-from mmdemo import codec, packs
+from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError, PackError
-from mmdemo.images import image_bytes
-from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_TOKENS_SIDE, Studio
+from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
+from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, MIN_SIDE, Studio
 from mmdemo.training import export
+from mmdemo.views import COVER
 
 NAN, INF = float("nan"), float("inf")
 
@@ -38,6 +42,17 @@ def digit(ink: int = 255, paper: int = 0, mode: str = "L") -> Image.Image:
     return picture.convert(mode)
 
 
+def noise(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8))
+
+
+def save_codec(folder, **options) -> None:
+    """A codec-only pack."""
+    vae = tiny_vae(**options)
+    pixels = data.load("shapes", "train", image_size=16, channels=vae.config.in_channels).pixels[:50]
+    export.save_codec(folder, vae, codec.statistics(vae, pixels), (), {"dataset": "shapes", "image_size": 16})
+
+
 # ---------------------------------------------------------------------------------------------------- what it says
 
 
@@ -48,6 +63,7 @@ def test_every_pack_is_listed_with_what_it_can_do(studio):
     assert listed["broken"].problem and "vae" in listed["broken"].problem
     entry = listed["tiny"].json()
     assert entry["classes"] == list(TINY_CLASSES) and entry["codes"] == 16 and entry["image_size"] == 16
+    assert listed["tiny"].stride == 4 and listed["broken"].stride == 0
     assert set(entry) == {"name", "classes", "codes", "image_size", "can_sample", "samplers"}
     json.dumps([pack.json() for pack in listed.values()], allow_nan=False)
 
@@ -97,7 +113,7 @@ def test_nearest_codes_are_the_nearest_ones(studio, tiny_weights):
 
 def test_the_codebook_needs_no_models(tiny_weights):
     fresh = Studio(weights=[tiny_weights])
-    fresh.codebook("tiny"), fresh.code("tiny", 3), fresh.packs(), fresh.examples("tiny")
+    fresh.codebook("tiny"), fresh.code("tiny", 3), fresh.packs(), fresh.examples("tiny"), fresh.cover("tiny")
     assert not fresh.is_loaded("tiny")
 
 
@@ -134,7 +150,7 @@ def test_one_token_changed_changes_the_picture_around_it(studio):
 def test_any_grid_within_bounds_is_decoded(studio):
     assert studio.decode("tiny", [[3]]).size == (4, 4)
     assert studio.decode("tiny", [[1, 2, 3]]).size == (12, 4)
-    assert studio.decode("tiny", [[0] * MAX_TOKENS_SIDE] * MAX_TOKENS_SIDE).size == (256, 256)
+    assert studio.decode("tiny", [[0] * (MAX_SIDE // 4)] * (MAX_SIDE // 4)).size == (MAX_SIDE, MAX_SIDE)
     assert np.array_equal(array(studio.decode("tiny", [[3.0, 4.0]])), array(studio.decode("tiny", [[3, 4]])))
 
 
@@ -144,6 +160,51 @@ def test_dark_ink_on_white_is_inverted_unless_one_says_otherwise(studio):
             made = studio.reconstruct("tiny", digit(ink, paper), invert)
             assert made.inverted == expected
             assert (array(made.original)[0, 0] == 255) == ((paper == 255) != expected)
+
+
+def test_twice_the_size_gives_twice_the_tokens_each_way(studio):
+    for size in (None, 16, 32, 32.0, MIN_SIDE, 20, MAX_SIDE):
+        made, side = studio.reconstruct("tiny", digit(), size=size), int(size or 16)
+        assert made.original.size == made.image.size == made.token_map.size == (side, side)
+        assert np.shape(made.tokens) == (side // 4, side // 4)
+        assert made.bits_per_pixel == 4 / 16, "a larger picture takes as many bits for each of its pixels"
+        assert math.isfinite(made.psnr) and math.isfinite(made.ssim)
+        assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
+    assert studio.reconstruct("tiny", digit(), size=16).tokens == studio.reconstruct("tiny", digit()).tokens
+
+
+def test_at_any_size_the_tokens_and_the_picture_are_those_of_the_codec_run_by_hand(studio, tiny_weights):
+    photograph, vae = noise(160), packs.load(packs.read(tiny_weights / "tiny"), "cpu").vae
+    made = studio.reconstruct("tiny", photograph, "no", size=128)
+    seen = fit_square(photograph, 128, 1)
+    assert np.array_equal(array(made.original), array(seen))
+    with torch.inference_mode():
+        z = vae.encode(from_bytes(image_bytes(seen))[None]).latents
+        ids = torch.cdist(z[0].flatten(1).T, vae.codebook).argmin(1).view(32, 32)
+        painted = vae.decode(vae.codebook[ids].movedim(-1, 0)[None], force_not_quantize=True).sample
+    assert len(ids.unique()) > 4
+    assert np.array_equal(made.tokens, ids) and np.array_equal(array(made.image), array(to_images(painted)[0]))
+
+
+def test_at_a_larger_size_the_middle_is_what_the_codec_makes_of_the_middle_alone(studio):
+    """A token depends on what is around it, not on the picture's size."""
+    large, far = noise(128), 6  # tokens: further than the encoder sees
+    whole = np.array(studio.reconstruct("tiny", large, "no", size=128).tokens)
+    middle = np.array(studio.reconstruct("tiny", large.crop((32, 32, 96, 96)), "no", size=64).tokens)
+    assert (whole[8:24, 8:24][far:-far, far:-far] == middle[far:-far, far:-far]).all()
+    assert not np.array_equal(whole[8:24, 8:24], middle), "the edge must show, or the test compares nothing"
+
+
+def test_a_size_that_fits_one_stride_is_refused_by_a_pack_of_another(tmp_path):
+    save_codec(tmp_path / "coarse", stride=8)
+    save_codec(tmp_path / "fine", stride=2)
+    studio = Studio([tmp_path], device="cpu")
+    assert {pack.name: pack.stride for pack in studio.packs()} == {"coarse": 8, "fine": 2}
+    with pytest.raises(ArgumentError, match="size is 20; it must be a multiple of .* stride, 8, and at most 256"):
+        studio.reconstruct("coarse", digit(), size=20)
+    assert np.shape(studio.reconstruct("coarse", digit(), size=24).tokens) == (3, 3)
+    made = studio.reconstruct("fine", digit(), size=MAX_SIDE)
+    assert np.shape(made.tokens) == (128, 128) and studio.decode("fine", made.tokens).size == (MAX_SIDE, MAX_SIDE)
 
 
 def test_a_file_and_the_picture_in_it_give_the_same_tokens(studio, tmp_path):
@@ -293,13 +354,18 @@ BAD = [
         ("decode", "tokens", value, "0 to 15")
         for value in (None, 3, "[[0]]", {}, [], [[]], [0, 1], [[0], []], [[0], 1], [[0, 1], [0]], NAN, True)
     ],
-    ("decode", "tokens", [[0] * (MAX_TOKENS_SIDE + 1)], str(MAX_TOKENS_SIDE)),
-    ("decode", "tokens", [[0]] * (MAX_TOKENS_SIDE + 1), str(MAX_TOKENS_SIDE)),
+    ("decode", "tokens", [[0] * (MAX_SIDE // 4 + 1)], str(MAX_SIDE // 4)),
+    ("decode", "tokens", [[0]] * (MAX_SIDE // 4 + 1), str(MAX_SIDE // 4)),
     *[
         ("decode", "tokens", [[0, value]], "0 to 15")
         for value in (16, -1, 1.5, NAN, INF, True, None, "1", [0], 10**400)
     ],
     *[("reconstruct", "invert", value, "auto") for value in ("maybe", "", None, 1, NAN, ["yes"], {})],
+    *[
+        ("reconstruct", "size", value, f"{MIN_SIDE} to {MAX_SIDE}")
+        for value in (*NO_WHOLE_NUMBER, 0, 4, MIN_SIDE - 1, MAX_SIDE + 1, MAX_SIDE + 4)
+    ],
+    *[("reconstruct", "size", value, "stride, 4") for value in (9, 10, 30.0, MAX_SIDE - 1)],
     *[
         ("reconstruct", "image", value, "")
         for value in (None, 3, True, NAN, [], "nowhere.png", "two\nlines.png", b"x", "")
@@ -455,6 +521,29 @@ def test_other_peoples_requests_do_not_change_a_picture(studio):
     assert np.array_equal(in_threads(jobs)[0], expected)
 
 
+def test_first_requests_that_arrive_together_are_all_answered(tiny_weights):
+    """A process of its own: they meet while diffusers is being imported, which two threads must not do at once."""
+    script = f"""
+import threading
+from PIL import Image
+from mmdemo.studio import Studio
+studio, answers = Studio([{str(tiny_weights)!r}], device="cpu"), []
+requests = [
+    lambda: studio.load("tiny"),
+    lambda: studio.reconstruct("tiny", Image.new("L", (20, 20))),
+    lambda: studio.decode("tiny", [[1]]),
+    lambda: studio.sample("tiny", "circle", steps=1),
+]
+threads = [threading.Thread(target=lambda ask=ask: answers.append(ask())) for ask in requests]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(answers) == len(requests)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_models_are_loaded_once(tiny_weights):
     fresh = Studio(weights=[tiny_weights], device="cpu")
     pipelines = in_threads([lambda: (fresh.load("tiny"), fresh._pipeline(packs.read(tiny_weights / "tiny")))[1]] * 4)
@@ -528,6 +617,198 @@ def test_example_pictures_are_found_by_name(tiny_weights, tmp_path):
     for grey in (30, 10, 20):
         Image.new("L", (5, 5), grey).save(tmp_path / "shown" / "examples" / f"{grey}.png")
     assert [array(picture)[0, 0, 0] for picture in studio.examples("shown")] == [10, 20, 30]
+
+
+def test_a_cover_shows_four_examples_in_a_square_without_gaps(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
+    (tmp_path / "shown" / "examples").mkdir()
+    colours = ["red", "green", "blue", "yellow", "white"]
+    for n, colour in enumerate(colours):
+        Image.new("RGB", (30 + 7 * n, 40), colour).save(tmp_path / "shown" / "examples" / f"{n}.png")
+    cover = Studio(weights=[tmp_path]).cover("shown")
+    assert cover.size == (COVER, COVER) and cover.mode == "RGB"
+    for n, colour in enumerate(colours[:4]):
+        left, top = n % 2 * COVER // 2, n // 2 * COVER // 2
+        quarter = cover.crop((left, top, left + COVER // 2, top + COVER // 2))
+        assert quarter.getcolors() == [(COVER**2 // 4, Image.new("RGB", (1, 1), colour).getpixel((0, 0)))]
+
+
+def test_with_fewer_examples_a_cover_shows_the_first(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
+    (tmp_path / "shown" / "examples").mkdir()
+    for n, grey in enumerate((40, 80, 120)):
+        Image.new("L", (9, 9), grey).save(tmp_path / "shown" / "examples" / f"{n}.png")
+        assert Studio(weights=[tmp_path]).cover("shown").getcolors() == [(COVER**2, (40, 40, 40))]
+
+
+def test_every_usable_pack_has_a_cover_and_a_damaged_one_says_why_not(tiny_weights, tmp_path, studio):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "codebook")
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
+    (tmp_path / "hurt" / "examples").mkdir()
+    (tmp_path / "hurt" / "examples" / "a.png").write_text("Dear reader")
+    other = Studio(weights=[tmp_path])
+    codes = studio.cover("tiny")
+    assert codes.size == (COVER, COVER) and len(codes.getcolors()) > 16, "not a picture of codes"
+    assert np.array_equal(array(other.cover("hurt")), array(codes))
+    assert other.cover("bare").size == (COVER, COVER) and len(other.cover("bare").getcolors()) == 1
+    with pytest.raises(PackError, match="vae"):
+        studio.cover("broken")
+    with pytest.raises(PackError, match="tiny"):
+        studio.cover("nope")
+
+
+def test_a_large_codebook_is_shown_in_part_at_its_own_size(tmp_path):
+    save_codec(tmp_path / "many", num_codes=400)
+    studio = Studio(weights=[tmp_path])
+    swatches = studio.codebook("many").swatches
+    margin = (swatches.width - COVER) // 2
+    assert margin > 10
+    middle = swatches.crop((margin, margin, margin + COVER, margin + COVER)).convert("RGB")
+    assert np.array_equal(array(studio.cover("many")), array(middle))
+
+
+def test_a_cover_needs_no_torch(tiny_weights):
+    script = f"from mmdemo.studio import Studio; Studio([{str(tiny_weights)!r}]).cover('tiny'); "
+    subprocess.run([sys.executable, "-c", script + "import sys; assert 'torch' not in sys.modules"], check=True)
+
+
+# --------------------------------------------------------------------------------------------------------- memory
+
+
+def held(studio: Studio) -> set[str]:
+    return {pack.name for pack in studio.packs() if studio.is_loaded(pack.name)}
+
+
+@pytest.fixture(scope="module")
+def gigabytes(tiny_weights) -> float:
+    """What the models of one tiny pack take: every weight is a float32."""
+    pipeline = packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    models = (pipeline.vae, pipeline.transformer)
+    return 4e-9 * sum(tensor.numel() for model in models for tensor in model.state_dict().values())
+
+
+@pytest.fixture(scope="module")
+def four(tiny_weights, tmp_path_factory):
+    """A folder of four packs, a to d, alike in size."""
+    folder = tmp_path_factory.mktemp("four")
+    for name, pack in zip("abcd", ("tiny", "tiny-v", "tiny", "tiny-v"), strict=True):
+        shutil.copytree(tiny_weights / pack, folder / name)
+    return folder
+
+
+def test_nothing_is_loaded_before_it_is_used(four):
+    studio = Studio([four], device="cpu")
+    assert held(studio) == set()
+    studio.reconstruct("b", digit())
+    assert held(studio) == {"b"}
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_as_many_packs_are_held_as_fit_and_the_oldest_go(four, gigabytes, room):
+    for share, kept in ((1.01, room), (0.99, max(1, room - 1))):
+        studio = Studio([four], device="cpu", memory=share * room * gigabytes)
+        for name in "abcd":
+            studio.load(name)
+        assert held(studio) == set("abcd"[-kept:])
+
+
+def test_a_large_pack_takes_the_place_of_several(four, gigabytes, tmp_path):
+    for name in "abc":
+        shutil.copytree(four / name, tmp_path / name)
+    export.save_transformer(tmp_path / "c", tiny_dit(depth=6), flow_schedule(), {})
+    studio = Studio([tmp_path], device="cpu", memory=2.01 * gigabytes)
+    for name in "abc":
+        studio.load(name)
+    assert held(studio) == {"c"}
+
+
+def test_by_default_small_packs_are_all_held(four):
+    studio = Studio([four], device="cpu")
+    for name in "abcd":
+        studio.load(name)
+    assert held(studio) == set("abcd")
+
+
+def test_a_dropped_pack_is_loaded_again_on_use_and_does_what_it_did(four, gigabytes):
+    studio = Studio([four], device="cpu", memory=1.5 * gigabytes)
+    first = array(studio.sample("a", "circle", 1, 3).images[0])
+    tokens = studio.reconstruct("a", digit()).tokens
+    other = array(studio.sample("b", "circle", 1, 3).images[0])
+    assert held(studio) == {"b"} and not np.array_equal(first, other)
+    assert np.array_equal(array(studio.sample("a", "circle", 1, 3).images[0]), first)
+    assert held(studio) == {"a"} and studio.reconstruct("a", digit()).tokens == tokens
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda studio: studio.load("a"),
+        lambda studio: studio.sample("a", "circle", steps=1),
+        lambda studio: next(studio.denoise("a", "circle", steps=1)),
+        lambda studio: studio.reconstruct("a", digit()),
+        lambda studio: studio.decode("a", [[1]]),
+    ],
+    ids=["load", "sample", "denoise", "reconstruct", "decode"],
+)
+def test_the_pack_that_goes_is_the_one_longest_unused_not_the_one_loaded_first(four, gigabytes, use):
+    studio = Studio([four], device="cpu", memory=2.5 * gigabytes)
+    studio.load("a"), studio.load("b")
+    use(studio)
+    studio.load("c")
+    assert held(studio) == {"a", "c"}
+
+
+@pytest.mark.parametrize("memory", [0, 1e-12])
+def test_with_less_memory_than_one_pack_takes_the_pack_in_use_still_works(four, memory):
+    studio = Studio([four], device="cpu", memory=memory)
+    for name in "abab":
+        assert len(studio.sample(name, "circle", steps=1).images) == 1
+        assert held(studio) == {name}
+
+
+def test_a_request_at_work_goes_on_with_the_models_that_were_dropped_and_then_they_are_gone(four, studio):
+    expected = [array(frame.x0) for frame in studio.denoise("tiny", "circle", seed=3, steps=5)]
+    small = Studio([four], device="cpu", memory=0)
+    frames = small.denoise("a", "circle", seed=3, steps=5)
+    seen = [array(next(frames).x0)]
+    models = weakref.ref(small._pipelines["a"][1].transformer)
+    small.load("b")
+    assert held(small) == {"b"} and models() is not None
+    seen += [array(frame.x0) for frame in frames]
+    assert all(np.array_equal(a, b) for a, b in zip(seen, expected, strict=True))
+    assert held(small) == {"b"} and models() is None, "dropped models must give their memory back"
+
+
+def test_a_pack_trained_anew_takes_the_place_of_what_it_was(four, tmp_path, gigabytes):
+    for name in "ab":
+        shutil.copytree(four / name, tmp_path / name)
+    studio = Studio([tmp_path], device="cpu", memory=2.5 * gigabytes)
+    studio.load("a"), studio.load("b")
+    export.save_transformer(tmp_path / "a", tiny_dit(), flow_schedule(), {})
+    studio.load("a")
+    assert held(studio) == {"a", "b"}
+    shutil.copytree(four / "c", tmp_path / "c")
+    studio.load("c")
+    assert held(studio) == {"a", "c"}, "b was used before a"
+
+
+def test_packs_that_push_each_other_out_do_not_mix(four, studio):
+    expected = {name: array(studio.sample(name, "circle", 1, 9, 6).images[0]) for name in ("tiny", "tiny-v")}
+    small = Studio([four], device="cpu", memory=0)
+
+    def draw(name: str):
+        return [array(small.sample(name, "circle", 1, 9, 6).images[0]) for _ in range(4)]
+
+    for name, drawn in zip("abcd", in_threads([lambda name=name: draw(name) for name in "abcd"]), strict=True):
+        assert all(np.array_equal(picture, expected["tiny" if name in "ac" else "tiny-v"]) for picture in drawn)
+    assert len(held(small)) == 1
+
+
+@pytest.mark.parametrize("memory", [NAN, -1, True, "2", None, [2]])
+def test_an_amount_of_memory_that_is_none_is_refused(memory):
+    with pytest.raises(ArgumentError, match="memory is .* it must be a number from 0"):
+        Studio(memory=memory)
 
 
 def test_errors_are_sentences_a_person_can_act_on(studio):

@@ -19,7 +19,7 @@ TEXT, WHOLE, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"
 GRID = {"type": "array", "items": {"type": "array", "items": WHOLE}}
 KINDS = {
     **{"pack": TEXT, "label": TEXT, "sampler": TEXT, "invert": TEXT},
-    **{"code": WHOLE, "count": WHOLE, "seed": WHOLE, "steps": WHOLE, "guidance": NUMBER, "tokens": GRID},
+    **{"code": WHOLE, "count": WHOLE, "seed": WHOLE, "steps": WHOLE, "size": WHOLE, "guidance": NUMBER, "tokens": GRID},
 }
 
 
@@ -40,9 +40,9 @@ def register(studio) -> None:
         card = studio.code(pack, code)
         return own_file(card.card), card.json()
 
-    def reconstruct(pack, image, invert="auto"):
-        """A picture after the codec, its tokens as a picture, and how much was lost."""
-        seen = studio.reconstruct(pack, uploaded(image), invert)
+    def reconstruct(pack, image, invert="auto", size=None):
+        """A picture after the codec, its tokens as a picture, and how much was lost. size: pixels of its side."""
+        seen = studio.reconstruct(pack, uploaded(image), invert, size)
         return own_file(seen.image), own_file(seen.token_map), seen.json()
 
     def decode(pack, tokens):
