@@ -1,4 +1,5 @@
-"""A pack's model card: README.md and metrics.json, written from what training and `evaluate` left. It measures nothing.
+"""A pack's model card: README.md, its pictures and metrics.json, from what training and `evaluate` left. It measures
+nothing.
 
 What a person has to add (data licence, comparisons) goes into the pack's notes.md, which the card ends with.
 """
@@ -6,8 +7,9 @@ What a person has to add (data licence, comparisons) goes into the pack's notes.
 import json
 from pathlib import Path
 
+from PIL import Image
+
 from mmdemo import packs
-from mmdemo.evaluate import FEATURES
 from mmdemo.training.config import DiTConfig, VQVAEConfig
 
 LICENCES = {
@@ -18,15 +20,18 @@ LICENCES = {
 }
 
 
-def write(pack: Path, numbers: dict) -> None:
-    """Both files.  numbers: what `evaluate` returned."""
+def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
+    """All its files.  numbers: what `evaluate` returned; pictures: what it showed, by file name."""
+    pictures = pictures or {}
+    for file, picture in pictures.items():
+        picture.save(pack / file, optimize=True)
     (pack / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     notes = pack / "notes.md"
-    extra = notes.read_text(encoding="utf-8") if notes.is_file() else ""
-    (pack / "README.md").write_text(_text(pack, numbers) + extra, encoding="utf-8")
+    extra = "\n" + notes.read_text(encoding="utf-8").lstrip("\n") if notes.is_file() else ""
+    (pack / "README.md").write_text(_text(pack, numbers, set(pictures)) + extra, encoding="utf-8")
 
 
-def _text(pack: Path, numbers: dict) -> str:
+def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
     dataset = training["vqvae"]["dataset"]
     does = f"a diffusion transformer for {len(described.classes)} classes" if described.can_sample else "no transformer"
@@ -61,10 +66,8 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_table(numbers)}
 
-PSNR and SSIM are means over pictures, without padding. Pictures are read by a small classifier that `evaluate` trains
-once on the training split. The Fréchet distance is taken between the {FEATURES} numbers of its last hidden layer; its
-ratio is to the same distance between training and test pictures, so 1 is as close as real data.
-"""
+{_reading(numbers)}
+{_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
 
 
 def _transformer(name: str, training: dict) -> str:
@@ -106,6 +109,8 @@ def _table(numbers: dict) -> str:
         ("PSNR", f"{numbers['psnr']:.2f} dB"),
         ("PSNR of the mean squared error over all pictures", f"{numbers['psnr_pooled']:.2f} dB"),
         ("SSIM", f"{numbers['ssim']:.4f}"),
+        ("detail", f"{numbers['detail']:.3f}"),
+        ("bits per pixel, entropy-coded", f"{numbers['bits_per_pixel']:.3f}"),
         (
             "codes used",
             f"{numbers['codes_used']} of {numbers['codes']} ({numbers['codes_used'] / numbers['codes']:.1%})",
@@ -128,3 +133,55 @@ def _table(numbers: dict) -> str:
             ("**Fréchet ratio**", f"**{numbers['frechet_ratio']:.2f}**"),
         ]  # fmt: skip
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _reading(numbers: dict) -> str:
+    """How to read the table."""
+    text = """PSNR and SSIM are means over pictures, without padding. Detail is the energy of the reconstructions'
+gradients over that of the originals': 1 is as sharp, less is blurred. Bits per pixel are what the token ids take from
+an arithmetic coder whose table is the training split's uses of every code."""
+    if "accuracy_test" in numbers:
+        text += f"""
+
+Pictures are read by a small classifier that `evaluate` trains once on the training split. The Fréchet distance is taken
+between the {numbers["features"]} numbers of its last hidden layer"""
+        ratio = "its\nratio is to the same distance between training and test pictures, so 1 is as close as real data"
+        text += f"; {ratio}." if "frechet_ratio" in numbers else "."
+    return text
+
+
+def _comparison(numbers: dict) -> str:
+    """The codec next to JPEG."""
+
+    def row(name: str, which: str) -> str:
+        bits, psnr, ssim = (numbers[f"{which}{number}"] for number in ("bits_per_pixel", "psnr", "ssim"))
+        return f"| {name} | {bits:.3f} | {psnr:.2f} dB | {ssim:.4f} |"
+
+    def settings(which: str) -> str:
+        return f"quality {numbers[f'{which}quality']}, {numbers[f'{which}subsampling']}"
+
+    return f"""
+### Next to JPEG
+| on the same test pictures | bits per pixel | PSNR | SSIM |
+|---|---|---|---|
+{row("**tokens**", "")}
+{row(f"JPEG, its scan alone ({settings('jpeg_')})", "jpeg_")}
+{row(f"JPEG, the whole file ({settings('jpeg_file_')})", "jpeg_file_")}
+
+JPEG (Pillow, `optimize=True`, the better chroma subsampling) has one quality for all pictures: the lowest that spends
+at least the tokens' bits. In the file of so small a picture most bytes are headers and tables, so it is counted twice:
+the entropy-coded scan alone, as if those were free, and the whole file, which even at quality 1 may be larger than the
+tokens. Not counted: the tokens need the pack's decoder, and JPEG's is everywhere.
+"""
+
+
+def _gallery(numbers: dict, pictures: set[str]) -> str:
+    text = ""
+    if "comparison.png" in pictures:
+        third = " and, below them, JPEG at the same bits (its scan alone)" if "jpeg_psnr" in numbers else ""
+        words = "Test pictures spread evenly over the split: above the originals, then what their tokens decode to"
+        text += f"\n{words}{third}.\n\n![Originals above their reconstructions](comparison.png)\n"
+    if "samples.png" in pictures:
+        words = "Generated, a row for each class: the first seeds of this evaluation, not a choice"
+        text += f"\n{words}.\n\n![Generated pictures, a row for each class](samples.png)\n"
+    return text

@@ -1,0 +1,202 @@
+"""The small classifier that judges pictures for `evaluate`: trained once a data set and kept in the runs' folder.
+
+Marks and shapes take a plain one. Photographs take a fast recipe after Jordan (arXiv:2404.00498): a first layer that
+whitens and is not trained, convolutions that start as the identity, large batches at a high rate, mirroring.
+It knows pictures and their labels; no packs, codecs or transformers.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mmdemo import data
+from mmdemo.data import LabelledImages
+from mmdemo.images import from_bytes
+from mmdemo.training.loop import learning_rate_factor
+
+MANY = 20_000  # pictures in colour from which on they are taken for photographs, and there are enough to learn from
+SIDE = 32  # pixels to which larger photographs are made smaller before they are read
+SHIFT = 2  # pixels by which training pictures are moved about
+
+
+class Classifier(nn.Module):
+    """Reads a picture's class.  x: (B, C, H, W) in [-1, 1] -> (B, num_classes); `features`: (B, num_features)."""
+
+    num_features = 128
+
+    def __init__(self, channels: int, num_classes: int, width: int = 32):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 5, stride=2, padding=2), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, 2 * width, 3, padding=1), nn.BatchNorm2d(2 * width), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.BatchNorm2d(4 * width), nn.ReLU(), nn.MaxPool2d(2),
+            nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(64 * width, self.num_features), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.num_features, num_classes))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class PhotoClassifier(Classifier):
+    """The same for photographs. Once trained it reads a picture and its mirror image together."""
+
+    num_features = 256
+
+    def __init__(self, channels: int, num_classes: int, widths: tuple[int, ...] = (64, 256, 256)):
+        nn.Module.__init__(self)
+        whitening = nn.Conv2d(channels, 2 * 4 * channels, 2)
+        whitening.weight.requires_grad_(False)
+        nn.init.zeros_(whitening.bias)
+        layers = [whitening, nn.GELU()]
+        for before, width in pairwise((len(whitening.weight), *widths)):
+            layers += [
+                _identity_conv(before, width), nn.MaxPool2d(2), _unscaled_norm(width), nn.GELU(),
+                _identity_conv(width, width), _unscaled_norm(width), nn.GELU(),
+            ]  # fmt: skip
+        self.body = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.head = nn.Linear(self.num_features, num_classes, bias=False)
+
+    def whiten(self, x: Tensor) -> None:
+        """Sets the first layer so that its outputs on these pictures are uncorrelated and of one size."""
+        patches = _shrunk(x).unfold(2, 2, 1).unfold(3, 2, 1).movedim(1, 3).flatten(3).flatten(0, 2)  # (n, 4 C)
+        sizes, directions = torch.linalg.eigh(patches.T @ patches / len(patches))
+        filters = (directions / (sizes + 5e-4).sqrt()).T.view(-1, x.shape[1], 2, 2)
+        self.body[0].weight.copy_(torch.cat([filters, -filters]))
+
+    def features(self, x: Tensor) -> Tensor:
+        return super().features(_shrunk(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return self.head(self.features(x)) / 9
+        return (self.head(self.features(x)) + self.head(self.features(x.flip(-1)))) / 18
+
+
+def _shrunk(x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, SIDE) if x.shape[-1] > SIDE else x
+
+
+def _identity_conv(before: int, width: int) -> nn.Conv2d:
+    conv = nn.Conv2d(before, width, 3, padding=1, bias=False)
+    nn.init.dirac_(conv.weight.data[:before])
+    return conv
+
+
+def _unscaled_norm(width: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(width, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return norm
+
+
+def train_classifier(images: LabelledImages, seed: int = 0) -> Iterator[tuple[int, int, Classifier]]:
+    """Yields (step, steps, classifier) after every step.  Pictures are shifted; photographs are mirrored too, which
+    would make another digit or letter of one."""
+    torch.manual_seed(seed)
+    return _train_on_photographs(images, seed) if are_photographs(images) else _train_on_marks(images, seed)
+
+
+def _train_on_marks(images: LabelledImages, seed: int, epochs: int = 6, batch_size: int = 128, rate: float = 2e-3):
+    classifier = _make(images)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.01)
+    steps = max(1, epochs * len(images) // batch_size)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
+        x, y = _batch(images, step, batch_size, seed, background=-1.0)
+        _descend(optimizer, F.cross_entropy(classifier.train()(x), y))
+        yield step + 1, steps, classifier.eval()
+
+
+def _train_on_photographs(images: LabelledImages, seed: int, epochs: int = 12):
+    classifier = _make(images)
+    classifier.whiten(from_bytes(images.pixels[:5000]))
+    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    batch_size = min(1024, max(1, len(images) // 16))
+    scale = batch_size / 1024  # of rate and decay
+    # By a parameter's dimensions: biases learn fastest.
+    peaks, decay = {1: 96.0 * scale, 2: 1.5 * scale, 4: 1.5 * scale}, 0.002 * scale
+    groups = [{"params": [p], "lr": peaks[p.ndim], "weight_decay": decay / peaks[p.ndim]} for p in trained]
+    optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
+    steps = max(1, epochs * len(images) // batch_size)
+    first_mirrored = torch.rand(len(images)) < 0.5  # then every other time
+    for step in range(steps):
+        for group, parameter in zip(optimizer.param_groups, trained, strict=True):
+            group["lr"] = peaks[parameter.ndim] * _triangle(step / steps)
+        x, y = _batch(images, step, batch_size, seed, background=None)
+        places = data.permuted(len(images), step * batch_size, (step + 1) * batch_size, seed)
+        mirrored = first_mirrored[places] ^ (step * batch_size // len(images) % 2 == 1)
+        x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
+        _descend(optimizer, F.cross_entropy(classifier.train()(x), y, label_smoothing=0.2))
+        yield step + 1, steps, classifier.eval()
+
+
+def _batch(images: LabelledImages, step: int, size: int, seed: int, background: float | None) -> tuple[Tensor, Tensor]:
+    """The step's pictures, all shifted alike, and their labels.  background: what comes in from beyond the edge; None =
+    the picture mirrored."""
+    places = data.permuted(len(images), step * size, (step + 1) * size, seed)
+    x, (height, width) = from_bytes(images.pixels[places]), images.pixels.shape[-2:]
+    down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).add(SHIFT).tolist()
+    edge = {"mode": "reflect"} if background is None else {"value": background}
+    x = F.pad(x, (SHIFT,) * 4, **edge)[..., down : down + height, right : right + width]
+    return x, images.labels[places]
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _triangle(done: float, start: float = 0.2, peak_at: float = 0.23, end: float = 0.07) -> float:
+    if done < peak_at:
+        return start + (1 - start) * done / peak_at
+    return end + (1 - end) * (1 - done) / (1 - peak_at)
+
+
+def _make(images: LabelledImages) -> Classifier:
+    kind = PhotoClassifier if are_photographs(images) else Classifier
+    return kind(images.pixels.shape[1], len(images.classes)).to(memory_format=torch.channels_last)
+
+
+def are_photographs(images: LabelledImages) -> bool:
+    """Whether they look like photographs, and enough of them: in colour, not tiny, and many."""
+    return images.pixels.shape[1] == 3 and images.pixels.shape[-1] >= 16 and len(images) >= MANY
+
+
+def load_classifier(
+    dataset: str,
+    images: LabelledImages,  # its training split; pictures without a label are left out
+    folder: Path,
+    report: Callable[[str], None],
+    seed: int = 0,
+) -> Classifier:
+    """The classifier of a data set: read from `folder`, or trained and put there."""
+    labelled = images.labels >= 0
+    if not bool(labelled.all()):
+        images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
+    channels, size, classes = images.pixels.shape[1], images.pixels.shape[-1], len(images.classes)
+    kind = f"{Path(dataset).name}-{size}-{channels}-{classes}" + ("-photographs" if are_photographs(images) else "")
+    file = folder / f"{kind}-seed{seed}.safetensors"
+    if file.is_file():
+        classifier = _make(images)
+        classifier.load_state_dict(load_file(file))
+        return classifier.eval()
+    for step, steps, trained in train_classifier(images, seed):
+        classifier = trained
+        if step % max(1, steps // 10) == 0:
+            report(f"training the classifier: {step}/{steps}")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: w.contiguous() for name, w in classifier.state_dict().items()}, file.with_suffix(".partial"))
+    os.replace(file.with_suffix(".partial"), file)
+    return classifier

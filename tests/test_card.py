@@ -1,0 +1,93 @@
+"""The model card: what it says of the numbers, and that what it shows is there."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from mmdemo import card
+
+CODEC = {
+    "dataset": "shapes", "test_images": 1000, "psnr": 27.123, "psnr_pooled": 26.5, "ssim": 0.91234, "detail": 0.876,
+    "bits_per_pixel": 0.5432, "codes": 16, "codes_used": 15, "perplexity": 12.0, "minutes": 1.5,
+}  # fmt: skip
+JPEG = {
+    "jpeg_quality": 11, "jpeg_subsampling": "4:2:0", "jpeg_bits_per_pixel": 0.5511, "jpeg_psnr": 24.321,
+    "jpeg_ssim": 0.8123, "jpeg_file_quality": 1, "jpeg_file_subsampling": "4:4:4", "jpeg_file_bits_per_pixel": 2.3456,
+    "jpeg_file_psnr": 19.876, "jpeg_file_ssim": 0.5432,
+}  # fmt: skip
+JUDGED = {
+    "accuracy_test": 0.99, "accuracy_reconstructed": 0.98, "frechet_train_test": 2.0,
+    "frechet_reconstructed_test": 3.0, "features": 128,
+}  # fmt: skip
+GENERATED = {
+    "num_inference_steps": 20, "guidance_scale": 1.5, "sampler": "euler", "generated": 100, "accuracy_generated": 0.9,
+    "accuracy_generated_of": 100, "frechet_generated_test": 8.0, "frechet_ratio": 4.0,
+}  # fmt: skip
+
+
+@pytest.fixture
+def pack(tmp_path, tiny_weights) -> Path:
+    """A codec whose training.json is whole."""
+    folder = shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny-codec")
+    training = {"dataset": "shapes", "steps": 10, "batch_size": 8, "minutes": 0.1, "machine": "2 CPU cores"}
+    (folder / "training.json").write_text(json.dumps({"vqvae": training, "dit": training}))
+    return folder
+
+
+def written(pack: Path, numbers: dict, *pictures: str) -> str:
+    card.write(pack, numbers, {file: Image.new("RGB", (20, 10), "red") for file in pictures})
+    return (pack / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_picture_on_the_card_is_in_the_pack_and_the_other_way_round(pack):
+    for pictures in ((), ("comparison.png",), ("comparison.png", "samples.png")):
+        text = written(pack, CODEC | JPEG, *pictures)
+        assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == list(pictures)
+        for file in pictures:
+            with Image.open(pack / file) as picture:
+                assert picture.format == "PNG" and picture.size == (20, 10)
+
+
+def test_a_colour_packs_card_sets_its_tokens_beside_jpeg(pack):
+    text = written(pack, CODEC | JPEG, "comparison.png")
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.count("|") == 5}
+    tokens, scan, file = (next(rows[name] for name in rows if word in name) for word in ("tokens", "scan", "file"))
+    assert all(said in tokens for said in ("0.543", "27.12 dB", "0.9123"))
+    assert all(said in scan for said in ("0.551", "24.32 dB", "0.8123", "quality 11", "4:2:0"))
+    assert all(said in file for said in ("2.346", "19.88 dB", "0.5432", "quality 1,", "4:4:4"))
+
+
+def test_a_grey_packs_card_has_bits_and_detail_and_no_jpeg(pack):
+    text = written(pack, CODEC, "comparison.png")
+    assert "| 0.543 |" in text and "| 0.876 |" in text and "JPEG" not in text
+
+
+def test_a_card_explains_only_what_was_measured(pack):
+    assert not re.search("classifier|Fréchet", written(pack, CODEC | JPEG))
+    judged = written(pack, CODEC | JUDGED)
+    assert "classifier" in judged and "128 numbers" in judged and "ratio" not in judged
+    assert "ratio is to" in written(pack, CODEC | JUDGED | GENERATED)
+
+
+def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
+    (pack / "notes.md").write_text("## Mine\n", encoding="utf-8")
+    for numbers in (CODEC, CODEC | JPEG, CODEC | JUDGED | GENERATED):
+        text = written(pack, numbers, "comparison.png", "samples.png")
+        empty, front, body = text.split("---\n", 2)
+        assert not empty and yaml.safe_load(front)["library_name"] == "diffusers"
+        assert body.startswith("# tiny-codec\n") and body.endswith("\n\n## Mine\n")
+        assert "\n\n\n" not in body.split("## Measured")[1], "an empty line too many"
+        assert json.loads((pack / "metrics.json").read_text()) == numbers
+
+
+def test_a_table_stands_apart_from_the_text_around_it(pack):
+    """Without an empty line or a heading before it, Markdown shows it as text."""
+    lines = written(pack, CODEC | JPEG | JUDGED | GENERATED, "comparison.png", "samples.png").splitlines()
+    starts = [i for i, line in enumerate(lines) if line.startswith("|") and not lines[i - 1].startswith("|")]
+    assert len(starts) == 2
+    assert all(lines[i - 1] == "" or lines[i - 1].startswith("#") for i in starts)

@@ -1,0 +1,251 @@
+"""The numbers of a model card, on packs and data sets small enough for seconds. What the command does with them is in
+test_commands.py."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY_CLASSES, tiny_vae
+from PIL import Image
+
+from mmdemo import codec, data, evaluate, packs
+from mmdemo.data import LabelledImages
+from mmdemo.images import from_bytes, to_images
+from mmdemo.training import classifier, export
+
+SIZE = 16  # of the pictures
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """A folder as a person has one: train/ and test/ with a folder for each class, and a flat picture among them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 30), ("test", 15)):
+        drawn = data.load("shapes", split, image_size=SIZE, channels=3)
+        images = to_images(drawn.pixels)
+        for place, name in enumerate(TINY_CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            chosen = [i for i, label in enumerate(drawn.labels.tolist()) if label == place][: count // 3]
+            for i in chosen:
+                images[i].save(folder / split / name / f"{i:04}.png")
+    Image.new("RGB", (SIZE, SIZE), (128, 128, 128)).save(folder / "test" / TINY_CLASSES[0] / "flat.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def colour(tmp_path_factory, pictures) -> Path:
+    """A random codec for them."""
+    vae, train = tiny_vae(in_channels=3), data.load(str(pictures), "train", image_size=SIZE)
+    latents = codec.encode(vae, from_bytes(train.pixels)).movedim(1, -1).flatten(0, 2)
+    vae.codebook.data.copy_(latents[:: len(latents) // 16][:16])
+    pack = tmp_path_factory.mktemp("weights") / "colour"
+    training = {"dataset": f"{pictures.name}/", "image_size": SIZE, "minutes": 0.0}
+    export.save_codec(pack, vae, codec.statistics(vae, train.pixels), TINY_CLASSES, training)
+    return pack
+
+
+@pytest.fixture
+def sampling(tmp_path, tiny_weights, pictures) -> Path:
+    """The tiny grey pack that can sample, said to be trained on the pictures."""
+    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "weights" / "sampling")
+    training = packs.read_training(pack)
+    training["vqvae"]["dataset"] = f"{pictures.name}/"
+    (pack / "training.json").write_text(json.dumps(training))
+    return pack
+
+
+def unlabelled(pictures: Path, folder: Path) -> Path:
+    """The same with a test split whose classes are unknown."""
+    shutil.copytree(pictures / "train", folder / "train")
+    (folder / "test" / "all").mkdir(parents=True)
+    for file in sorted(pictures.glob("test/*/*.png")):
+        shutil.copy(file, folder / "test" / "all" / f"{file.parent.name}-{file.name}")
+    return folder
+
+
+def half_bright(count: int, dim: int, channels: int = 3, side: int = 16) -> LabelledImages:
+    """Two classes: the first or the second half along a dimension (2 = down, 3 = right) is bright."""
+    pixels = torch.randint(0, 60, (count, channels, side, side), generator=torch.Generator().manual_seed(0)).to(
+        torch.uint8
+    )
+    labels = torch.arange(count) % 2
+    for label in (0, 1):
+        pixels[labels == label] += (
+            (150 * (torch.arange(side) // (side // 2) == label)).view((-1, 1) if dim == 2 else (-1,)).byte()
+        )
+    return LabelledImages(pixels, labels, ("first", "second"))
+
+
+def read_right(images: LabelledImages) -> float:
+    *_, (step, steps, trained) = classifier.train_classifier(images)
+    assert step == steps
+    return evaluate.accuracy(trained, images.pixels, images.labels)
+
+
+# ------------------------------------------------------------------------------------------------------- numbers alone
+
+
+def test_a_token_costs_what_an_arithmetic_coder_with_the_training_counts_spends():
+    uses = torch.tensor([3, 1, 0, 0])  # and one more of each: 4, 2, 1 and 1 of 8
+    for code, bits in enumerate((1, 2, 3, 3)):
+        assert evaluate.token_bits(torch.full((2, 5, 5), code), uses) == pytest.approx(bits)
+    assert evaluate.token_bits(torch.tensor([[[0, 1], [2, 3]]]), uses) == pytest.approx(9 / 4)
+
+
+def test_tokens_used_as_in_training_cost_their_entropy_and_others_more():
+    rng = torch.Generator().manual_seed(0)
+    probabilities = torch.rand(64, generator=rng).pow(3)
+    train, test = torch.multinomial(probabilities, 100_000, True, generator=rng).split(50_000)
+    uses = train.bincount(minlength=64)
+    perplexity = codec.perplexity(test.bincount(minlength=64))
+    bits = evaluate.token_bits(test, uses)
+    assert bits == pytest.approx(torch.tensor(perplexity).log2().item(), abs=0.01) and bits < 5.7
+    assert evaluate.token_bits(63 - test, uses) > bits + 0.3
+
+
+def test_detail_is_1_for_the_same_less_for_blurred_more_for_noisy_pictures():
+    x = data.load("shapes", "test", image_size=32).pixels[:300].float()
+    blurred = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+    noisy = x + 20 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    x, blurred, noisy = (one.clamp(0, 255).round().to(torch.uint8) for one in (x, blurred, noisy))
+    assert evaluate.detail(x, x) == 1
+    assert evaluate.detail(blurred, x) < 0.7 < 1.3 < evaluate.detail(noisy, x)
+    assert evaluate.detail(blurred.mT, x.mT) == pytest.approx(evaluate.detail(blurred, x)), "one direction counts more"
+    assert evaluate.detail(x // 2 * 2, x * 0 + 7) < float("inf"), "flat pictures"
+
+
+def test_pictures_for_the_card_are_spread_over_a_split_that_is_sorted_by_class():
+    sorted_split = (torch.arange(1000) // 100).to(torch.uint8).view(-1, 1, 1, 1)
+    assert evaluate.spread(sorted_split, 10).flatten().tolist() == list(range(10))
+    assert len(evaluate.spread(sorted_split[:3], 10)) == 3
+
+
+# ---------------------------------------------------------------------------------------------------- the classifier
+
+
+def test_only_many_pictures_in_colour_are_taken_for_photographs():
+    def images(count: int, channels: int) -> LabelledImages:
+        return LabelledImages(torch.zeros(1, channels, 16, 16).expand(count, -1, -1, -1), torch.zeros(count), ("a",))
+
+    assert classifier.are_photographs(images(20_000, 3))
+    assert not classifier.are_photographs(images(19_999, 3)) and not classifier.are_photographs(images(60_000, 1))
+
+
+def test_the_classifier_of_photographs_learns_and_takes_a_mirrored_photograph_for_the_same(monkeypatch):
+    monkeypatch.setattr(classifier, "MANY", 512)
+    images = half_bright(512, dim=2)
+    assert read_right(images) > 0.95
+    *_, (_, _, trained) = classifier.train_classifier(half_bright(512, dim=3))
+    x = from_bytes(half_bright(64, dim=3).pixels)
+    with torch.no_grad():
+        assert torch.allclose(trained(x), trained(x.flip(-1)), atol=1e-4), "right is a mirrored left"
+
+
+def test_the_first_layer_for_photographs_whitens_them():
+    x = from_bytes(half_bright(512, dim=2).pixels)
+    whitening = classifier.PhotoClassifier(3, 2)
+    whitening.whiten(x)
+    out = torch.nn.functional.conv2d(x, whitening.body[0].weight[:12]).movedim(1, -1).flatten(0, 2)
+    covariance = out.T @ out / len(out)
+    assert torch.allclose(covariance, torch.eye(12), atol=0.1)
+
+
+def test_to_the_shallow_classifier_a_mirrored_mark_is_another():
+    assert read_right(half_bright(1024, dim=3)) > 0.95
+
+
+def test_a_kept_classifier_is_read_again_and_another_depth_is_another_file(tmp_path, monkeypatch):
+    images, x = half_bright(256, dim=2), from_bytes(half_bright(256, dim=2).pixels)
+    told = []
+    first = classifier.load_classifier("some", images, tmp_path, told.append)
+    trainings = len(told)
+    again = classifier.load_classifier("some", images, tmp_path, told.append)
+    assert trainings > 0 and len(told) == trainings, "trained twice"
+    assert torch.allclose(again.eval()(x), first.eval()(x), atol=1e-5)
+    monkeypatch.setattr(classifier, "MANY", 256)  # as if the data set had grown
+    deep = classifier.load_classifier("some", images, tmp_path, told.append)
+    assert len(deep.state_dict()) > len(first.state_dict()) and len(list(tmp_path.iterdir())) == 2
+    assert torch.allclose(classifier.load_classifier("some", images, tmp_path, told.append)(x), deep(x), atol=1e-5)
+
+
+def test_pictures_without_a_label_teach_the_classifier_nothing(tmp_path):
+    images = half_bright(256, dim=2)
+    hidden = torch.arange(256) % 4 == 3
+    some = LabelledImages(images.pixels, images.labels.masked_fill(hidden, -1), images.classes)
+    rest = LabelledImages(images.pixels[~hidden], images.labels[~hidden], images.classes)
+    of_some, of_rest = (
+        classifier.load_classifier(name, given, tmp_path, print) for name, given in (("some", some), ("rest", rest))
+    )
+    for a, b in zip(of_some.parameters(), of_rest.parameters(), strict=True):
+        assert torch.allclose(a, b)
+
+
+# --------------------------------------------------------------------------------------------------- a whole evaluation
+
+
+def test_a_colour_pack_is_held_against_jpeg_at_as_many_bits(colour, pictures, tmp_path):
+    test_split, shown = unlabelled(pictures, tmp_path / "data"), {}
+    numbers = evaluate.evaluate(colour, tmp_path / "runs", test_split, show=shown.__setitem__)
+    json.dumps(numbers, allow_nan=False)  # the flat picture has no error in JPEG: infinitely many dB
+
+    vae = packs.load(packs.read(colour), "cpu").vae
+    pixels = data.load(str(test_split), "test", image_size=SIZE).pixels
+    ids = codec.encode_ids(vae, from_bytes(pixels)).flatten()
+    uses = packs.read_codebook(packs.read(colour))["counts"]
+    bits = sum(-torch.tensor((uses[k] + 1) / (sum(uses) + 16)).log2().item() for k in ids)
+    assert numbers["bits_per_pixel"] == pytest.approx(bits / pixels[:, 0].numel(), rel=1e-4)
+
+    assert numbers["bits_per_pixel"] <= numbers["jpeg_bits_per_pixel"] < numbers["jpeg_file_bits_per_pixel"]
+    assert numbers["jpeg_file_quality"] == 1 <= numbers["jpeg_quality"]
+    assert numbers["jpeg_psnr"] >= numbers["jpeg_file_psnr"] > 10 and 0 < numbers["jpeg_ssim"] <= 1
+    assert numbers["detail"] > 0
+
+    (sheet,) = shown.values()
+    assert list(shown) == ["comparison.png"] and sheet.height < sheet.width
+    times = sheet.width // (10 * (SIZE + 2) - 2)
+    assert sheet.size == (times * (10 * (SIZE + 2) - 2), times * (3 * (SIZE + 2) - 2))
+    first = sheet.crop((0, 0, times * SIZE, times * SIZE)).resize((SIZE, SIZE), Image.Resampling.NEAREST)
+    assert first.tobytes() == to_images(pixels)[0].tobytes()
+
+
+def test_a_test_split_without_labels_is_judged_by_no_classifier(colour, pictures, tmp_path):
+    numbers = evaluate.evaluate(colour, tmp_path / "runs", unlabelled(pictures, tmp_path / "data"))
+    assert not any(name.startswith(("accuracy", "frechet")) for name in numbers)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class(sampling, pictures, tmp_path):
+    shown = {}
+    numbers = evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, 2, show=shown.__setitem__)
+    json.dumps(numbers, allow_nan=False)
+    assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
+    assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
+
+    sheet = shown["samples.png"]
+    times = sheet.width // (10 * (SIZE + 2) - 2)
+    assert sheet.size == (times * (10 * (SIZE + 2) - 2), times * (3 * (SIZE + 2) - 2))
+    pipeline = packs.load(packs.read(sampling), "cpu")
+    settings = {name: numbers[name] for name in ("num_inference_steps", "guidance_scale", "sampler")}
+    drawn = evaluate.generate(pipeline, torch.arange(100) % 3, **settings)
+    for row, column in ((0, 0), (1, 0), (2, 3), (0, 9)):
+        left, top = times * column * (SIZE + 2), times * row * (SIZE + 2)
+        cell = sheet.crop((left, top, left + times * SIZE, top + times * SIZE)).resize((SIZE, SIZE), 0)
+        assert cell.convert("L").tobytes() == to_images(drawn)[row + 3 * column].tobytes()
+
+
+def test_the_training_split_is_read_once(sampling, pictures, tmp_path, monkeypatch):
+    load, splits = data.load, []
+    monkeypatch.setattr(data, "load", lambda dataset, split, *rest: splits.append(split) or load(dataset, split, *rest))
+    evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, 1)
+    assert sorted(splits) == ["test", "train"]
+
+
+def test_the_picture_for_the_card_stays_small_whatever_the_size_of_the_pictures():
+    rng = torch.Generator().manual_seed(0)
+    for side in (32, 64, 128):
+        noise = torch.randint(0, 256, (12, 3, side, side), generator=rng).to(torch.uint8)
+        columns = evaluate._columns(noise, 3)
+        assert 1 <= columns <= 10 and 3 * columns * side * side <= evaluate.SHEET
+    assert evaluate._columns(torch.zeros(1, 3, 1024, 1024), 3) == 1
