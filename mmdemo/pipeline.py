@@ -9,6 +9,7 @@ variance-preserving ones (DDPM, arXiv:2006.11239, eq. 4) and (1 - sigma, sigma) 
 arXiv:2209.03003).
 """
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class Step:
     x_t: Tensor  # (B, d, h, w) noisy latents on the schedule, in units of latent_std
     x0: Tensor  # (B, d, h, w) the prediction of the clean latents, same units
     latents: Tensor  # (B, d, h, w) what the sampler made of it; after the last step, the result
+    x0_label: Tensor | None  # the prediction by the label alone; None where it was not computed
+    x0_null: Tensor | None  # the prediction without a label; None where it was not computed
 
 
 class ClassPipeline(DiffusionPipeline):
@@ -130,45 +133,117 @@ class ClassPipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,  # None = the pack's default, here and below
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
         sampler: str | None = None,  # a name in SAMPLERS
+        *,
+        guidance_interval: tuple[float, float] | None = None,  # noise levels to guide between; None = 0 to 1
+        other_labels: Sequence[int] | None = None,  # B class ids to mix in
+        mix: Sequence[float] | None = None,  # B shares of the other label, in [0, 1]
+        latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
+        x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
+        strength: float = 1.0,  # with x0: share of the steps to take, in (0, 1]; 1 = from pure noise
+        compare: bool = False,  # fill in every Step's x0_label and x0_null, whatever the guidance
     ) -> Iterator[Step]:
-        """Denoise from pure noise, one Step a model evaluation.  Raises ValueError without a transformer."""
+        """Denoise, one Step a model evaluation.  Raises ValueError without a transformer.
+
+        From pure noise; or, given x0, from where noise at the first step taken leaves it (SDEdit, arXiv:2108.01073).
+        guidance_interval: outside of it the label alone decides (arXiv:2404.07724).
+        """
         if self.transformer is None:
             raise ValueError("this pipeline has no transformer, so it cannot sample")
         if generator is None:
             generator = [torch.Generator() for _ in class_labels]
             for fresh in generator:
                 fresh.seed()
+        device, count = self._execution_device, num_inference_steps or self.config.num_inference_steps
         w = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        low, high = guidance_interval or (0.0, 1.0)
         scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
-        set_timesteps(scheduler, num_inference_steps or self.config.num_inference_steps, self._execution_device)
-        labels = torch.as_tensor(class_labels, device=self._execution_device)
+        set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
+        labels = torch.as_tensor(class_labels, device=device)
+        others = None if other_labels is None else torch.as_tensor(other_labels, device=device)
+        shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
-        size = (self.transformer.config.in_channels, *(2 * [self.transformer.config.sample_size]))
-        noise = torch.stack([torch.randn(size, generator=g) for g in generator]).to(self._execution_device)
-        x = noise * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else noise
-        for index, t in enumerate(scheduler.timesteps):
+        if latents is None:
+            size = (self.transformer.config.in_channels, *(2 * [self.transformer.config.sample_size]))
+            latents = torch.stack([torch.randn(size, generator=g) for g in generator])
+        eps = latents.to(device)
+        timesteps = scheduler.timesteps
+        if x0 is None:
+            x = eps * scheduler.init_noise_sigma if hasattr(scheduler, "init_noise_sigma") else eps
+        else:
+            begin = first_step(count, strength) * scheduler.order
+            if hasattr(scheduler, "set_begin_index"):  # DDIM and DDPM keep no place in their timesteps
+                scheduler.set_begin_index(begin)
+            timesteps = timesteps[begin:]
+            x = noised(scheduler, x0.to(device), eps, timesteps[0])
+        for index, t in enumerate(timesteps):
             with torch.inference_mode():  # entered anew each step: a generator may wake up in another thread
                 x_t = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-                prediction = self._guided(x_t, t, labels, w)
                 a, s = noise_level(scheduler, t)
-                x0 = x0_from_prediction(prediction_type(scheduler), prediction, x_t, a, s)
+                level = float(s / (a + s))
+                scale = w if low <= level <= high else 1.0
+                with_label, without = self._predict(x_t, t, labels, others, shares, scale, compare)
+                prediction = guided(with_label, without, scale)
+                guess = functools.partial(x0_from_prediction, prediction_type(scheduler), x_t=x_t, a=a, s=s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
-            yield Step(index, len(scheduler.timesteps), float(t), float(s / (a + s)), x_t, x0, x)
+                step = Step(
+                    index=index,
+                    total=len(timesteps),
+                    timestep=float(t),
+                    noise_level=level,
+                    x_t=x_t,
+                    x0=guess(prediction),
+                    latents=x,
+                    x0_label=None if with_label is None else guess(with_label),
+                    x0_null=None if without is None else guess(without),
+                )
+            yield step
 
-    def _guided(self, x_t: Tensor, t: Tensor, labels: Tensor, w: float) -> Tensor:
-        """Classifier-free guidance (arXiv:2207.12598, eq. 6): null + w (label - null)."""
+    def _predict(self, x_t, t, labels, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
+        """The prediction with the label, and without; what guidance at this scale has no use for is None.
 
-        def predict(x: Tensor, classes: Tensor) -> Tensor:
-            return self.transformer(x, timestep=t.expand(len(x)), class_labels=classes).sample[:, : x.shape[1]]
+        In one batch. Two labels are mixed by their predictions, so that any transformer can.
+        """
+        asked = []
+        if both or scale != 0:
+            asked += [labels] if others is None else [labels, others]
+        if both or scale != 1:
+            asked += [torch.full_like(labels, null_class(self.transformer))]
+        inputs = torch.cat([x_t] * len(asked))
+        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=torch.cat(asked)).sample
+        parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))
+        without = parts.pop() if both or scale != 1 else None
+        if not parts:
+            return None, without
+        return (parts[0] if others is None else parts[0].lerp(parts[1], shares)), without
 
-        if w == 1:
-            return predict(x_t, labels)
-        null = torch.full_like(labels, null_class(self.transformer))
-        if w == 0:
-            return predict(x_t, null)
-        with_label, without = predict(torch.cat([x_t, x_t]), torch.cat([labels, null])).chunk(2)
-        return without + w * (with_label - without)
+
+def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:
+    """Classifier-free guidance (arXiv:2207.12598, eq. 6): null + w (label - null)."""
+    if w == 1:
+        return with_label
+    return without if w == 0 else without + w * (with_label - without)
+
+
+def first_step(count: int, strength: float) -> int:
+    """The first of `count` steps to take so that their share is `strength`, at least one of them."""
+    return count - max(1, min(count, round(count * strength)))
+
+
+def noised(scheduler, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """q(x_t | x_0) in closed form, a x0 + s eps, at the scale on which this scheduler steps."""
+    if isinstance(scheduler, (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler)):
+        return scheduler.scale_noise(x0, t.view(1), eps)
+    return scheduler.add_noise(x0, eps, t.view(1))
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """Between two draws of normal noise, along the sphere: a straight line would shrink it (Shoemake, 1985)."""
+    cosine = torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0).clamp(-1, 1)
+    angle = cosine.arccos()
+    if angle.sin() < 1e-4:  # the same noise, or the very opposite
+        return torch.lerp(a, b, share)
+    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / angle.sin()
 
 
 def null_class(transformer) -> int:
