@@ -1,4 +1,4 @@
-"""The page: a pack chooser over four tabs, the endpoints, and the options it must be launched with.
+"""The page: a list of packs over four tabs, the endpoints, and the options it must be launched with.
 
 `build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
 """
@@ -9,9 +9,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from mmdemo.studio import Studio
-from mmdemo.ui import codebook, denoise, endpoints, reconstruct, sample
-from mmdemo.ui.browser import PRIVATE, STATIC, message, widget
+from mmdemo.ui import chooser, codebook, denoise, endpoints, reconstruct, sample
+from mmdemo.ui.browser import PRIVATE, STATIC, widget
+from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.limits import BodyLimit
+
+__all__ = ["build_demo", "launch_options", "opens_on"]
 
 TITLE = "mmdemo"
 SYSTEM_FONTS = [  # no web fonts: the page asks nothing of other machines
@@ -24,36 +27,25 @@ MONOSPACED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Deja
 def build_demo(studio: Studio) -> gr.Blocks:
     """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
-        with gr.Row(elem_id="header"):
-            gr.HTML(
-                f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
-                elem_id="title",
-                apply_default_css=False,
-            )
-            pack = gr.Dropdown(
-                [], label="Pack", info="One trained pair of models.", elem_id="pack", scale=0, min_width=260
-            )
+        gr.HTML(
+            f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
+            elem_id="title",
+            apply_default_css=False,
+        )
+        pack, seen = chooser.build(studio)
         notice = widget("status", elem_id="notice")
 
-        demo.load(lambda: list_packs(studio), None, [pack, notice], **PRIVATE)
+        demo.load(lambda: chooser.listed(studio), None, [pack, seen, notice], **PRIVATE)
 
-        # Listeners of one event wait for each other in gradio's page, those that follow an event run side by side.
-        # Not "always_last", which gradio 6.31 triggers again and again without end.
-        every_time = {"trigger_mode": "multiple"}
-        chosen = pack.change(lambda: None, **every_time, **PRIVATE)
-
-        def opened(show: Callable, inputs: list, outputs: list, **options) -> None:
-            """Calls show for the pack that the page opens with, and whenever another is chosen."""
-            chosen.then(show, inputs, outputs, **every_time, **options)
-
+        opened = whenever_opened(pack)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
-            with gr.Tab("Codebook", id="codebook", elem_id="codebook"):
+            with tab("Codebook"):
                 codebook.build(studio, pack, opened)
-            with gr.Tab("Reconstruct", id="reconstruct", elem_id="reconstruct"):
-                reconstruct.build(studio, pack, opened)
-            with gr.Tab("Sample", id="sample", elem_id="sample"):
+            with tab("Reconstruct"):
+                reconstruct.build(studio, seen, whenever_opened(seen))
+            with tab("Sample"):
                 pictures = sample.build(studio, pack, opened)
-            with gr.Tab("Denoise", id="denoise", elem_id="denoise"):
+            with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
         replay(pictures, tabs)
         endpoints.register(studio)
@@ -61,14 +53,24 @@ def build_demo(studio: Studio) -> gr.Blocks:
     return demo.queue(api_open=False, default_concurrency_limit=8)
 
 
-def list_packs(studio: Studio) -> tuple[dict, str]:
-    """The chooser's choices, and one line on every pack that cannot be opened."""
-    packs = studio.packs()
-    names = [pack.name for pack in packs if not pack.problem]
-    problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
-    if not names:
-        problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
-    return gr.update(choices=names, value=next(iter(names), None)), message(text="\n".join(problems))
+def tab(name: str) -> gr.Tab:
+    """A tab that tells the page's scripts when it is shown."""
+    one = gr.Tab(name, id=name.lower(), elem_id=name.lower())
+    one.select(None, js=f"() => document.dispatchEvent(new CustomEvent('mmdemo:tab', {{ detail: '{name.lower()}' }}))")
+    return one
+
+
+def whenever_opened(pack: gr.components.Component) -> Callable:
+    """`opened(show, inputs, outputs)`: calls show for the pack that the page opens with, and whenever it changes."""
+    # Listeners of one event wait for each other in gradio's page, those that follow an event run side by side.
+    # Not "always_last", which gradio 6.31 triggers again and again without end.
+    every_time = {"trigger_mode": "multiple"}
+    changed = pack.change(lambda: None, **every_time, **PRIVATE)
+
+    def opened(show: Callable, inputs: list, outputs: list, **options) -> None:
+        changed.then(show, inputs, outputs, **every_time, **options)
+
+    return opened
 
 
 def launch_options() -> dict:
@@ -88,6 +90,8 @@ def launch_options() -> dict:
     return {
         "theme": theme,
         "css_paths": [STATIC / "page.css"],
+        # On a phone gradio hides the link before this dot. A rule in page.css would not reach the footer.
+        "head": "<style>@media (max-width: 640px) { footer .divider { display: none !important } }</style>",
         "footer_links": ["api", "settings"],
         "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence
         "app_kwargs": {"middleware": [Middleware(BodyLimit)]},

@@ -11,15 +11,17 @@ from PIL import Image
 
 from mmdemo.errors import MmdemoError
 from mmdemo.ui.browser import PRIVATE, message, picture, widget
+from mmdemo.ui.settings import about, kept
 
 
-def build(studio, pack: gr.Dropdown, opened: Callable) -> None:
+def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
     book = widget("codebook", elem_id="codebook-view", server_functions=[code_reader(studio)])
+    shown = kept(lambda info: codebook_message(studio, info.name))  # a second to make for 4096 codes
 
     def show(name: str) -> str:
         try:
-            return codebook_message(studio, name)
+            return shown(about(studio, name))
         except MmdemoError as error:
             return message(text=str(error))
 
@@ -57,10 +59,12 @@ def codebook_message(studio, pack: str) -> str:
 def code_reader(studio) -> Callable[[list], dict]:
     """What a script calls as server.describe_code(pack, code): one code's card, for this tab and for Reconstruct."""
 
+    book_of = kept(lambda info: studio.codebook(info.name))
+
     def describe_code(request: list) -> dict:
         pack, code = request
         try:
-            card, book = studio.code(pack, code), studio.codebook(pack)
+            card, book = studio.code(pack, code), book_of(about(studio, pack))
         except MmdemoError as error:
             return {"error": str(error)}
         return {

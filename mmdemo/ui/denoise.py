@@ -16,7 +16,7 @@ from mmdemo.views import PackInfo
 FIRST_SEED = 0
 
 
-def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
+def build(studio, pack: gr.components.Component, opened: Callable) -> Callable:
     """The tab's contents. Returns `replay(pictures, tabs)`, which runs here whatever `pictures` asks to see again."""
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
@@ -77,6 +77,8 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
     opened(show, [pack], [status, film], **OPENING, **PRIVATE)
     inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]
+    bring = {"fn": None, "js": "() => window.mmdemo.bring('denoise')"}
+    go.click(**bring)
     running = [go.click(run, inputs, outputs, **MODELS, **PRIVATE)]
 
     def replay(pictures: gr.HTML, tabs: gr.Tabs) -> None:
@@ -92,6 +94,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> Callable:
             yield from run(name, *request)
 
         taken = pictures.replay(take, None, [tabs, asked, label, *settings.inputs], cancels=running[:], **PRIVATE)
+        taken.then(**bring)
         running.append(taken.then(run_asked, [pack, asked], outputs, **MODELS, **PRIVATE))
         ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
         for event in running:

@@ -9,17 +9,25 @@ import io
 from collections.abc import Callable, Iterator
 
 import gradio as gr
-from PIL import Image, ImageDraw
+from gradio.media import get_image
+from PIL import Image, ImageDraw, ImageOps
 
 from mmdemo.errors import ImageError, MmdemoError
+from mmdemo.studio import MAX_SIDE
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.settings import about, waiting
+from mmdemo.views import PackInfo
+
+PHOTOGRAPHS = ("cheetah1.jpg", "tower.jpg", "lion.jpg", "cheetah.jpg")  # gradio brings them along
+THUMBNAIL = 96
+FIRST = ("example", 0)
 
 
-def build(studio, pack: gr.Dropdown, opened: Callable) -> None:
+def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
-    source = gr.State(None)  # the person's picture, a path or a PIL image; None = the pack's first example
+    # What the person chose: ("example", its number), ("drawing", a picture) or ("file", its path), and a size.
+    source, wanted = gr.State(FIRST), gr.State(None)
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
@@ -38,56 +46,96 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> None:
                 label="Invert",
                 info="This pack expects bright on dark; auto inverts dark drawings on light paper.",
             )
+            size = gr.Radio([], label="Size", info="Pixels a side. More pixels, more tokens, finer detail.")
 
-    def look(name: str, picked, inverted: str) -> Iterator[tuple]:
+    def look(name: str, picked: tuple, inverted: str, wanted: int | None) -> Iterator[tuple]:
         tell = speaker()
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip()
-        seen = studio.reconstruct(name, picked or examples(studio, name)[0], inverted)
-        yield tell(text=in_words(seen)), tell(pack=name, **in_pictures(seen))
+        info = about(studio, name)
+        kind, image = picked
+        if kind == "example":
+            choice = examples(studio, info)
+            image = image if image < len(choice) else 0  # another pack may have fewer
+            picked, image = (kind, image), choice[image]
+        side = size_of(info, wanted)
+        seen = studio.reconstruct(name, image, inverted, None if side == info.image_size else side)
+        yield tell(text=in_words(seen, picked)), tell(pack=name, source=source_of(picked), **in_pictures(seen))
 
-    def fit(name: str) -> tuple:
-        thumbnails = [picture(image) for image in examples(studio, name)]
-        return message(examples=thumbnails), gr.update(visible=about(studio, name).channels == 1)
+    def fit(name: str, wanted: int | None) -> tuple:
+        info = about(studio, name)
+        choice, sides = examples(studio, info), sizes(info)
+        thumbnails = message(examples=[thumbnail(image) for image in choice])
+        offered = [(str(side), side) for side in sides]
+        return (
+            thumbnails,
+            gr.update(visible=info.channels == 1),
+            gr.update(choices=offered, value=size_of(info, wanted), visible=len(sides) > 1),
+        )
 
-    def show(name: str, picked, inverted: str) -> Iterator[tuple]:
+    def show(name: str, *chosen) -> Iterator[tuple]:
         try:
-            yield from look(name, picked, inverted)
+            yield from look(name, *chosen)
         except MmdemoError as error:
             tell = speaker()
             yield tell(text=str(error)), tell()
 
-    @said_plainly
-    def take_example(name: str, inverted: str, event: gr.EventData) -> Iterator[tuple]:
-        picked = examples(studio, name)[event.index]
-        for text, view in look(name, picked, inverted):
+    def taken(name: str, picked: tuple, *chosen) -> Iterator[tuple]:
+        for text, view in look(name, picked, *chosen):
             yield text, view, picked
 
     @said_plainly
-    def take_drawing(name: str, inverted: str, event: gr.EventData) -> Iterator[tuple]:
-        picked = drawn(event.png)
-        for text, view in look(name, picked, inverted):
-            yield text, view, picked
+    def take_example(name: str, inverted: str, wanted: int | None, event: gr.EventData) -> Iterator[tuple]:
+        yield from taken(name, ("example", event.index), inverted, wanted)
 
     @said_plainly
-    def take_file(name: str, path: str, inverted: str) -> Iterator[tuple]:
-        for text, view in look(name, path, inverted):
-            yield text, view, path
+    def take_drawing(name: str, inverted: str, wanted: int | None, event: gr.EventData) -> Iterator[tuple]:
+        yield from taken(name, ("drawing", drawn(event.png)), inverted, wanted)
+
+    @said_plainly
+    def take_file(name: str, inverted: str, wanted: int | None, path: str) -> Iterator[tuple]:
+        yield from taken(name, ("file", path), inverted, wanted)
+
+    @said_plainly
+    def take_size(name: str, picked: tuple, inverted: str, side: int) -> Iterator[tuple]:
+        for text, view in look(name, picked, inverted, side):
+            yield text, view, side
 
     kept = [status, result, source]
-    opened(fit, [pack], [picker, invert], **PRIVATE)
-    opened(show, [pack, source, invert], [status, result], **OPENING, **PRIVATE)
+    opened(fit, [pack, wanted], [picker, invert, size], **PRIVATE)
+    opened(show, [pack, source, invert, wanted], [status, result], **OPENING, **PRIVATE)
     always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
-    picker.example(take_example, [pack, invert], kept, **always)
-    picker.drawing(take_drawing, [pack, invert], kept, **always)
-    upload.upload(take_file, [pack, upload, invert], kept, **always)
-    invert.input(said_plainly(look), [pack, source, invert], [status, result], **always)
+    picker.example(take_example, [pack, invert, wanted], kept, **always)
+    picker.drawing(take_drawing, [pack, invert, wanted], kept, **always)
+    upload.upload(take_file, [pack, invert, wanted, upload], kept, **always)
+    invert.input(said_plainly(look), [pack, source, invert, wanted], [status, result], **always)
+    size.input(take_size, [pack, source, invert, size], [status, result, wanted], **always)
 
 
-def in_words(seen) -> str:
+def sizes(info: PackInfo) -> list[int]:
+    """The sides a person may choose from: the codec's own, and larger ones, which it takes as well."""
+    larger = (2, 4) if info.channels == 3 else ()
+    return [info.image_size, *(side for n in larger if (side := n * info.image_size) <= MAX_SIDE)]
+
+
+def size_of(info: PackInfo, wanted: int | None) -> int:
+    """The wanted side if the pack offers it. Else its own; a mere codec has nothing else to show, so it shows more."""
+    offered = sizes(info)
+    return wanted if wanted in offered else offered[0 if info.can_sample else min(1, len(offered) - 1)]
+
+
+def in_words(seen, picked: tuple) -> str:
+    kind, which = picked
+    subject = f"Example {which + 1}" if kind == "example" else f"Your {kind}"
     width, height = seen.image.size
-    words = f"{width} × {height} pixels became {len(seen.tokens[0])} × {len(seen.tokens)} tokens."
-    return words + (" The picture was inverted." if seen.inverted else "")
+    became = f"{width} × {height} pixels became {len(seen.tokens[0])} × {len(seen.tokens)} tokens."
+    return f"{subject}: {became}" + (" The picture was inverted." if seen.inverted else "")
+
+
+def source_of(picked: tuple) -> dict:
+    """Which of the ways to choose a picture is to be marked."""
+    kind, which = picked
+    return {"kind": kind, "index": which if kind == "example" else None}
 
 
 def in_pictures(seen) -> dict:
@@ -104,8 +152,29 @@ def in_pictures(seen) -> dict:
     }
 
 
-def examples(studio, pack: str) -> list[Image.Image]:
-    return studio.examples(pack) or [stand_in()]
+def examples(studio, info: PackInfo) -> list[str | Image.Image]:
+    """What a person may take: photographs for a colour pack, then the pack's own."""
+    shipped = photographs() if info.channels == 3 else []
+    return shipped + studio.examples(info.name) or [stand_in()]
+
+
+def photographs() -> list[str]:
+    """The files of those PHOTOGRAPHS that this gradio has."""
+    found = []
+    for name in PHOTOGRAPHS:
+        try:
+            found.append(get_image(name))
+        except (FileNotFoundError, ValueError):
+            continue
+    return found
+
+
+def thumbnail(source: str | Image.Image) -> dict:
+    """An example's picture, and whether its pixels are to be seen: those of a small one are, a photograph's are not."""
+    image = Image.open(source) if isinstance(source, str) else source
+    large = min(image.size) > THUMBNAIL
+    small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)) if large else image
+    return {"uri": picture(small), "smooth": large}
 
 
 def stand_in(size: int = 256) -> Image.Image:

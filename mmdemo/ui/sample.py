@@ -17,7 +17,7 @@ FIRST_COUNT = 10
 FIRST_SEED = 0
 
 
-def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
+def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
     """The tab's contents. Returns the pictures, whose `replay` event asks to watch one of them being denoised."""
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
@@ -76,6 +76,7 @@ def build(studio, pack: gr.Dropdown, opened: Callable) -> gr.HTML:
 
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
     opened(show, [pack], [status, pictures], **OPENING, **PRIVATE)
+    go.click(None, js="() => window.mmdemo.bring('sample')")
     running = go.click(
         run, [pack, label, count, *settings.inputs], [status, pictures, settings.seed, go, stop], **MODELS, **PRIVATE
     )

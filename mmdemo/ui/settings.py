@@ -3,11 +3,15 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import gradio as gr
 
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_SEED
+from mmdemo.views import PackInfo
+
+T = TypeVar("T")
 
 IDLE = gr.update(interactive=True), gr.update(interactive=False)  # the button that starts a run, and Stop
 BUSY = IDLE[::-1]
@@ -44,16 +48,16 @@ class Settings:
         return info.steps, info.guidance, gr.update(choices=list(info.samplers), value=value)
 
 
-def about(studio, pack: str):
+def about(studio, pack: str) -> PackInfo:
     """What the studio's list says of one pack."""
     return next(info for info in studio.packs() if info.name == pack)
 
 
-def kept(draw: Callable[[str], tuple]) -> Callable[[str], tuple]:
+def kept(draw: Callable[[PackInfo], T]) -> Callable[[PackInfo], T]:
     """draw(pack), done once a pack: a class that opens the page together waits for one drawing, not for thirty."""
     drawings, lock = {}, threading.Lock()
 
-    def kept_or_drawn(pack: str) -> tuple:
+    def kept_or_drawn(pack: PackInfo) -> T:
         with lock:
             if pack not in drawings:
                 drawings[pack] = draw(pack)

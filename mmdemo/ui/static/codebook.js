@@ -1,36 +1,38 @@
 // Every code as a swatch in a grid, a histogram of their use, and the card of the chosen one.
 const { el, listen, load, tiles, grid, codeCard } = window.mmdemo;
 const root = element.firstElementChild;
-const ENLARGE = 8; // swatches are a few pixels wide: drawn large once, so that any size on screen looks even
-let book, swatches, bars, card;
+// Swatches are a few pixels wide: drawn large once, so that any size on screen looks even, as far as memory allows.
+const ENLARGE = 8, MOST_PIXELS = 4e6;
+let book, swatches, bars, card, wanted;
 
 listen(props, watch, async (message) => {
   if (!message.codes) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
   book = message;
   root.replaceChildren(
     tiles(book.tiles),
-    el("div", { class: "mm-columns" },
+    el("div", { class: `mm-columns ${book.columns > 40 ? "mm-many" : ""}` },
       el("section", {},
         el("h3", {}, "Every code"),
         el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
-        (swatches = grid("Codes", book.columns, book.order.map((code) => el("button", {
-          type: "button", title: `Code ${code}`, "aria-label": `Code ${code}, ${book.shares[code]}` })),
-          (i) => choose(book.order[i])))),
+        el("div", { class: "mm-swatches" }, (swatches = grid("Codes", book.columns, book.order.length,
+          (i) => `Code ${book.order[i]}, ${book.shares[book.order[i]]} of all tokens`, (i) => choose(book.order[i]))))),
       (card = el("section", { class: "mm-chosen", "aria-live": "polite" })),
       el("section", {},
         el("h3", {}, "How often each code is used"),
         el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
         (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));
-  swatches.classList.add("mm-swatches");
-  choose(book.chosen, book.card);
+  wanted?.pack === book.pack ? choose(wanted.code) : choose(book.chosen, book.card);
+  wanted = null;
   drawSwatches(await load(book.swatches));
 });
 
 function drawSwatches(sprite) {
-  const size = book.swatch_size, cell = size * ENLARGE, gap = ENLARGE / 2;
+  const size = book.swatch_size, rows = Math.ceil(book.order.length / book.columns);
+  const fits = Math.sqrt(MOST_PIXELS / (book.columns * rows)) / (size * 17 / 16);
+  const cell = size * Math.max(1, Math.min(ENLARGE, Math.floor(fits))), gap = Math.ceil(cell / 16);
   const canvas = el("canvas", { "aria-hidden": "true" });
   canvas.width = book.columns * (cell + gap);
-  canvas.height = Math.ceil(book.order.length / book.columns) * (cell + gap);
+  canvas.height = rows * (cell + gap);
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = false;
   book.order.forEach((_, i) => context.drawImage(sprite,
@@ -76,4 +78,7 @@ new ResizeObserver(() => { if (bars?.isConnected) drawBars(); }).observe(root);
 new MutationObserver(() => { if (bars?.isConnected) drawBars(); }).observe(document.body, { attributeFilter: ["class"] });
 
 // Another tab asks for a code to be shown here.
-document.addEventListener("mmdemo:code", (event) => { if (book) choose(event.detail); });
+document.addEventListener("mmdemo:code", ({ detail }) => {
+  if (book?.pack === detail.pack) choose(detail.code);
+  else wanted = detail; // its pack is on the way
+});

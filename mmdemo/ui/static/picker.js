@@ -22,8 +22,20 @@ root.append(
   el("h3", {}, "Or draw one"), el("div", { class: "mm-pad-frame" }, pad, hint, clear),
   el("div", { class: "mm-own" }, el("h3", {}, "Or open your own"), el("p", { class: "mm-help" }, "It is cropped square and made as small as the model needs.")));
 
-listen(props, watch, ({ examples = [] }) => thumbs.replaceChildren(...examples.map((uri, index) =>
-  el("button", { type: "button", "aria-label": `Example ${index + 1}`, onclick: () => trigger("example", { index }) }, pixels(uri, "")))));
+listen(props, watch, ({ examples = [] }) => {
+  thumbs.replaceChildren(...examples.map(({ uri, smooth }, index) =>
+    el("button", { type: "button", "aria-label": `Example ${index + 1}`, onclick: () => trigger("example", { index }) },
+      pixels(uri, "", smooth ? "mm-smooth" : ""))));
+  mark();
+});
+
+// Marks what the result shows: an example, the drawing or the file.
+function mark() {
+  const { kind, index } = window.mmdemo.source ?? {};
+  root.dataset.shown = kind ?? "";
+  [...thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", kind === "example" && i === index));
+}
+document.addEventListener("mmdemo:source", mark);
 
 const context = pad.getContext("2d");
 let last = null;

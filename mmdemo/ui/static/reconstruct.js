@@ -4,6 +4,8 @@ const root = element.firstElementChild;
 let shown, card, grid;
 
 listen(props, watch, (message) => {
+  window.mmdemo.source = message.source; // the picker marks it
+  document.dispatchEvent(new CustomEvent("mmdemo:source"));
   if (!message.tokens) return root.replaceChildren();
   shown = message;
   root.replaceChildren(
@@ -28,16 +30,17 @@ function tokens() {
   grid = tokenGrid(shown.tokens, async (code) => { await choose(code); card.querySelector(".mm-card-head")?.scrollIntoView({ block: "nearest", behavior: "smooth" }); });
   const ids = el("input", { type: "checkbox", checked: true });
   ids.addEventListener("change", () => grid.classList.toggle("mm-bare", !ids.checked));
-  const count = shown.tokens.length * shown.tokens[0].length;
+  const count = shown.tokens.length * shown.tokens[0].length, digits = grid.querySelector(".mm-token");
   return el("figure", {},
     el("div", { class: "mm-frame" }, pixels(shown.image, "Reconstruction"), grid),
-    el("figcaption", {}, `The same picture as ${count} tokens: each number names a code. Choose one. `, el("label", {}, ids, " show numbers")));
+    el("figcaption", {}, `The same picture as ${count} tokens: each ${digits ? "number names" : "is"} a code. Choose one. `,
+      ...(digits ? [el("label", {}, ids, " show numbers")] : [])));
 }
 
 async function choose(code) {
   const answer = await server.describe_code(shown.pack, code);
   const open = el("button", { type: "button", class: "mm-button", onclick: () => {
-    document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: answer.code }));
+    document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: { pack: shown.pack, code: answer.code } }));
     document.getElementById("codebook-button").click();
   } }, "Open in Codebook");
   card.replaceChildren(codeCard(answer, choose, open));

@@ -1,0 +1,52 @@
+"""The pack list: one card a pack over the tabs, and which pack a tab opens on until somebody has chosen one.
+
+Knows what a card says. How the cards look and which is marked is static/packs.js.
+"""
+
+import gradio as gr
+
+from mmdemo.ui.browser import PRIVATE, message, picture, widget
+from mmdemo.views import PackInfo
+
+
+def build(studio) -> tuple[gr.HTML, gr.Textbox]:
+    """The cards, whose value is the pack's name, and the pack that Reconstruct shows: another, until one is chosen."""
+    pack = widget("packs", elem_id="pack", cards="")
+    seen = gr.Textbox(visible="hidden")
+    # In the browser, so that of several quick choices the last one counts whatever the server answers first.
+    pack.choose(None, [pack], [seen], js="(name) => name", trigger_mode="multiple", **PRIVATE)
+    return pack, seen
+
+
+def opens_on(packs: list[PackInfo]) -> tuple[str | None, str | None]:
+    """The pack that the page opens with, and the one that Reconstruct opens with; None without a usable pack.
+
+    Digits are the quickest to understand and to sample; photographs are what most people would put through a codec.
+    """
+    usable = [pack for pack in packs if not pack.problem]
+    names = [pack.name for pack in usable]
+    first = next((pack.name for pack in usable if pack.can_sample), next(iter(names), None))
+    page = "mnist" if "mnist" in names else first
+    return page, "photos" if "photos" in names else page
+
+
+def listed(studio) -> tuple[dict, str | None, str]:
+    """The cards, the pack that Reconstruct opens with, and one line on every pack that cannot be opened."""
+    packs = studio.packs()
+    page, seen = opens_on(packs)
+    cards = [
+        {"name": pack.name, "line": in_words(pack), "cover": picture(studio.cover(pack.name))}
+        for pack in packs
+        if not pack.problem
+    ]
+    problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
+    if not cards:
+        problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
+    return gr.update(value=page, cards=message(cards=cards, seen=seen)), seen, message(text="\n".join(problems))
+
+
+def in_words(pack: PackInfo) -> str:
+    if not pack.can_sample:
+        return f"codec only, {pack.codes} codes"
+    classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"
+    return f"{classes}, {pack.codes} codes, {pack.image_size} × {pack.image_size}"

@@ -1,0 +1,41 @@
+// One card a pack: native radio buttons, so that keyboards and screen readers know them. The value is the chosen name.
+const { el, pixels } = window.mmdemo;
+const root = element.firstElementChild;
+let list = { cards: [] }, chosen = false, tab = "codebook";
+
+const read = () => {
+  list = props.cards ? JSON.parse(props.cards) : list;
+  root.replaceChildren(el("fieldset", { class: "mm-cards" }, el("legend", {}, "Pack"), ...list.cards.map(({ name, line, cover }, i) =>
+    el("label", { class: "mm-pack" },
+      el("input", { type: "radio", name: "mm-pack", value: name, "aria-label": name, "aria-describedby": `mm-pack-${i}`, onchange: () => choose(name) }),
+      pixels(cover, ""),
+      el("span", {}, el("b", {}, name), el("small", { id: `mm-pack-${i}` }, line))))));
+  mark();
+};
+
+function choose(name) {
+  chosen = true;
+  props.value = name;
+  trigger("choose");
+  mark();
+}
+
+// Until somebody chooses, Reconstruct shows a pack of its own.
+function mark() {
+  const name = tab === "reconstruct" && !chosen ? list.seen : props.value;
+  for (const radio of root.querySelectorAll("input")) {
+    radio.checked = radio.value === name;
+    const card = radio.parentElement, row = card.parentElement;
+    if (!radio.checked) continue;
+    // Not scrollIntoView, which would move the page too.
+    if (card.offsetLeft < row.scrollLeft || card.offsetLeft + card.offsetWidth > row.scrollLeft + row.clientWidth)
+      row.scrollTo({ left: card.offsetLeft - 24, behavior: "smooth" });
+  }
+}
+
+watch("cards", read);
+watch("value", mark);
+read();
+document.addEventListener("mmdemo:tab", (event) => { tab = event.detail; mark(); });
+// A code is to be shown in the Codebook tab, which may be showing another pack.
+document.addEventListener("mmdemo:code", (event) => { if (props.value !== event.detail.pack) choose(event.detail.pack); });

@@ -1,0 +1,239 @@
+"""The page with packs of several kinds, in a real browser: which one a tab opens on, and what a choice changes."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import flow_schedule, tiny_dit, tiny_vae
+from PIL import Image
+from test_page import browser, choose_cell, choose_pack, launched, open_tab, pytestmark, watched  # noqa: F401
+
+from mmdemo import codec, data
+from mmdemo.studio import Studio
+from mmdemo.training import export
+from mmdemo.ui.chooser import opens_on
+from mmdemo.ui.reconstruct import size_of, sizes
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
+
+CODES = 4096
+
+
+def save_colour_pack(pack: Path, codes: int, classes: tuple[str, ...] = ()) -> None:
+    vae = tiny_vae(in_channels=3, num_codes=codes)
+    pixels = data.load("shapes", "train", image_size=16, channels=3).pixels[:100]
+    statistics = codec.statistics(vae, pixels)
+    vae.codebook.data.copy_(torch.randn(codes, 3, generator=torch.Generator().manual_seed(3)))
+    vae.register_to_config(latent_std=statistics.latent_std)
+    training = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
+    export.save_codec(pack, vae, codec.statistics(vae, pixels), classes, training)
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`cifar` samples in colour, `mnist` in grey, `photos` is a codec in colour with 4096 codes."""
+    folder = tmp_path_factory.mktemp("kinds")
+    save_colour_pack(folder / "photos", CODES)
+    save_colour_pack(folder / "cifar", 16, ("circle", "plane"))
+    export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
+    export.set_defaults(folder / "cifar", num_inference_steps=4)
+    shutil.copytree(tiny_weights / "tiny", folder / "mnist")
+    (folder / "mnist" / "examples").mkdir()
+    Image.new("L", (16, 16), 99).save(folder / "mnist" / "examples" / "plain.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(weights: Path) -> Studio:
+    return Studio([weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    with launched(studio) as url:
+        yield url
+
+
+@pytest.fixture
+def page(watched: Page, address: str) -> Page:  # noqa: F811
+    watched.goto(address)
+    expect(chosen(watched)).to_have_attribute("value", "mnist")
+    return watched
+
+
+def chosen(page: Page) -> Locator:
+    return page.locator("#pack input:checked")
+
+
+def test_each_tab_opens_on_the_pack_that_suits_it_until_one_is_chosen_by_hand(page: Page):
+    expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
+    open_tab(page, "Reconstruct")
+    expect(chosen(page)).to_have_attribute("value", "photos")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels became 8 × 8 tokens")
+    open_tab(page, "Sample")
+    expect(chosen(page)).to_have_attribute("value", "mnist")
+    expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "mnist-seed-0.png")
+    choose_pack(page, "cifar")
+    expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "cifar-seed-0.png")
+    open_tab(page, "Reconstruct")
+    expect(chosen(page)).to_have_attribute("value", "cifar")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
+    choose_pack(page, "mnist")  # what the other tabs opened on
+    expect(page.get_by_label("auto", exact=True)).to_be_visible()
+    expect(page.get_by_role("tab", name="Reconstruct")).to_have_attribute("aria-selected", "true")
+
+
+def test_the_opening_packs_are_the_named_ones_or_else_the_first_that_sample(studio: Studio):
+    packs = {pack.name: pack for pack in studio.packs()}
+    assert opens_on(list(packs.values())) == ("mnist", "photos")
+    assert opens_on([packs["photos"], packs["cifar"]]) == ("cifar", "photos")
+    assert opens_on([packs["photos"]]) == ("photos", "photos")
+    assert opens_on([]) == (None, None)
+
+
+def test_cards_say_what_a_pack_is_and_arrow_keys_choose_one(page: Page):
+    cards = page.locator(".mm-pack")
+    assert [card.partition("\n")[0] for card in cards.all_inner_texts()] == ["cifar", "mnist", "photos"]
+    expect(cards.nth(0)).to_contain_text("2 classes, 16 codes, 16 × 16")
+    expect(cards.nth(2)).to_contain_text("codec only, 4096 codes")
+    assert cards.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    chosen(page).focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
+    expect(chosen(page)).to_have_attribute("value", "photos")
+
+
+def test_a_class_the_next_pack_has_stays_and_another_does_not(page: Page):
+    open_tab(page, "Sample")
+    box = page.locator("#sample").get_by_label("Class")
+    for name, kept in (("circle", "circle"), ("square", "all")):
+        choose_pack(page, "mnist")
+        expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "mnist-seed-0.png")
+        box.click()
+        page.get_by_role("option", name=name).click()
+        choose_pack(page, "cifar")
+        expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "cifar-seed-0.png")
+        expect(box).to_have_value(kept)
+
+
+def test_colour_packs_begin_with_a_photograph_and_offer_sizes(page: Page):
+    open_tab(page, "Reconstruct")
+    original = page.get_by_alt_text("Original")
+    first = page.get_by_label("Example 1", exact=True)
+    expect(first).to_have_attribute("aria-pressed", "true")
+    assert colours(page) > 50
+    assert first.locator("img").evaluate("image => image.naturalWidth") == 96
+    expect(page.get_by_label("auto", exact=True)).to_be_hidden()
+    expect(page.get_by_label("32", exact=True)).to_be_checked()
+    before = original.get_attribute("src")
+    page.get_by_label("64", exact=True).check()
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("64 × 64 pixels became 16 × 16 tokens")
+    page.get_by_label("Example 2", exact=True).click()
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("Example 2: 64 × 64 pixels")
+    expect(original).not_to_have_attribute("src", before)
+    choose_pack(page, "cifar")
+    expect(page.locator("#codebook .mm-tile", has_text="Codes").first).to_contain_text("16")
+    expect(page.get_by_label("64", exact=True)).to_be_checked()  # it fits, so it stays
+    choose_pack(page, "mnist")
+    expect(page.get_by_label("64", exact=True)).to_be_hidden()
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("Example 1: 16 × 16 pixels")  # it has only one
+
+
+def colours(page: Page) -> int:
+    """How far apart the channels of the original are at most."""
+    channels = page.get_by_alt_text("Original").evaluate(
+        """image => { const c = document.createElement('canvas'); c.width = c.height = 16; const d = c.getContext('2d');
+        d.drawImage(image, 0, 0, 16, 16); return [...d.getImageData(0, 0, 16, 16).data]; }"""
+    )
+    return max(abs(channels[i] - channels[i + 2]) for i in range(0, len(channels), 4))
+
+
+def test_a_persons_own_picture_stays_and_is_marked_as_shown(page: Page, tmp_path: Path):
+    open_tab(page, "Reconstruct")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "red.png")
+    status = page.locator("#reconstruct .mm-status")
+    expect(status).to_contain_text("Your file: 32 × 32 pixels")
+    expect(page.locator(".mm-thumbs [aria-pressed=true]")).to_have_count(0)
+    assert page.locator("#upload").evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
+    choose_pack(page, "cifar")
+    expect(status).to_contain_text("Your file: 16 × 16 pixels")
+    assert colours(page) == 255
+    page.get_by_label("Example 1", exact=True).click()
+    expect(page.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
+
+
+def test_a_token_leads_to_its_code_in_the_pack_that_it_is_of(page: Page):
+    open_tab(page, "Reconstruct")
+    tokens = page.get_by_role("grid", name="Tokens")
+    choose_cell(tokens, 9, columns=8)
+    title = tokens.locator("[aria-selected=true]").get_attribute("title")
+    code = re.match(r"Token (\d+),", title)[1]
+    expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
+    page.get_by_role("button", name="Open in Codebook").click()
+    expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
+    expect(page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
+    expect(chosen(page)).to_have_attribute("value", "photos")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_4096_codes_are_large_enough_to_choose_and_quick_to_build(watched: Page, address: str, studio: Studio, width):  # noqa: F811
+    watched.set_viewport_size({"width": width, "height": 844})
+    watched.goto(address)
+    choose_pack(watched, "photos")
+    canvas = watched.locator(".mm-swatches canvas")
+    expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
+    expect(canvas).to_be_visible()
+    assert canvas.evaluate("one => one.width * one.height") <= 4.2e6
+    codes = watched.get_by_role("grid", name="Codes")
+    assert codes.bounding_box()["width"] / 64 >= 11.9
+    assert codes.locator("*").count() < 20  # elements for 4096 cells take half a second to build
+    assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+    codes.focus()
+    watched.keyboard.press("Home")
+    watched.keyboard.press("ArrowRight")
+    watched.keyboard.press("Enter")
+    picked = codes.locator("[aria-selected=true]")
+    expect(picked).to_have_attribute("aria-colindex", "2")
+    row = int(picked.locator("..").get_attribute("aria-rowindex")) - 1
+    expect(watched.locator("#codebook-view .mm-card h3")).to_have_text(
+        f"Code {studio.codebook('photos').order[row * 64 + 1]}"
+    )
+    frame, cell = watched.locator(".mm-swatches").bounding_box(), picked.bounding_box()
+    assert frame["x"] <= cell["x"] <= frame["x"] + frame["width"]  # the box has scrolled to it
+    assert frame["y"] <= cell["y"] <= frame["y"] + frame["height"]
+
+
+def test_a_run_begun_at_the_bottom_of_a_phone_is_brought_into_view(page: Page):
+    page.set_viewport_size({"width": 390, "height": 600})
+    for tab, button in (("Sample", "Draw"), ("Denoise", "Denoise")):
+        open_tab(page, tab)
+        go = page.get_by_role("button", name=button, exact=True)
+        go.scroll_into_view_if_needed()
+        stage = page.locator(f"#{tab.lower()} .mm-work")
+        assert stage.bounding_box()["y"] < 0
+        go.click()
+        expect(stage).to_be_in_viewport()
+        page.wait_for_function("one => one.getBoundingClientRect().top >= -1", arg=stage.element_handle())
+
+
+def test_no_lone_dot_stands_in_a_phones_footer(page: Page):
+    page.set_viewport_size({"width": 390, "height": 844})
+    expect(page.get_by_role("button", name="Use via API")).to_be_hidden()
+    for dot in page.locator("footer .divider").all():
+        expect(dot).to_be_hidden()
+
+
+def test_sizes_double_up_to_256_and_a_mere_codec_begins_with_the_second(studio: Studio):
+    packs = {pack.name: pack for pack in studio.packs()}
+    photos = replace(packs["photos"], image_size=64)
+    assert sizes(photos) == [64, 128, 256] and size_of(photos, None) == 128
+    assert sizes(replace(photos, image_size=128)) == [128, 256]
+    assert size_of(replace(photos, image_size=512), 128) == 512  # nothing else fits
+    assert size_of(replace(packs["cifar"], image_size=32), None) == 32
+    assert sizes(packs["mnist"]) == [16]
