@@ -48,6 +48,13 @@ def nearest_ids(vae: nn.Module, z: Tensor) -> Tensor:
     return nearest(codebook(vae), z.float().movedim(1, -1))
 
 
+@torch.inference_mode()
+def distance(vae: nn.Module, z: Tensor) -> float:
+    """How far latents (B, d, h, w) are from their nearest codes: the mean Euclidean distance over all cells."""
+    nearest_codes = codebook(vae)[nearest_ids(vae, z)].movedim(-1, 1)
+    return float((z.float() - nearest_codes).norm(dim=1).mean())
+
+
 def encode_ids(vae: nn.Module, x: Tensor) -> Tensor:
     """x: (B, C, H, W) in [-1, 1] -> token ids (B, h, w) int64 in [0, K)."""
     return nearest_ids(vae, encode(vae, x))

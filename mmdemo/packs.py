@@ -250,6 +250,21 @@ def _load_part(path: Path, part: str):
     return model.eval().requires_grad_(False)
 
 
+def read_codes(pack: Pack):
+    """The code vectors, a (K, d) float64 numpy array, read without torch.  Raises PackError if they are not there."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted((pack.path / "vae").glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy") as opened:
+                for name in ("codebook", "quantize.embedding.weight"):
+                    if name in opened.keys():  # noqa: SIM118
+                        return opened.get_tensor(name).astype("float64")
+        except (OSError, SafetensorError, TypeError) as error:
+            raise PackError(f"pack {pack.name!r} has an unreadable {file.name} ({type(error).__name__})") from None
+    raise PackError(f"pack {pack.name!r} has no codebook in vae/")
+
+
 def read_codebook(pack: Pack) -> dict:
     """The stored description of the codebook: counts, order, columns, swatch_size, patch_size, nearest, distances.
 

@@ -6,33 +6,54 @@ be up first; what a pack stores ready-made (its list entry, its codebook) needs 
 
 from __future__ import annotations
 
-import secrets
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf, log2
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import images, packs, views
+from mmdemo import drawing, images, packs, views
 from mmdemo.arguments import choice, number, shown, whole
+from mmdemo.drawing import ALL, AXES, BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from mmdemo.errors import ArgumentError, PackError
-from mmdemo.views import Code, Codebook, Frame, PackInfo, Reconstruction, Samples, SamplingProgress
+from mmdemo.views import (
+    Cell,
+    Code,
+    Codebook,
+    CodeMap,
+    Edit,
+    Frame,
+    Interpolation,
+    NoisedFrame,
+    PackInfo,
+    Reconstruction,
+    Replacement,
+    Samples,
+    SamplingProgress,
+    Strip,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-MAX_COUNT = 64
-MAX_STEPS = 250
-BUDGET = 6400  # steps × count of one request: about half a minute on two CPU cores
-MAX_GUIDANCE = 20.0
-MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
+__all__ = [
+    "ALL",
+    "AXES",
+    "BUDGET",
+    "DEVICES",
+    "MAX_COUNT",
+    "MAX_GUIDANCE",
+    "MAX_SEED",
+    "MAX_SIDE",
+    "MAX_STEPS",
+    "Studio",
+]
+
 MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
 DEVICES = ("auto", "cpu", "cuda", "mps")
-ALL = "all"  # the label that stands for every class in order
 
 
 class Studio:
@@ -89,6 +110,10 @@ class Studio:
         found = self._pack(pack)
         return views.code(found, whole("code", code, 0, found.codes - 1))
 
+    def code_map(self, pack: str) -> CodeMap:
+        """Every code as a point on the plane in which the codes differ most."""
+        return views.code_map(self._pack(pack))
+
     def reconstruct(
         self,
         pack: str,
@@ -103,17 +128,7 @@ class Studio:
         size: the side in pixels of the square that the codec sees, a multiple of its stride: it is all convolutions.
         """
         found = self._pack(pack)
-        invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
-        choice("invert", invert, ("auto", "yes", "no"))
-        side = found.image_size if size is None else _side(size, found.stride)
-        if image is None:
-            raise ArgumentError("image is missing; give a picture file")
-        original = images.fit_square(images.open_image(image), side, found.channels)
-        inverted = found.channels == 1 and (
-            invert == "yes" or (invert == "auto" and images.border_is_lighter(original))
-        )
-        if inverted:
-            original = original.point(lambda value: 255 - value)
+        original, inverted = _seen(found, image, invert, size)
 
         vae = self._pipeline(found).vae
         from mmdemo import codec
@@ -140,22 +155,52 @@ class Studio:
     def decode(self, pack: str, tokens: list[list[int]]) -> Image.Image:
         """The picture of a grid of ids: h rows of w whole numbers in [0, K), at most MAX_SIDE pixels each way."""
         found = self._pack(pack)
-        side, most = found.image_size // found.stride, max(MAX_SIDE, found.image_size) // found.stride
-        form = f"a grid such as {side} rows of {side} ids from 0 to {found.codes - 1}"
-        if not isinstance(tokens, list) or not tokens or not all(isinstance(row, list) and row for row in tokens):
-            raise ArgumentError(f"tokens is {shown(tokens)}; it must be {form}")
-        if len({len(row) for row in tokens}) > 1:
-            raise ArgumentError(f"tokens has rows of different lengths; it must be {form}")
-        if max(len(tokens), len(tokens[0])) > most:
-            raise ArgumentError(f"tokens is {len(tokens)}×{len(tokens[0])}; at most {most}×{most} are allowed")
-        ids = [[whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
-
+        ids = _grid(found, tokens)
         vae = self._pipeline(found).vae
         import torch
 
         from mmdemo import codec
 
         return images.to_images(codec.decode_ids(vae, torch.tensor([ids])))[0]
+
+    def replace(self, pack: str, tokens: list[list[int]], code: int, by: int) -> Replacement:
+        """What changes in the picture of a grid of ids when one code stands wherever another stood."""
+        found = self._pack(pack)
+        ids = _grid(found, tokens)
+        code, by = whole("code", code, 0, found.codes - 1), whole("by", by, 0, found.codes - 1)
+        places = [(y, x) for y, row in enumerate(ids) for x, id in enumerate(row) if id == code]
+        replaced = [[by if id == code else id for id in row] for row in ids]
+        vae = self._pipeline(found).vae
+        import torch
+
+        from mmdemo import codec
+
+        before, after = codec.decode_ids(vae, torch.tensor([ids, replaced]))
+        change = (before - after).abs().amax(0, keepdim=True) - 1  # in [-1, 1], as pixels are
+        pictures = [images.to_images(x[None])[0] for x in (before, after, change)]
+        return Replacement(*pictures, tokens=replaced, places=places)
+
+    def interpolate(
+        self, pack: str, image, other, count: int = 7, invert: str | bool = "auto", size: int | None = None
+    ) -> Interpolation:
+        """From one picture to another, through the latents and token by token. Arguments as in `reconstruct`."""
+        found = self._pack(pack)
+        count = whole("count", count, 2, drawing.MAX_STRIP)
+        ends = [images.to_tensor(_seen(found, one, invert, size)[0]) for one in (image, other)]
+        vae = self._pipeline(found).vae
+        import torch
+
+        from mmdemo import codec
+
+        z = codec.encode(vae, torch.stack(ends))  # (2, d, h, w)
+        ids = codec.nearest_ids(vae, z)  # (2, h, w)
+        shares = [i / (count - 1) for i in range(count)]
+        # Every token has its turn, the same for every share, so that none turns back.
+        turn = torch.randperm(ids[0].numel(), generator=torch.Generator().manual_seed(0)).view(ids[0].shape)
+        turned = [turn.to(ids.device) < round(share * turn.numel()) for share in shares]
+        latent = codec.decode(vae, torch.stack([torch.lerp(*z, share) for share in shares]))
+        tokens = codec.decode_ids(vae, torch.stack([torch.where(one, ids[1], ids[0]) for one in turned]))
+        return Interpolation(images.to_images(latent), images.to_images(tokens), shares)
 
     def sample(
         self,
@@ -166,88 +211,116 @@ class Studio:
         steps: int | None = None,  # None = the pack's default, here and below
         guidance: float | None = None,
         sampler: str | None = None,
+        interval: Sequence[float] | None = None,  # the noise levels between which to guide; None = all
     ) -> Samples:
         """Pictures by class."""
-        *_, last = self.sampling(pack, label, count, seed, steps, guidance, sampler)
+        *_, last = self.sampling(pack, label, count, seed, steps, guidance, sampler, interval)
         return last.result
 
-    def sampling(self, pack, label, count=1, seed=None, steps=None, guidance=None, sampler=None):
+    def sampling(
+        self, pack, label, count=1, seed=None, steps=None, guidance=None, sampler=None, interval=None
+    ) -> Iterator[SamplingProgress]:
         """`sample`, watched: an iterator of SamplingProgress, whose last has the result. close() stops it at once."""
-        return self._sampling(*self._request(pack, label, count, seed, steps, guidance, sampler))
+        asked = drawing.request(self._pack(pack), label, count, seed, steps, guidance, sampler, interval)
+        return self._draw(drawing.sampling, asked)
 
-    def denoise(self, pack, label, seed=None, steps=None, guidance=None, sampler=None) -> Iterator[Frame]:
+    def denoise(
+        self, pack, label, seed=None, steps=None, guidance=None, sampler=None, interval=None
+    ) -> Iterator[Frame]:
         """One picture, watched step by step: an iterator of Frames, the last one the result."""
-        return self._denoise(*self._request(pack, label, 1, seed, steps, guidance, sampler))
+        asked = drawing.request(self._pack(pack), label, 1, seed, steps, guidance, sampler, interval)
+        return self._draw(drawing.denoising, asked)
 
-    def _request(self, pack, label, count, seed, steps, guidance, sampler) -> tuple[packs.Pack, dict[str, Any]]:
+    def noise(self, pack, image, seed=None, steps=None, sampler=None, invert="auto") -> Iterator[NoisedFrame]:
+        """A picture under ever more noise, in closed form, at the times at which it would be denoised."""
         found = self._pack(pack)
-        if not found.can_sample:
-            raise PackError(
-                f"{found.name!r} has no transformer, so it cannot sample; train one: "
-                f"python -m mmdemo train dit --pack {found.name}"
-            )
-        labels = [label] if isinstance(label, str) else label
-        if not isinstance(labels, (list, tuple)) or not labels:
-            raise ArgumentError(f"label is {shown(label)}; it must be one of {', '.join((ALL, *found.classes))}")
-        for one in labels:
-            choice("label", one, (ALL, *found.classes))
-        labels = [name for one in labels for name in (found.classes if one == ALL else [one])]
-        count = whole("count", count, 1, MAX_COUNT)
-        steps = found.steps if steps is None else whole("steps", steps, 1, MAX_STEPS)
-        if steps * count > BUDGET:
-            raise ArgumentError(
-                f"steps × count is {steps} × {count} = {steps * count}; at most {BUDGET} are allowed in one request"
-            )
-        seed = secrets.randbelow(MAX_SEED + 1) if seed is None else whole("seed", seed, 0, MAX_SEED)
-        return found, {
-            "labels": [labels[i % len(labels)] for i in range(count)],
-            "seed": seed,
-            "steps": steps,
-            "guidance": found.guidance if guidance is None else number("guidance", guidance, 0, MAX_GUIDANCE),
-            "sampler": found.samplers[0] if sampler is None else choice("sampler", sampler, found.samplers),
-        }
+        asked = drawing.request(found, ALL, 1, seed, steps, None, sampler)
+        return self._draw(drawing.noising, asked, _seen(found, image, invert)[0])
 
-    def _steps(self, found: packs.Pack, labels, seed, steps, guidance, sampler):
-        pipeline = self._pipeline(found)
-        import torch
+    def edit(
+        self,
+        pack: str,
+        image: str | Path | Image.Image,
+        label: str,
+        strength: float = 0.6,  # share of the steps taken: 1 forgets the picture, little changes little
+        seed: int | None = None,  # None = draw one and report it
+        steps: int | None = None,  # None = the pack's default, here and below
+        guidance: float | None = None,
+        sampler: str | None = None,
+        invert: str | bool = "auto",
+        interval: Sequence[float] | None = None,
+    ) -> Edit:
+        """A picture noised part of the way and denoised with a label (SDEdit, arXiv:2108.01073)."""
+        original, frames = self.editing(pack, image, label, strength, seed, steps, guidance, sampler, invert, interval)
+        *_, last = frames
+        settings = {name: getattr(last, name) for name in views.SETTINGS}
+        strength = number("strength", strength, 0, 1)
+        return Edit(
+            original=original, image=last.x0, strength=strength, taken=last.total, seconds=last.seconds, **settings
+        )
 
-        ids = [found.classes.index(label) for label in labels]
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(ids))]
-        return pipeline, pipeline.steps(ids, generators, steps, guidance, sampler)
+    def editing(
+        self, pack, image, label, strength=0.6, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
+        interval=None,
+    ) -> tuple[Image.Image, Iterator[Frame]]:  # fmt: skip
+        """`edit`, watched: the picture as the model sees it, and an iterator of Frames, the last one the result."""
+        found = self._pack(pack)
+        asked = drawing.request(found, label, 1, seed, steps, guidance, sampler, interval)
+        if label == ALL:
+            raise ArgumentError(f"label is {ALL!r}; an edit has one label: {', '.join(found.classes)}")
+        strength = number("strength", strength, 0, 1)
+        original, _ = _seen(found, image, invert)
+        return original, self._draw(drawing.editing, asked, original, strength)
 
-    def _sampling(self, found: packs.Pack, request: dict[str, Any]) -> Iterator[SamplingProgress]:
-        pipeline, steps = self._steps(found, **request)
-        started = time.perf_counter()
-        labels = request.pop("labels")
-        for step in steps:
-            last = step.index == step.total - 1
-            pictures = images.to_images(pipeline.decode(step.latents if last else step.x0))
-            result = None
-            if last:
-                seeds = [request["seed"] + i for i in range(len(labels))]
-                seconds = time.perf_counter() - started
-                result = Samples(pictures, labels, seeds, pack=found.name, seconds=seconds, **request)
-            yield SamplingProgress(step.index, step.total, pictures, result)
+    def compare(
+        self,
+        pack: str,
+        x: str,  # one of AXES: what changes from left to right
+        xs: Sequence,  # its values
+        y: str,  # another of AXES: what changes from top to bottom
+        ys: Sequence,
+        label: str | None = None,  # None = the first class; here and below, what is no axis
+        seed: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        interval: Sequence[float] | None = None,
+    ) -> Iterator[Cell]:
+        """A picture for every pair of values, all else being equal: an iterator of Cells, row by row."""
+        found = self._pack(pack)
+        label = (found.classes or ("",))[0] if label is None else label
+        asked = drawing.request(found, label, 1, seed, steps, guidance, sampler, interval)
+        cells = drawing.comparison(asked, x, xs, y, ys)
+        return self._draw(lambda pipeline, _: drawing.comparing(pipeline, cells), asked)
 
-    def _denoise(self, found: packs.Pack, request: dict[str, Any]) -> Iterator[Frame]:
-        pipeline, steps = self._steps(found, **request)
-        started = time.perf_counter()
-        (label,) = request.pop("labels")
-        for step in steps:
-            x0 = step.latents if step.index == step.total - 1 else step.x0
-            yield Frame(
-                index=step.index,
-                total=step.total,
-                timestep=step.timestep,
-                noise_level=step.noise_level,
-                x_t=images.to_images(pipeline.decode(step.x_t))[0],
-                x0=images.to_images(pipeline.decode(x0))[0],
-                tokens=pipeline.tokens(x0)[0].tolist(),
-                label=label,
-                pack=found.name,
-                seconds=time.perf_counter() - started,
-                **request,
-            )
+    def morph(
+        self,
+        pack: str,
+        label: str,
+        other_label: str | None = None,  # None = the same
+        seed: int | None = None,
+        other_seed: int | None = None,  # None = the same
+        count: int = 7,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        interval: Sequence[float] | None = None,
+    ) -> Strip:
+        """Pictures between two labels, two seeds, or both."""
+        found = self._pack(pack)
+        count = whole("count", count, 2, drawing.MAX_STRIP)
+        asked = drawing.request(found, label, count, seed, steps, guidance, sampler, interval)
+        other_label = asked.labels[0] if other_label is None else choice("other_label", other_label, found.classes)
+        other_seed = asked.seed if other_seed is None else whole("other_seed", other_seed, 0, MAX_SEED)
+        if label == ALL:
+            raise ArgumentError(f"label is {ALL!r}; a strip goes from one label: {', '.join(found.classes)}")
+        if (other_label, other_seed) == (asked.labels[0], asked.seed):
+            raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
+        return drawing.morph(self._pipeline(found), asked, other_label, other_seed)
+
+    def _draw(self, draw: Callable, asked: drawing.Request, *more) -> Iterator:
+        """draw(pipeline, asked, *more), with the models loaded when the first of it is asked for."""
+        yield from draw(self._pipeline(asked.pack), asked, *more)
 
     def _found(self) -> dict[str, packs.Pack]:
         with self._fetching:
@@ -275,6 +348,33 @@ class Studio:
             while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
                 self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
             return pipeline
+
+
+def _seen(found: packs.Pack, image, invert: str | bool, size: int | None = None) -> tuple[Image.Image, bool]:
+    """A picture as the pack's codec sees it, and whether it was inverted."""
+    invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
+    choice("invert", invert, ("auto", "yes", "no"))
+    side = found.image_size if size is None else _side(size, found.stride)
+    if image is None:
+        raise ArgumentError("image is missing; give a picture file")
+    original = images.fit_square(images.open_image(image), side, found.channels)
+    lighter = invert == "auto" and images.border_is_lighter(original)
+    if found.channels > 1 or not (invert == "yes" or lighter):
+        return original, False
+    return original.point(lambda value: 255 - value), True
+
+
+def _grid(found: packs.Pack, tokens) -> list[list[int]]:
+    """A grid of ids, checked."""
+    side, most = found.image_size // found.stride, max(MAX_SIDE, found.image_size) // found.stride
+    form = f"a grid such as {side} rows of {side} ids from 0 to {found.codes - 1}"
+    if not isinstance(tokens, list) or not tokens or not all(isinstance(row, list) and row for row in tokens):
+        raise ArgumentError(f"tokens is {shown(tokens)}; it must be {form}")
+    if len({len(row) for row in tokens}) > 1:
+        raise ArgumentError(f"tokens has rows of different lengths; it must be {form}")
+    if max(len(tokens), len(tokens[0])) > most:
+        raise ArgumentError(f"tokens is {len(tokens)}×{len(tokens[0])}; at most {most}×{most} are allowed")
+    return [[whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
 
 
 def _side(size: int, stride: int) -> int:

@@ -114,11 +114,12 @@ class Samples:
     steps: int
     guidance: float
     sampler: str
+    interval: tuple[float, float]  # the noise levels between which guidance was on
     pack: str
     seconds: float
 
     def json(self) -> dict:
-        settings = ("pack", "labels", "seed", "steps", "guidance", "sampler")
+        settings = ("pack", "labels", "seed", "steps", "guidance", "sampler", "interval")
         return {name: getattr(self, name) for name in settings} | {"seconds": round(self.seconds, 3)}
 
     def grid(self) -> Image.Image:
@@ -157,21 +158,126 @@ class Frame:
     noise_level: float  # 1 = pure noise, 0 = clean
     x_t: Image.Image  # the noisy latents, decoded
     x0: Image.Image  # the current guess of the clean ones, decoded; in the last frame, the result
+    x0_label: Image.Image  # the guess by the label alone
+    x0_null: Image.Image  # the guess without a label
     tokens: list[list[int]]  # of x0
+    flips: list[tuple[int, int]]  # (row, column) of the tokens that changed since the last frame
+    distance: float  # mean distance of x0's latents to their codes, in standard deviations of the latents
+    guided: bool  # whether guidance was on at this noise level
     label: str
     seed: int
     steps: int
     guidance: float
     sampler: str
+    interval: tuple[float, float]  # the noise levels between which guidance is on
     pack: str
     seconds: float  # since the start
 
     def json(self) -> dict:
-        shown = ("index", "total", "timestep", "noise_level", "tokens", "pack", "label", "seed", "steps", "guidance")
-        return {name: getattr(self, name) for name in shown} | {
-            "sampler": self.sampler,
-            "seconds": round(self.seconds, 3),
-        }
+        shown = ("index", "total", "timestep", "noise_level", "tokens", "flips", "guided", *SETTINGS)
+        rounded = {"distance": round(self.distance, 5), "seconds": round(self.seconds, 3)}
+        return {name: getattr(self, name) for name in shown} | rounded
+
+
+SETTINGS = ("pack", "label", "seed", "steps", "guidance", "sampler", "interval")
+
+
+@dataclass(frozen=True)
+class NoisedFrame:
+    """A picture under noise: x_t = a x_0 + s eps."""
+
+    index: int
+    total: int
+    timestep: float  # of 1000
+    noise_level: float  # s / (a + s): 1 = pure noise, 0 = clean
+    a: float
+    s: float
+    image: Image.Image  # x_t, decoded
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A picture noised part of the way, and denoised with a label."""
+
+    original: Image.Image  # what the model saw
+    image: Image.Image
+    strength: float  # share of the steps taken
+    taken: int  # steps taken
+    label: str
+    seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    interval: tuple[float, float]
+    pack: str
+    seconds: float
+
+    def json(self) -> dict:
+        shown = {name: getattr(self, name) for name in (*SETTINGS, "strength", "taken")}
+        return shown | {"seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a comparison."""
+
+    row: int
+    column: int
+    image: Image.Image
+    label: str
+    seconds: float
+    settings: dict
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Pictures between two labels, two seeds, or both."""
+
+    images: list[Image.Image]
+    shares: list[float]  # of the other label and seed, one an image
+    label: str
+    other_label: str
+    seed: int
+    other_seed: int
+    steps: int
+    guidance: float
+    sampler: str
+    interval: tuple[float, float]
+    pack: str
+    seconds: float
+
+    def json(self) -> dict:
+        shown = {name: getattr(self, name) for name in (*SETTINGS, "other_label", "other_seed", "shares")}
+        return shown | {"seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """From one picture to another, twice."""
+
+    latent: list[Image.Image]  # straight through the latents, each snapped to its codes
+    tokens: list[Image.Image]  # ever more tokens of the other picture in place of the first one's
+    shares: list[float]  # of the other picture
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What a picture becomes when one code stands wherever another stood."""
+
+    before: Image.Image
+    after: Image.Image
+    difference: Image.Image  # grey, brighter where more has changed
+    tokens: list[list[int]]
+    places: list[tuple[int, int]]  # (row, column) of every token replaced
+
+
+@dataclass(frozen=True)
+class CodeMap:
+    """The code vectors on a plane."""
+
+    points: list[tuple[float, float]]  # by code, in [-1, 1], along the two directions in which codes differ most
+    counts: list[int]  # uses in the training split, by code
+    explained: float  # share of the codes' variance that the plane shows
 
 
 def pack_info(pack: packs.Pack) -> PackInfo:
@@ -179,6 +285,22 @@ def pack_info(pack: packs.Pack) -> PackInfo:
         pack.name, pack.classes, pack.codes, pack.image_size, pack.stride, pack.channels, pack.can_sample,
         pack.samplers, pack.steps, pack.guidance, pack.problem, pack.stamp,
     )  # fmt: skip
+
+
+def code_map(pack: packs.Pack) -> CodeMap:
+    """The first two principal components of the codebook, which is read from the pack without torch."""
+    import numpy as np
+
+    e = packs.read_codes(pack)
+    e = e - e.mean(0)
+    _, sizes, directions = np.linalg.svd(e, full_matrices=False)
+    # An SVD's signs are arbitrary: make the largest number of each direction positive, so that the map is stable.
+    directions = directions[:2] * np.sign([row[np.abs(row).argmax()] for row in directions[:2]])[:, None]
+    places = np.zeros((len(e), 2))
+    places[:, : len(directions)] = e @ directions.T
+    places /= max(np.abs(places).max(), 1e-12)
+    explained = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
+    return CodeMap([(x, y) for x, y in places.round(4).tolist()], packs.read_codebook(pack)["counts"], explained)
 
 
 def cover(pack: packs.Pack) -> Image.Image:
