@@ -66,20 +66,28 @@ def parser() -> argparse.ArgumentParser:
     draw.add_argument("--label", nargs="+", required=True, metavar="L", help="class names, or all")
     draw.add_argument("--count", type=_number, default=1, metavar="N", help="how many pictures")
     draw.add_argument("--seed", type=_number, metavar="S", help="picture i has seed S + i; drawn if not given")
-    draw.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
-    draw.add_argument("--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given")
-    draw.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
+    _add_sampling(draw)
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
+
+    change = command("edit", "Noise a picture part of the way and denoise it with a label.", edit)
+    change.add_argument("--pack", required=True, help="a pack's name")
+    change.add_argument("image", metavar="IMAGE", help="a picture file")
+    change.add_argument("--label", required=True, metavar="L", help="a class name")
+    change.add_argument(
+        "--strength", type=_number, default=0.6, metavar="S", help="share of the steps to take, up to 1"
+    )
+    change.add_argument("--seed", type=_number, metavar="S", help="drawn if not given")
+    _add_sampling(change)
+    change.add_argument("--invert", default="auto", choices=("auto", "yes", "no"), help="turn dark ink on white round")
+    change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     judge.add_argument("--pack", required=True, help="a pack's name")
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
-    judge.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
-    judge.add_argument("--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given")
-    judge.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
-    judge.add_argument("--defaults", action="store_true", help="make these steps, guidance and sampler the pack's own")
+    _add_sampling(judge)
+    judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
 
@@ -146,7 +154,14 @@ def reconstruct(options) -> None:
 
 def sample(options) -> None:
     result = _studio(options).sample(
-        options.pack, options.label, options.count, options.seed, options.steps, options.guidance, options.sampler
+        options.pack,
+        options.label,
+        options.count,
+        options.seed,
+        options.steps,
+        options.guidance,
+        options.sampler,
+        options.interval,
     )
     out = Path(options.out)
     if out.suffix.lower() == ".png":
@@ -157,6 +172,27 @@ def sample(options) -> None:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
             name = label.replace("/", "_").replace("\\", "_")  # a label is any text; here it names a file
             (out / f"{name}-{seed}.png").write_bytes(result.png_bytes(i))
+    print(json.dumps(result.json(), ensure_ascii=False))
+
+
+def edit(options) -> None:
+    out = Path(options.out)
+    if out.suffix.lower() != ".png":
+        raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
+    result = _studio(options).edit(
+        options.pack,
+        options.image,
+        options.label,
+        options.strength,
+        options.seed,
+        options.steps,
+        options.guidance,
+        options.sampler,
+        options.invert,
+        options.interval,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(result.png_bytes())
     print(json.dumps(result.json(), ensure_ascii=False))
 
 
@@ -174,11 +210,12 @@ def evaluate(options) -> None:
         options.steps,
         options.guidance,
         options.sampler,
+        options.interval,
         report=lambda line: print(line, file=sys.stderr, flush=True),
         show=pictures.__setitem__,
     )
     if options.defaults and "sampler" in numbers:
-        names = ("sampler", "num_inference_steps", "guidance_scale")
+        names = ("sampler", "num_inference_steps", "guidance_scale", "guidance_interval")
         export.set_defaults(pack, **{name: numbers[name] for name in names})
     card.write(pack, numbers, pictures)
     if options.json:
@@ -186,6 +223,19 @@ def evaluate(options) -> None:
     else:
         for name, value in numbers.items():
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+
+
+def _add_sampling(command: argparse.ArgumentParser) -> None:
+    """How to denoise; what is not given is the pack's default."""
+    command.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
+    command.add_argument(
+        "--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given"
+    )
+    command.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
+    command.add_argument(
+        "--interval", type=_number, nargs=2, metavar=("LOW", "HIGH"), help="the noise levels, of 0 (clean) to 1, "
+        "between which to guide; the pack's default if not given",
+    )  # fmt: skip
 
 
 def _add_training(command: argparse.ArgumentParser, model: str) -> None:

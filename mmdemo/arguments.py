@@ -20,6 +20,16 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     return float(value)
 
 
+def interval(name: str, value: Any) -> tuple[float, float]:
+    """Two noise levels, the lower first.  Raises ArgumentError."""
+    two = isinstance(value, (list, tuple)) and len(value) == 2
+    if not two or not all(_is_number(level) and 0 <= level <= 1 for level in value) or value[0] > value[1]:
+        raise ArgumentError(
+            f"{name} is {shown(value)}; it must be two noise levels from 0 to 1, the lower first, such as [0.2, 0.8]"
+        )
+    return float(value[0]), float(value[1])
+
+
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
     """One of the allowed words.  Raises ArgumentError."""
     if not isinstance(value, str) or value not in allowed:

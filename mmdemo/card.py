@@ -96,7 +96,14 @@ def _evaluation(name: str, numbers: dict) -> str:
     if "generated" in numbers:
         command += f" --samples {numbers['generated']} --steps {numbers['num_inference_steps']}"
         command += f" --guidance {numbers['guidance_scale']:g} --sampler {numbers['sampler']}"
+        if _narrowed(numbers):
+            command += " --interval {:g} {:g}".format(*numbers["guidance_interval"])
     return command
+
+
+def _narrowed(numbers: dict) -> bool:
+    """Whether guidance was on at some noise levels only."""
+    return tuple(numbers.get("guidance_interval", (0, 1))) != (0, 1)
 
 
 def _cost(training: dict) -> str:
@@ -126,6 +133,8 @@ def _table(numbers: dict) -> str:
         ]
     if "accuracy_generated" in numbers:
         how = f"{numbers['sampler']}, {numbers['num_inference_steps']} steps, guidance {numbers['guidance_scale']:g}"
+        if _narrowed(numbers):
+            how += " at noise levels {:g} to {:g}".format(*numbers["guidance_interval"])
         rows += [
             (f"generated ({how}) read as asked, of {numbers['accuracy_generated_of']}",
              f"{numbers['accuracy_generated']:.2%}"),

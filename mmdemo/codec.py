@@ -49,10 +49,9 @@ def nearest_ids(vae: nn.Module, z: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def distance(vae: nn.Module, z: Tensor) -> float:
-    """How far latents (B, d, h, w) are from their nearest codes: the mean Euclidean distance over all cells."""
-    nearest_codes = codebook(vae)[nearest_ids(vae, z)].movedim(-1, 1)
-    return float((z.float() - nearest_codes).norm(dim=1).mean())
+def distance(vae: nn.Module, z: Tensor, ids: Tensor) -> float:
+    """How far latents are from codes: the mean Euclidean distance over all cells.  z: (B, d, h, w), ids: (B, h, w)."""
+    return float((z.float() - codebook(vae)[ids].movedim(-1, 1)).norm(dim=1).mean())
 
 
 def encode_ids(vae: nn.Module, x: Tensor) -> Tensor:

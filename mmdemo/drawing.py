@@ -1,7 +1,7 @@
 """What a transformer can be asked to draw, and what comes of it: pictures, films, edits, comparisons, strips.
 
-`request()` checks every argument; the rest are streams that a pipeline computes for a checked Request. It knows no
-files and no page. torch is imported by the streams, once a pipeline is there.
+`request()` and `comparison()` check every argument; the rest is what a pipeline makes of a checked Request. It knows
+no files and no page. torch is imported only once a pipeline is there.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import images, packs
+from mmdemo import arguments, images, packs
 from mmdemo.arguments import choice, number, shown, whole
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.views import Cell, Frame, NoisedFrame, Samples, SamplingProgress, Strip
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from mmdemo.pipeline import ClassPipeline, Step
 
@@ -34,7 +35,6 @@ MAX_AXIS = 8  # values along a side of a comparison
 MAX_STRIP = 16
 ALL = "all"  # the label that stands for every class in order
 AXES = ("steps", "guidance", "sampler", "seed", "label")
-EVERYWHERE = (0.0, 1.0)  # the noise levels between which guidance is on
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Request:
     steps: int
     guidance: float
     sampler: str
-    interval: tuple[float, float] = EVERYWHERE
+    interval: tuple[float, float]
 
     @property
     def settings(self) -> dict:
@@ -56,7 +56,7 @@ class Request:
         return {"pack": self.pack.name} | {name: getattr(self, name) for name in common}
 
 
-def request(found: packs.Pack, label, count, seed, steps, guidance, sampler, interval=None) -> Request:
+def request(found: packs.Pack, label, count, seed, steps, guidance, sampler, interval) -> Request:
     """Raises PackError if the pack cannot sample, and ArgumentError naming the first argument that is wrong."""
     if not found.can_sample:
         raise PackError(
@@ -82,33 +82,56 @@ def request(found: packs.Pack, label, count, seed, steps, guidance, sampler, int
         steps=steps,
         guidance=found.guidance if guidance is None else number("guidance", guidance, 0, MAX_GUIDANCE),
         sampler=found.samplers[0] if sampler is None else choice("sampler", sampler, found.samplers),
-        interval=_interval(interval),
+        interval=found.interval if interval is None else arguments.interval("interval", interval),
     )
 
 
-def _interval(interval) -> tuple[float, float]:
-    if interval is None:
-        return EVERYWHERE
-    if not isinstance(interval, (list, tuple)) or len(interval) != 2:
-        raise ArgumentError(f"interval is {shown(interval)}; it must be two noise levels such as [0.2, 0.8]")
-    low, high = (number("interval's noise level", level, 0, 1) for level in interval)
-    if low > high:
-        raise ArgumentError(f"interval is [{low:g}, {high:g}]; its first noise level must not exceed the second")
-    return low, high
+def one_class(found: packs.Pack, label, *settings, count: int = 1) -> Request:
+    """A request whose label is a single class: neither several nor `all`."""
+    asked = request(found, label, count, *settings)
+    choice("label", label, found.classes)
+    return asked
+
+
+def comparison(asked: Request, x: str, xs: Sequence, y: str, ys: Sequence) -> list[list[Request]]:
+    """A Request for every cell, row by row: x goes right, y goes down.
+
+    Raises ArgumentError if an axis or one of its values is wrong, or all together are too much.
+    """
+    choice("x", x, AXES)
+    choice("y", y, tuple(axis for axis in AXES if axis != x))
+    for name, values in (("xs", xs), ("ys", ys)):
+        if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= MAX_AXIS:
+            raise ArgumentError(f"{name} is {shown(values)}; it must be a list of 1 to {MAX_AXIS} values")
+    cells = [[_changed(asked, {x: right, y: down}) for right in xs] for down in ys]
+    for name, values, line in (("xs", xs, cells[0]), ("ys", ys, [row[0] for row in cells])):
+        if len(set(line)) < len(line):
+            raise ArgumentError(f"{name} is {shown(values)}; it must hold no value twice")
+    cost = sum(cell.steps for row in cells for cell in row)
+    if cost > BUDGET:
+        raise ArgumentError(f"all cells together take {cost} steps; at most {BUDGET} are allowed in one request")
+    return cells
+
+
+def _changed(asked: Request, changes: dict) -> Request:
+    for axis, value in changes.items():
+        if value is None:  # elsewhere None is a default, but a value along an axis is there to be read
+            raise ArgumentError(f"{axis} is None; every value along an axis must be given")
+    settings = {name: getattr(asked, name) for name in ("seed", "steps", "guidance", "sampler", "interval")}
+    return one_class(asked.pack, *({"label": asked.labels[0]} | settings | changes).values())
 
 
 def sampling(pipeline: ClassPipeline, asked: Request) -> Iterator[SamplingProgress]:
     """Pictures by class, watched; the last progress has the result."""
     started = time.perf_counter()
-    for step in _steps(pipeline, asked):
-        last = step.index == step.total - 1
-        pictures = images.to_images(pipeline.decode(step.latents if last else step.x0))
-        result = None
-        if last:
-            seeds = [asked.seed + i for i in range(len(asked.labels))]
-            seconds = time.perf_counter() - started
-            result = Samples(pictures, list(asked.labels), seeds, seconds=seconds, **asked.settings)
-        yield SamplingProgress(step.index, step.total, pictures, result)
+    for step in _steps(pipeline, asked, _generators(range(asked.seed, asked.seed + len(asked.labels)))):
+        if step.index < step.total - 1:
+            yield SamplingProgress(step.index, step.total, None, partial(_pictures, pipeline, step.x0))
+    pictures = _pictures(pipeline, step.latents)
+    seconds = time.perf_counter() - started
+    seeds = [asked.seed + i for i in range(len(pictures))]
+    result = Samples(pictures, list(asked.labels), seeds, seconds=seconds, **asked.settings)
+    yield SamplingProgress(step.index, step.total, result, lambda: pictures)
 
 
 def denoising(pipeline: ClassPipeline, asked: Request, **start) -> Iterator[Frame]:
@@ -118,26 +141,22 @@ def denoising(pipeline: ClassPipeline, asked: Request, **start) -> Iterator[Fram
     from mmdemo import codec
 
     started, before, std = time.perf_counter(), None, codec.latent_std(pipeline.vae)
-    for step in _steps(pipeline, asked, compare=True, **start):
+    for step in _steps(pipeline, asked, _generators([asked.seed]), compare=True, **start):
         x0 = step.latents if step.index == step.total - 1 else step.x0
-        tokens = pipeline.tokens(x0)[0].tolist()
-        decoded = pipeline.decode(torch.cat([step.x_t, x0, step.x0_label, step.x0_null]))
-        x_t, guess, by_label, without = images.to_images(decoded)
+        ids = pipeline.tokens(x0)
+        tokens = ids[0].tolist()
         yield Frame(
             index=step.index,
             total=step.total,
             timestep=step.timestep,
             noise_level=step.noise_level,
-            x_t=x_t,
-            x0=guess,
-            x0_label=by_label,
-            x0_null=without,
             tokens=tokens,
             flips=flips(before, tokens),
-            distance=codec.distance(pipeline.vae, x0 * std) / std,
+            distance=codec.distance(pipeline.vae, x0 * std, ids) / std,
             guided=asked.interval[0] <= step.noise_level <= asked.interval[1],
             label=asked.labels[0],
             seconds=time.perf_counter() - started,
+            decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, step.x0_label, step.x0_null])),
             **asked.settings,
         )
         before = tokens
@@ -159,12 +178,23 @@ def noising(pipeline: ClassPipeline, asked: Request, original: Image.Image) -> I
 
     scheduler = make_scheduler(pipeline.scheduler, asked.sampler)
     set_timesteps(scheduler, asked.steps, "cpu")
-    x0, eps = latents_of(pipeline, original), _noise(pipeline, asked.seed)
-    times = list(reversed(list(dict.fromkeys(scheduler.timesteps.tolist()))))  # Heun visits each twice
+    x0, eps = latents_of(pipeline, original), _noise(pipeline, *_generators([asked.seed]))
+    times = sorted(set(scheduler.timesteps.tolist()))  # Heun visits each twice
     for index, t in enumerate(times):
         a, s = (float(level) for level in noise_level(scheduler, torch.tensor(t)))
-        image = images.to_images(pipeline.decode(a * x0 + s * eps))[0]
-        yield NoisedFrame(index=index, total=len(times), timestep=t, noise_level=s / (a + s), a=a, s=s, image=image)
+        yield NoisedFrame(
+            index=index,
+            total=len(times),
+            timestep=t,
+            noise_level=s / (a + s),
+            a=a,
+            s=s,
+            image=_pictures(pipeline, a * x0 + s * eps)[0],
+            seed=asked.seed,
+            steps=asked.steps,
+            sampler=asked.sampler,
+            pack=asked.pack.name,
+        )
 
 
 def editing(pipeline: ClassPipeline, asked: Request, original: Image.Image, strength: float) -> Iterator[Frame]:
@@ -172,44 +202,12 @@ def editing(pipeline: ClassPipeline, asked: Request, original: Image.Image, stre
     return denoising(pipeline, asked, x0=latents_of(pipeline, original), strength=strength)
 
 
-def comparison(asked: Request, x: str, xs: Sequence, y: str, ys: Sequence) -> list[list[Request]]:
-    """A Request for every cell, row by row: x goes right, y goes down.
-
-    Raises ArgumentError if an axis or one of its values is wrong, or all together are too much.
-    """
-    choice("x", x, AXES)
-    choice("y", y, tuple(axis for axis in AXES if axis != x))
-    for name, values in (("xs", xs), ("ys", ys)):
-        if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= MAX_AXIS:
-            raise ArgumentError(f"{name} is {shown(values)}; it must be a list of 1 to {MAX_AXIS} values")
-        if len({str(value) for value in values}) < len(values):
-            raise ArgumentError(f"{name} is {shown(values)}; it must not hold a value twice")
-    cells = [[_with(asked, {x: one, y: other}) for one in xs] for other in ys]
-    cost = sum(cell.steps for row in cells for cell in row)
-    if cost > BUDGET:
-        raise ArgumentError(f"all cells together take {cost} steps; at most {BUDGET} are allowed in one request")
-    return cells
-
-
-def _with(asked: Request, changes: dict) -> Request:
-    if changes.get("label") == ALL:
-        raise ArgumentError(f"label is {ALL!r}; a cell shows one class: {', '.join(asked.pack.classes)}")
-    now = {"label": asked.labels[0], "seed": asked.seed, "steps": asked.steps, "guidance": asked.guidance}
-    now |= {"sampler": asked.sampler} | changes
-    for name, value in changes.items():  # None would mean a default, which a cell cannot show
-        if value is None:
-            raise ArgumentError(f"{name} is None; every value along an axis must be given")
-    label, seed, steps, guidance, sampler = (now[name] for name in ("label", "seed", "steps", "guidance", "sampler"))
-    return request(asked.pack, label, 1, seed, steps, guidance, sampler, list(asked.interval))
-
-
 def comparing(pipeline: ClassPipeline, cells: list[list[Request]]) -> Iterator[Cell]:
     """One picture a cell, each from its own settings, as it is done."""
     for row, requests in enumerate(cells):
         for column, asked in enumerate(requests):
             *_, last = sampling(pipeline, asked)
-            made = last.result
-            yield Cell(row, column, made.images[0], made.labels[0], made.seconds, asked.settings)
+            yield Cell(row, column, last.images[0], asked.labels[0], last.result.seconds, asked.settings)
 
 
 def morph(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed: int) -> Strip:
@@ -218,20 +216,21 @@ def morph(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed:
 
     from mmdemo.pipeline import slerp
 
-    count = len(asked.labels)
+    started, count = time.perf_counter(), len(asked.labels)
     shares = [i / (count - 1) for i in range(count)]
-    ends = _noise(pipeline, asked.seed)[0], _noise(pipeline, other_seed)[0]
-    started = time.perf_counter()
+    # Samplers that draw noise at every step go on with that of the nearer end, from where `sampling` would.
+    generators = _generators(asked.seed if share < 0.5 else other_seed for share in shares)
+    noises = [_noise(pipeline, generator)[0] for generator in generators]
     *_, last = _steps(
         pipeline,
         asked,
-        latents=torch.stack([slerp(*ends, share) for share in shares]),
+        generators,
+        latents=torch.stack([slerp(noises[0], noises[-1], share) for share in shares]),
         other_labels=[asked.pack.classes.index(other_label)] * count,
         mix=shares,
     )
-    pictures = images.to_images(pipeline.decode(last.latents))
     return Strip(
-        images=pictures,
+        images=_pictures(pipeline, last.latents),
         shares=shares,
         label=asked.labels[0],
         other_label=other_label,
@@ -248,19 +247,26 @@ def latents_of(pipeline: ClassPipeline, original: Image.Image) -> Tensor:
     return codec.encode(pipeline.vae, images.to_tensor(original)[None]).float() / codec.latent_std(pipeline.vae)
 
 
-def _noise(pipeline: ClassPipeline, seed: int) -> Tensor:
-    """(1, d, h, w): what sampling with this seed starts from."""
+def _steps(pipeline: ClassPipeline, asked: Request, generators: list[Generator], **more) -> Iterator[Step]:
+    ids = [asked.pack.classes.index(label) for label in asked.labels]
+    settings = (asked.steps, asked.guidance, asked.sampler)
+    return pipeline.steps(ids, generators, *settings, guidance_interval=asked.interval, **more)
+
+
+def _generators(seeds) -> list[Generator]:
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _noise(pipeline: ClassPipeline, generator: Generator) -> Tensor:
+    """(1, d, h, w): what sampling with this generator starts from."""
     import torch
 
     config = pipeline.transformer.config
-    size = (config.in_channels, config.sample_size, config.sample_size)
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))[None].to(pipeline.device)
+    size = (1, config.in_channels, config.sample_size, config.sample_size)
+    return torch.randn(size, generator=generator).to(pipeline.device)
 
 
-def _steps(pipeline: ClassPipeline, asked: Request, **more) -> Iterator[Step]:
-    import torch
-
-    ids = [asked.pack.classes.index(label) for label in asked.labels]
-    generators = [torch.Generator().manual_seed(asked.seed + i) for i in range(len(ids))]
-    settings = (asked.steps, asked.guidance, asked.sampler)
-    return pipeline.steps(ids, generators, *settings, guidance_interval=asked.interval, **more)
+def _pictures(pipeline: ClassPipeline, latents: Tensor) -> list[Image.Image]:
+    return images.to_images(pipeline.decode(latents))

@@ -16,7 +16,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
 from mmdemo import codec, data, jpeg, packs
-from mmdemo.arguments import choice, number, whole
+from mmdemo.arguments import choice, interval, number, whole
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.training.classifier import Classifier, load_classifier
@@ -33,6 +33,7 @@ def evaluate(
     num_inference_steps: int | None = None,  # None = the pack's default, here and below
     guidance_scale: float | None = None,
     sampler: str | None = None,
+    guidance_interval: Sequence[float] | None = None,
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
 ) -> dict:
@@ -45,12 +46,13 @@ def evaluate(
     samples = whole("samples", samples, 100, 1_000_000)
     if described.can_sample:
         steps = described.steps if num_inference_steps is None else num_inference_steps
+        guidance = described.guidance if guidance_scale is None else guidance_scale
+        between = described.interval if guidance_interval is None else guidance_interval
         settings = {
             "num_inference_steps": whole("steps", steps, 1, 1000),
-            "guidance_scale": number(
-                "guidance", described.guidance if guidance_scale is None else guidance_scale, 0, 20
-            ),
+            "guidance_scale": number("guidance", guidance, 0, 20),
             "sampler": choice("sampler", described.samplers[0] if sampler is None else sampler, described.samplers),
+            "guidance_interval": interval("interval", between),
         }
     pipeline = packs.load(described)
     uses = torch.tensor(packs.read_codebook(described)["counts"])

@@ -26,17 +26,17 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would a
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: str | Path | Image.Image) -> Image.Image:
+def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.Image:
     """A picture file or PIL image as an upright RGB image; transparency becomes white.
 
-    Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.
+    Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.  name: what it calls it.
     """
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(
-                f"image is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
+                f"{name} is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
             )
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):  # 16-bit PNGs would saturate at 255
@@ -47,17 +47,17 @@ def open_image(source: str | Path | Image.Image) -> Image.Image:
     except ImageError:
         raise
     except Image.DecompressionBombError:
-        raise ImageError(f"image is larger than the allowed {MAX_PIXELS // 1_000_000} megapixels") from None
+        raise ImageError(f"{name} is larger than the allowed {MAX_PIXELS // 1_000_000} megapixels") from None
     except FileNotFoundError:
-        raise ImageError(f"image {str(source)!r} does not exist; give the path of a picture file") from None
+        raise ImageError(f"{name} {str(source)!r} does not exist; give the path of a picture file") from None
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError) as error:
-        name = f" {Path(source).name!r}" if isinstance(source, (str, Path)) else ""
+        file = f" {Path(source).name!r}" if isinstance(source, (str, Path)) else ""
         reason = (
             str(error).splitlines()[0]
             if str(error) and not isinstance(error, UnidentifiedImageError)
             else "no known format"
         )
-        raise ImageError(f"image{name} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
+        raise ImageError(f"{name}{file} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
 

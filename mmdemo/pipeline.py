@@ -30,6 +30,7 @@ from torch import Tensor
 
 from mmdemo import codec
 from mmdemo.images import to_images
+from mmdemo.models import dit  # noqa: F401  diffusers opens a pack of ours only where its models have been imported
 
 _FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 _FIRST_ORDER = {**_FLOW, "solver_order": 1, "lower_order_final": True}
@@ -74,7 +75,7 @@ class ClassPipeline(DiffusionPipeline):
 
     vae: VQVAE or VQModel.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any of SAMPLERS,
     read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in pixels.
-    sampler, num_inference_steps, guidance_scale: what a call uses where it says nothing.
+    sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
     """
 
     _optional_components = ["transformer", "scheduler"]
@@ -90,6 +91,7 @@ class ClassPipeline(DiffusionPipeline):
         sampler: str | None = None,
         num_inference_steps: int = 25,
         guidance_scale: float = 2.0,
+        guidance_interval: list[float] | None = None,  # None = at every noise level
     ):
         super().__init__()
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
@@ -99,6 +101,7 @@ class ClassPipeline(DiffusionPipeline):
             sampler=sampler,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            guidance_interval=guidance_interval or [0.0, 1.0],
         )
 
     def __call__(
@@ -110,9 +113,11 @@ class ClassPipeline(DiffusionPipeline):
         sampler: str | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        guidance_interval: Sequence[float] | None = None,
     ) -> ImagePipelineOutput | tuple:
         """One image a label.  Arguments as in `steps`; output_type: "pil", or "pt" for (B, C, H, W) in [-1, 1]."""
-        *_, last = self.steps(class_labels, generator, num_inference_steps, guidance_scale, sampler)
+        settings = (num_inference_steps, guidance_scale, sampler)
+        *_, last = self.steps(class_labels, generator, *settings, guidance_interval=guidance_interval)
         images = self.decode(last.latents)
         if output_type == "pil":
             images = to_images(images)
@@ -134,7 +139,7 @@ class ClassPipeline(DiffusionPipeline):
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
         sampler: str | None = None,  # a name in SAMPLERS
         *,
-        guidance_interval: tuple[float, float] | None = None,  # noise levels to guide between; None = 0 to 1
+        guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
         other_labels: Sequence[int] | None = None,  # B class ids to mix in
         mix: Sequence[float] | None = None,  # B shares of the other label, in [0, 1]
         latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
@@ -155,7 +160,7 @@ class ClassPipeline(DiffusionPipeline):
                 fresh.seed()
         device, count = self._execution_device, num_inference_steps or self.config.num_inference_steps
         w = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        low, high = guidance_interval or (0.0, 1.0)
+        low, high = guidance_interval or self.config.guidance_interval
         scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
         set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import drawing, images, packs, views
+from mmdemo import drawing, images, packs, stored
 from mmdemo.arguments import choice, number, shown, whole
-from mmdemo.drawing import ALL, AXES, BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from mmdemo.drawing import ALL, AXES, BUDGET, MAX_AXIS, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRIP
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.views import (
+    SETTINGS,
     Cell,
     Code,
     Codebook,
@@ -44,11 +45,13 @@ __all__ = [
     "AXES",
     "BUDGET",
     "DEVICES",
+    "MAX_AXIS",
     "MAX_COUNT",
     "MAX_GUIDANCE",
     "MAX_SEED",
     "MAX_SIDE",
     "MAX_STEPS",
+    "MAX_STRIP",
     "Studio",
 ]
 
@@ -82,7 +85,7 @@ class Studio:
 
     def packs(self) -> list[PackInfo]:
         """Every pack, damaged ones with the reason; found anew each time, so a pack just trained is there."""
-        return [views.pack_info(pack) for pack in self._found().values()]
+        return [stored.pack_info(pack) for pack in self._found().values()]
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
@@ -99,20 +102,20 @@ class Studio:
 
     def cover(self, pack: str) -> Image.Image:
         """A small square to know the pack by: four of its examples, or else some of its codes, or else grey."""
-        return views.cover(self._pack(pack))
+        return stored.cover(self._pack(pack))
 
     def codebook(self, pack: str) -> Codebook:
         """Every code as a picture, and how often the training split used it."""
-        return views.codebook(self._pack(pack))
+        return stored.codebook(self._pack(pack))
 
     def code(self, pack: str, code: int) -> Code:
         """One code: its picture, its share, its nearest codes, real patches that use it."""
         found = self._pack(pack)
-        return views.code(found, whole("code", code, 0, found.codes - 1))
+        return stored.code(found, whole("code", code, 0, found.codes - 1))
 
     def code_map(self, pack: str) -> CodeMap:
         """Every code as a point on the plane in which the codes differ most."""
-        return views.code_map(self._pack(pack))
+        return stored.code_map(self._pack(pack))
 
     def reconstruct(
         self,
@@ -136,8 +139,8 @@ class Studio:
         ids = codec.encode_ids(vae, images.to_tensor(original)[None])  # (1, h, w)
         rebuilt = images.to_images(codec.decode_ids(vae, ids))[0]
         psnr, ssim = codec.quality(images.image_bytes(rebuilt)[None], images.image_bytes(original)[None])
-        stored = (found.path / "codebook").is_dir()  # a pack from elsewhere may have none
-        order = packs.read_codebook(found)["order"] if stored else list(range(found.codes))
+        arranged = (found.path / "codebook").is_dir()  # a pack from elsewhere may have none
+        order = packs.read_codebook(found)["order"] if arranged else list(range(found.codes))
         bits_per_pixel = ids.numel() * log2(found.codes) / (original.width * original.height)
         return Reconstruction(
             original=original,
@@ -181,18 +184,24 @@ class Studio:
         return Replacement(*pictures, tokens=replaced, places=places)
 
     def interpolate(
-        self, pack: str, image, other, count: int = 7, invert: str | bool = "auto", size: int | None = None
+        self,
+        pack: str,
+        image: str | Path | Image.Image,
+        other: str | Path | Image.Image,
+        count: int = 7,
+        invert: str | bool = "auto",
+        size: int | None = None,
     ) -> Interpolation:
         """From one picture to another, through the latents and token by token. Arguments as in `reconstruct`."""
         found = self._pack(pack)
         count = whole("count", count, 2, drawing.MAX_STRIP)
-        ends = [images.to_tensor(_seen(found, one, invert, size)[0]) for one in (image, other)]
+        seen = _seen(found, image, invert, size)[0], _seen(found, other, invert, size, "other")[0]
         vae = self._pipeline(found).vae
         import torch
 
         from mmdemo import codec
 
-        z = codec.encode(vae, torch.stack(ends))  # (2, d, h, w)
+        z = codec.encode(vae, torch.stack([images.to_tensor(end) for end in seen]))  # (2, d, h, w)
         ids = codec.nearest_ids(vae, z)  # (2, h, w)
         shares = [i / (count - 1) for i in range(count)]
         # Every token has its turn, the same for every share, so that none turns back.
@@ -211,7 +220,7 @@ class Studio:
         steps: int | None = None,  # None = the pack's default, here and below
         guidance: float | None = None,
         sampler: str | None = None,
-        interval: Sequence[float] | None = None,  # the noise levels between which to guide; None = all
+        interval: Sequence[float] | None = None,  # the two noise levels between which to guide, of 0 to 1
     ) -> Samples:
         """Pictures by class."""
         *_, last = self.sampling(pack, label, count, seed, steps, guidance, sampler, interval)
@@ -222,27 +231,27 @@ class Studio:
     ) -> Iterator[SamplingProgress]:
         """`sample`, watched: an iterator of SamplingProgress, whose last has the result. close() stops it at once."""
         asked = drawing.request(self._pack(pack), label, count, seed, steps, guidance, sampler, interval)
-        return self._draw(drawing.sampling, asked)
+        return self._draw(asked, drawing.sampling, asked)
 
     def denoise(
         self, pack, label, seed=None, steps=None, guidance=None, sampler=None, interval=None
     ) -> Iterator[Frame]:
         """One picture, watched step by step: an iterator of Frames, the last one the result."""
         asked = drawing.request(self._pack(pack), label, 1, seed, steps, guidance, sampler, interval)
-        return self._draw(drawing.denoising, asked)
+        return self._draw(asked, drawing.denoising, asked)
 
     def noise(self, pack, image, seed=None, steps=None, sampler=None, invert="auto") -> Iterator[NoisedFrame]:
         """A picture under ever more noise, in closed form, at the times at which it would be denoised."""
         found = self._pack(pack)
-        asked = drawing.request(found, ALL, 1, seed, steps, None, sampler)
-        return self._draw(drawing.noising, asked, _seen(found, image, invert)[0])
+        asked = drawing.request(found, ALL, 1, seed, steps, None, sampler, None)
+        return self._draw(asked, drawing.noising, asked, _seen(found, image, invert)[0])
 
     def edit(
         self,
         pack: str,
         image: str | Path | Image.Image,
         label: str,
-        strength: float = 0.6,  # share of the steps taken: 1 forgets the picture, little changes little
+        strength: float = 0.6,  # share of the steps to take: 1 forgets the picture, little changes little
         seed: int | None = None,  # None = draw one and report it
         steps: int | None = None,  # None = the pack's default, here and below
         guidance: float | None = None,
@@ -253,11 +262,8 @@ class Studio:
         """A picture noised part of the way and denoised with a label (SDEdit, arXiv:2108.01073)."""
         original, frames = self.editing(pack, image, label, strength, seed, steps, guidance, sampler, invert, interval)
         *_, last = frames
-        settings = {name: getattr(last, name) for name in views.SETTINGS}
-        strength = number("strength", strength, 0, 1)
-        return Edit(
-            original=original, image=last.x0, strength=strength, taken=last.total, seconds=last.seconds, **settings
-        )
+        settings = {name: getattr(last, name) for name in SETTINGS}
+        return Edit(original, last.x0, float(strength), taken=last.total, seconds=last.seconds, **settings)
 
     def editing(
         self, pack, image, label, strength=0.6, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
@@ -265,12 +271,12 @@ class Studio:
     ) -> tuple[Image.Image, Iterator[Frame]]:  # fmt: skip
         """`edit`, watched: the picture as the model sees it, and an iterator of Frames, the last one the result."""
         found = self._pack(pack)
-        asked = drawing.request(found, label, 1, seed, steps, guidance, sampler, interval)
-        if label == ALL:
-            raise ArgumentError(f"label is {ALL!r}; an edit has one label: {', '.join(found.classes)}")
+        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval)
         strength = number("strength", strength, 0, 1)
+        if strength == 0:
+            raise ArgumentError("strength is 0; it must be a number above 0 and at most 1: the share of steps to take")
         original, _ = _seen(found, image, invert)
-        return original, self._draw(drawing.editing, asked, original, strength)
+        return original, self._draw(asked, drawing.editing, asked, original, strength)
 
     def compare(
         self,
@@ -288,10 +294,9 @@ class Studio:
     ) -> Iterator[Cell]:
         """A picture for every pair of values, all else being equal: an iterator of Cells, row by row."""
         found = self._pack(pack)
-        label = (found.classes or ("",))[0] if label is None else label
-        asked = drawing.request(found, label, 1, seed, steps, guidance, sampler, interval)
-        cells = drawing.comparison(asked, x, xs, y, ys)
-        return self._draw(lambda pipeline, _: drawing.comparing(pipeline, cells), asked)
+        label = next(iter(found.classes), "") if label is None else label
+        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval)
+        return self._draw(asked, drawing.comparing, drawing.comparison(asked, x, xs, y, ys))
 
     def morph(
         self,
@@ -309,18 +314,16 @@ class Studio:
         """Pictures between two labels, two seeds, or both."""
         found = self._pack(pack)
         count = whole("count", count, 2, drawing.MAX_STRIP)
-        asked = drawing.request(found, label, count, seed, steps, guidance, sampler, interval)
+        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval, count=count)
         other_label = asked.labels[0] if other_label is None else choice("other_label", other_label, found.classes)
         other_seed = asked.seed if other_seed is None else whole("other_seed", other_seed, 0, MAX_SEED)
-        if label == ALL:
-            raise ArgumentError(f"label is {ALL!r}; a strip goes from one label: {', '.join(found.classes)}")
         if (other_label, other_seed) == (asked.labels[0], asked.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
         return drawing.morph(self._pipeline(found), asked, other_label, other_seed)
 
-    def _draw(self, draw: Callable, asked: drawing.Request, *more) -> Iterator:
-        """draw(pipeline, asked, *more), with the models loaded when the first of it is asked for."""
-        yield from draw(self._pipeline(asked.pack), asked, *more)
+    def _draw(self, asked: drawing.Request, draw: Callable, *arguments) -> Iterator:
+        """draw(pipeline, *arguments), with the models loaded when the first of it is asked for."""
+        yield from draw(self._pipeline(asked.pack), *arguments)
 
     def _found(self) -> dict[str, packs.Pack]:
         with self._fetching:
@@ -350,14 +353,14 @@ class Studio:
             return pipeline
 
 
-def _seen(found: packs.Pack, image, invert: str | bool, size: int | None = None) -> tuple[Image.Image, bool]:
-    """A picture as the pack's codec sees it, and whether it was inverted."""
+def _seen(found: packs.Pack, image, invert, size: int | None = None, name: str = "image") -> tuple[Image.Image, bool]:
+    """A picture as the pack's codec sees it, and whether it was inverted.  name: of the argument."""
     invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
     choice("invert", invert, ("auto", "yes", "no"))
     side = found.image_size if size is None else _side(size, found.stride)
     if image is None:
-        raise ArgumentError("image is missing; give a picture file")
-    original = images.fit_square(images.open_image(image), side, found.channels)
+        raise ArgumentError(f"{name} is missing; give a picture file")
+    original = images.fit_square(images.open_image(image, name), side, found.channels)
     lighter = invert == "auto" and images.border_is_lighter(original)
     if found.channels > 1 or not (invert == "yes" or lighter):
         return original, False

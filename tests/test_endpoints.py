@@ -1,4 +1,4 @@
-"""The seven endpoints, asked by gradio_client of the app as a person starts it, held against Studio in Python."""
+"""The endpoints, asked by gradio_client of the app as a person starts it, held against Studio in Python."""
 
 import re
 import signal
@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from mmdemo.studio import BUDGET, MAX_COUNT, MAX_STEPS, Studio
 
 ROOT = Path(__file__).parent.parent
+DRAWN = ("seed", "steps", "guidance", "sampler")
 
 
 def start_app(*flags: str) -> subprocess.Popen:
@@ -68,7 +69,7 @@ def pixels(picture: str | Path | dict | Image.Image) -> np.ndarray:
     return np.asarray(picture if isinstance(picture, Image.Image) else Image.open(picture))
 
 
-def test_a_client_sees_the_seven_endpoints_and_nothing_else(client: Client):
+def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
     endpoints = client.view_api(return_format="dict", print_info=False)
     names = {
         name: [parameter["parameter_name"] for parameter in endpoint["parameters"]]
@@ -80,8 +81,15 @@ def test_a_client_sees_the_seven_endpoints_and_nothing_else(client: Client):
         "/code": ["pack", "code"],
         "/reconstruct": ["pack", "image", "invert", "size"],
         "/decode": ["pack", "tokens"],
-        "/sample": ["pack", "label", "count", "seed", "steps", "guidance", "sampler"],
-        "/denoise": ["pack", "label", "seed", "steps", "guidance", "sampler"],
+        "/replace": ["pack", "tokens", "code", "by"],
+        "/code_map": ["pack"],
+        "/interpolate": ["pack", "image", "other", "count", "invert", "size"],
+        "/sample": ["pack", "label", "count", *DRAWN, "interval"],
+        "/denoise": ["pack", "label", *DRAWN, "interval"],
+        "/noise": ["pack", "image", "seed", "steps", "sampler", "invert"],
+        "/edit": ["pack", "image", "label", "strength", *DRAWN, "invert", "interval"],
+        "/compare": ["pack", "x", "xs", "y", "ys", "label", *DRAWN, "interval"],
+        "/morph": ["pack", "label", "other_label", "seed", "other_seed", "count", *DRAWN[1:], "interval"],
     }
     assert endpoints["unnamed_endpoints"] == {}
 
@@ -207,6 +215,18 @@ def test_a_bad_argument_gets_one_sentence_that_names_it(client: Client, endpoint
     with pytest.raises(AppError) as refusal:
         client.predict(**arguments, api_name=endpoint)
     assert_one_sentence(str(refusal.value), named, allowed)
+
+
+def raw(address: str, endpoint: str, data: list) -> str:
+    """What a program without gradio_client is answered."""
+    asked = httpx.post(f"{address}/gradio_api/call{endpoint}", json={"data": data})
+    return httpx.get(f"{address}/gradio_api/call{endpoint}/{asked.json()['event_id']}", timeout=30).text
+
+
+def test_a_raw_request_may_leave_out_its_last_arguments(address: str):
+    assert "event: complete" in raw(address, "/sample", ["tiny", "circle", 1, 0, 4, 2.0, "euler"])
+    assert "event: complete" in raw(address, "/sample", ["tiny", "circle"])
+    assert "label is None" in raw(address, "/sample", ["tiny"])
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])

@@ -72,22 +72,29 @@ def test_the_models_import_nothing_of_the_rest():
 
 def test_codec_and_pipeline_know_no_packs_studio_page_or_training():
     for name in ("mmdemo.codec", "mmdemo.pipeline", "mmdemo.images"):
-        forbidden = (f"mmdemo.{above}" for above in ("packs", "studio", "views", "ui", "training", "data", "evaluate"))
+        higher = ("packs", "studio", "drawing", "stored", "views", "ui", "training", "data", "evaluate")
+        forbidden = (f"mmdemo.{above}" for above in higher)
         assert not reaches(name, *forbidden), name
     assert not reaches("mmdemo.images", "mmdemo.codec", "mmdemo.pipeline", "mmdemo.models")
     assert not reaches("mmdemo.codec", "mmdemo.pipeline")
 
 
 def test_packs_know_nothing_above_them():
-    for above in ("studio", "views", "ui", "training", "evaluate", "data", "__main__"):
+    for above in ("studio", "drawing", "stored", "views", "ui", "training", "evaluate", "data", "__main__"):
         assert not reaches("mmdemo.packs", f"mmdemo.{above}")
 
 
 def test_training_and_studio_meet_only_through_a_pack_on_disk():
     training = {name for name in IMPORTS if name.startswith("mmdemo.training")}
+    above = ("mmdemo.studio", "mmdemo.drawing", "mmdemo.views", "mmdemo.ui", "mmdemo.evaluate")
     for name in training:
-        assert not reaches(name, "mmdemo.studio", "mmdemo.views", "mmdemo.ui", "mmdemo.evaluate"), name
-    for name in ("mmdemo.studio", "mmdemo.views", *(name for name in IMPORTS if name.startswith("mmdemo.ui"))):
+        assert not reaches(name, *above), name
+    for name in (
+        "mmdemo.studio",
+        "mmdemo.drawing",
+        "mmdemo.views",
+        *(name for name in IMPORTS if name.startswith("mmdemo.ui")),
+    ):
         assert not reaches(name, "mmdemo.training", "mmdemo.data", "mmdemo.evaluate"), name
 
 
@@ -108,7 +115,7 @@ def test_importing_the_package_imports_nothing_heavy():
     assert not loaded_by("import mmdemo; mmdemo.__version__") & HEAVY
 
 
-@pytest.mark.parametrize("module", ["mmdemo.studio", "mmdemo.views", "mmdemo.packs", "mmdemo.training.config"])
+@pytest.mark.parametrize("module", ["mmdemo.studio", "mmdemo.stored", "mmdemo.packs", "mmdemo.training.config"])
 def test_what_a_page_needs_before_its_models_imports_no_models(module):
     assert not loaded_by(f"import {module}") & {"torch", "diffusers", "torchvision", "transformers", "gradio"}
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import flow_schedule, tiny_dit, tiny_vae
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -339,3 +341,16 @@ def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "other")
     edit_weights(tmp_path / "other" / VAE, spoil("codebook", 0.5))
     assert packs.fingerprint(tmp_path / "other") != packs.fingerprint(tiny_weights / "tiny")
+
+
+def test_a_sprite_is_decoded_once_and_again_when_it_has_changed(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "seen")
+    pack, file = packs.read(tmp_path / "seen"), tmp_path / "seen" / "codebook" / "swatches.png"
+    first = packs.read_sprite(pack, "swatches", 4, 4, 12)
+    assert packs.read_sprite(pack, "swatches", 4, 4, 12) is first
+    before = file.stat()
+    Image.new("L", first.size, 77).save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert packs.read_sprite(pack, "swatches", 4, 4, 12).getextrema() == (77, 77)
+    with pytest.raises(PackError, match="swatches.png is"):
+        packs.read_sprite(pack, "swatches", 4, 3, 12)

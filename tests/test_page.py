@@ -23,7 +23,12 @@ from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 TABS = ["Codebook", "Reconstruct", "Sample", "Denoise"]
-READY = {"Codebook": ".mm-card", "Reconstruct": ".mm-tokens", "Sample": ".mm-foot a", "Denoise": ".mm-strip img"}
+READY = {
+    "Codebook": ".mm-card",
+    "Reconstruct": "#reconstruct-view .mm-tokens",
+    "Sample": ".mm-foot a",
+    "Denoise": ".mm-strip img",
+}
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 expect.set_options(timeout=20_000)

@@ -1,6 +1,8 @@
 """The denoising loop, held against diffusers' schedulers driven by hand on the same noise."""
 
 import inspect
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -389,3 +391,11 @@ def test_diffusers_own_models_work_alike(tmp_path, learned_variance):
 def test_a_pipeline_made_by_hand_samples(tmp_path):
     pipeline = ClassPipeline(tiny_vae(), tiny_dit(), flow_schedule(), id2label={"0": "a"}, image_size=16)
     assert pipeline([0], seeded(1), 3).images[0].size == (16, 16)
+
+
+def test_a_pack_is_an_ordinary_diffusers_pipeline_to_a_python_that_has_imported_nothing_else(tiny_weights):
+    opened = f"ClassPipeline.from_pretrained({str(tiny_weights / 'tiny')!r}, use_safetensors=True)"
+    script = f"from mmdemo.pipeline import ClassPipeline; print({opened}([1], num_inference_steps=1).images[0].size)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "(16, 16)\n", done.stderr
+    assert "annotation" not in done.stderr

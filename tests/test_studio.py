@@ -20,9 +20,9 @@ from PIL import Image
 from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError, PackError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
+from mmdemo.stored import COVER
 from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, MIN_SIDE, Studio
 from mmdemo.training import export
-from mmdemo.views import COVER
 
 NAN, INF = float("nan"), float("inf")
 

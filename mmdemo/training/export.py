@@ -87,7 +87,7 @@ def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> Non
 
 
 def set_defaults(pack: Path, **defaults) -> None:
-    """Write a pack's defaults (sampler, num_inference_steps, guidance_scale) into its pipeline configuration."""
+    """Write a pack's defaults (sampler, num_inference_steps, …) into its pipeline configuration."""
     _write_json(pack / "model_index.json", {**packs.read_json(pack / "model_index.json"), **defaults})
 
 

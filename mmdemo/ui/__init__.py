@@ -1,4 +1,4 @@
-"""The page: a list of packs over four tabs, the endpoints, and the options it must be launched with.
+"""The page: a list of packs over five tabs, the endpoints, and the options it must be launched with.
 
 `build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
 """
@@ -9,7 +9,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from mmdemo.studio import Studio
-from mmdemo.ui import chooser, codebook, denoise, endpoints, reconstruct, sample
+from mmdemo.ui import chooser, codebook, compare, denoise, endpoints, reconstruct, sample
 from mmdemo.ui.browser import PRIVATE, STATIC, widget
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.limits import BodyLimit
@@ -26,7 +26,7 @@ MONOSPACED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Deja
 
 def build_demo(studio: Studio) -> gr.Blocks:
     """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with endpoints.Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         gr.HTML(
             f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
             elem_id="title",
@@ -47,7 +47,10 @@ def build_demo(studio: Studio) -> gr.Blocks:
                 pictures = sample.build(studio, pack, opened)
             with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
+            with tab("Compare"):
+                compared = compare.build(studio, pack, opened)
         replay(pictures, tabs)
+        replay(compared, tabs)
         endpoints.register(studio)
     # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
     return demo.queue(api_open=False, default_concurrency_limit=8)

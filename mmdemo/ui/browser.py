@@ -26,15 +26,18 @@ OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that w
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
 
 
-def widget(name: str, **options) -> gr.HTML:
+def widget(name: str, *needs: str, **options) -> gr.HTML:
     """An empty element that static/NAME.js fills from `value`: a message made by `message()`.
+
+    needs: other scripts in static/ that it uses, besides common.js.
 
     The template never contains the value, because gradio compiles templates as code; the scripts set text as text.
     """
+    scripts = "\n".join((STATIC / f"{script}.js").read_text("utf-8") for script in ("common", *needs))
     return gr.HTML(
         html_template=f'<div class="mm-{name}"></div>',
         js_on_load=(STATIC / f"{name}.js").read_text("utf-8"),
-        head=f"<script>{(STATIC / 'common.js').read_text('utf-8')}</script>",
+        head=f"<script>{scripts}</script>",
         apply_default_css=False,
         **options,
     )

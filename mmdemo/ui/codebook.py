@@ -1,7 +1,7 @@
-"""The Codebook tab: every code, how often it is used, and one of them up close.
+"""The Codebook tab: every code, how often it is used, and one of them up close, also in a picture.
 
-Knows what the studio says of a codebook; how it is drawn is static/codebook.js. Reads files only, so it answers
-before any model is loaded.
+Knows what the studio says of a codebook; how it is drawn is static/codebook.js, map.js and places.js. All but the
+picture is read from files, so it is there before any model is loaded.
 """
 
 from collections.abc import Callable
@@ -10,13 +10,17 @@ import gradio as gr
 from PIL import Image
 
 from mmdemo.errors import MmdemoError
-from mmdemo.ui.browser import PRIVATE, message, picture, widget
+from mmdemo.ui.browser import OPENING, PRIVATE, message, picture, speaker, widget
+from mmdemo.ui.pictures import examples, seen_at, size_of
 from mmdemo.ui.settings import about, kept
+from mmdemo.ui.surgery import asked
+from mmdemo.views import PackInfo
 
 
 def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
-    book = widget("codebook", elem_id="codebook-view", server_functions=[code_reader(studio)])
+    functions = [code_reader(studio), replacer(studio)]
+    book = widget("codebook", "map", "places", elem_id="codebook-view", server_functions=functions, picture="")
     shown = kept(lambda info: codebook_message(studio, info.name))  # a second to make for 4096 codes
 
     def show(name: str) -> str:
@@ -25,11 +29,25 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         except MmdemoError as error:
             return message(text=str(error))
 
+    @kept
+    def first_picture(info: PackInfo) -> dict:
+        seen = seen_at(studio, info, examples(studio, info)[0], "auto", size_of(info, None))
+        return {"pack": info.name, "subject": "Example 1", "tokens": seen.tokens, "image": picture(seen.image)}
+
+    def show_picture(name: str) -> dict:
+        tell = speaker()
+        try:
+            studio.load(name)
+            return gr.update(picture=tell(**first_picture(about(studio, name))))
+        except MmdemoError as error:
+            return gr.update(picture=tell(pack=name, text=str(error)))
+
     opened(show, [pack], [book], **PRIVATE)
+    opened(show_picture, [pack], [book], **OPENING, **PRIVATE)  # for want of one in Reconstruct
 
 
 def codebook_message(studio, pack: str) -> str:
-    book = studio.codebook(pack)
+    book, plane = studio.codebook(pack), studio.code_map(pack)
     total = max(1, sum(book.counts))
     # Begin with a code of middling use: the most used ones are often mere background, the least used are oddities.
     by_use = sorted(range(book.codes), key=book.counts.__getitem__, reverse=True)
@@ -42,6 +60,9 @@ def codebook_message(studio, pack: str) -> str:
         columns=book.columns,
         order=book.order,
         counts=book.counts,
+        points=plane.points,
+        explained=percent(plane.explained),
+        colours=colours(book),
         shares=[percent(count / total) for count in book.counts],
         usage=f"Usage of the {book.codes} codes, from {percent(max(book.counts) / total)} of all tokens "
         f"down to {percent(min(book.counts) / total)}",
@@ -80,6 +101,25 @@ def code_reader(studio) -> Callable[[list], dict]:
         }
 
     return describe_code
+
+
+def replacer(studio) -> Callable[[list], dict]:
+    @asked
+    def replace_code(pack: str, tokens: list, code: int, by: int) -> dict:
+        made = studio.replace(pack, tokens, code, by)
+        pictures = {name: picture(getattr(made, name)) for name in ("before", "after", "difference")}
+        return pictures | {"count": len(made.places)}
+
+    return replace_code
+
+
+def colours(book) -> list[str]:
+    """The average colour of every code's swatch, by code."""
+    rows = book.swatches.height // book.swatch_size
+    small = book.swatches.convert("RGB").resize((book.columns, rows), Image.Resampling.BOX)
+    rgb = small.tobytes()
+    place = {code: n for n, code in enumerate(book.order)}
+    return [f"#{rgb[3 * place[code] : 3 * place[code] + 3].hex()}" for code in range(book.codes)]
 
 
 def swatch(book, code: int) -> Image.Image:

@@ -1,26 +1,21 @@
 """The Reconstruct tab: a picture, what is left of it after the codec, and its tokens.
 
 Knows where a picture can come from (an example, a drawing, a file) and what the studio says of it; the studio checks
-it and turns it into what the model sees. The drawing is static/picker.js, the result static/reconstruct.js.
+it and turns it into what the model sees. The drawing is static/picker.js, the result static/reconstruct.js, and what
+can be changed in its tokens static/surgery.js.
 """
 
-import base64
-import io
 from collections.abc import Callable, Iterator
 
 import gradio as gr
-from gradio.media import get_image
-from PIL import Image, ImageDraw, ImageOps
 
-from mmdemo.errors import ImageError, MmdemoError
-from mmdemo.studio import MAX_SIDE
+from mmdemo.errors import MmdemoError
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
 from mmdemo.ui.codebook import code_reader
+from mmdemo.ui.pictures import drawn, examples, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.settings import about, waiting
-from mmdemo.views import PackInfo
+from mmdemo.ui.surgery import answers
 
-PHOTOGRAPHS = ("cheetah1.jpg", "tower.jpg", "lion.jpg", "cheetah.jpg")  # gradio brings them along
-THUMBNAIL = 96
 FIRST = ("example", 0)
 
 
@@ -31,7 +26,8 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
-            result = widget("reconstruct", elem_id="reconstruct-view", server_functions=[code_reader(studio)])
+            functions = [code_reader(studio), *answers(studio)]
+            result = widget("reconstruct", "surgery", elem_id="reconstruct-view", server_functions=functions)
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
             picker = widget("picker", elem_id="picker")
             upload = gr.File(
@@ -59,8 +55,10 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
             image = image if image < len(choice) else 0  # another pack may have fewer
             picked, image = (kind, image), choice[image]
         side = size_of(info, wanted)
-        seen = studio.reconstruct(name, image, inverted, None if side == info.image_size else side)
-        yield tell(text=in_words(seen, picked)), tell(pack=name, source=source_of(picked), **in_pictures(seen))
+        seen = seen_at(studio, info, image, inverted, side)
+        settings = {"pack": name, "codes": info.codes, "side": side, "invert": inverted}
+        which = {"source": source_of(picked), "subject": subject(picked)}
+        yield tell(text=in_words(seen, picked)), tell(**settings, **which, **in_pictures(seen))
 
     def fit(name: str, wanted: int | None) -> tuple:
         info = about(studio, name)
@@ -112,24 +110,15 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     size.input(take_size, [pack, source, invert, size], [status, result, wanted], **always)
 
 
-def sizes(info: PackInfo) -> list[int]:
-    """The sides a person may choose from: the codec's own, and larger ones, which it takes as well."""
-    larger = (2, 4) if info.channels == 3 else ()
-    return [info.image_size, *(side for n in larger if (side := n * info.image_size) <= MAX_SIDE)]
-
-
-def size_of(info: PackInfo, wanted: int | None) -> int:
-    """The wanted side if the pack offers it. Else its own; a mere codec has nothing else to show, so it shows more."""
-    offered = sizes(info)
-    return wanted if wanted in offered else offered[0 if info.can_sample else min(1, len(offered) - 1)]
+def subject(picked: tuple) -> str:
+    kind, which = picked
+    return f"Example {which + 1}" if kind == "example" else f"Your {kind}"
 
 
 def in_words(seen, picked: tuple) -> str:
-    kind, which = picked
-    subject = f"Example {which + 1}" if kind == "example" else f"Your {kind}"
     width, height = seen.image.size
     became = f"{width} × {height} pixels became {len(seen.tokens[0])} × {len(seen.tokens)} tokens."
-    return f"{subject}: {became}" + (" The picture was inverted." if seen.inverted else "")
+    return f"{subject(picked)}: {became}" + (" The picture was inverted." if seen.inverted else "")
 
 
 def source_of(picked: tuple) -> dict:
@@ -150,43 +139,3 @@ def in_pictures(seen) -> dict:
             ("Compression", f"{seen.compression_ratio:.0f} : 1", "against the pixels the model saw"),
         ],
     }
-
-
-def examples(studio, info: PackInfo) -> list[str | Image.Image]:
-    """What a person may take: photographs for a colour pack, then the pack's own."""
-    shipped = photographs() if info.channels == 3 else []
-    return shipped + studio.examples(info.name) or [stand_in()]
-
-
-def photographs() -> list[str]:
-    """The files of those PHOTOGRAPHS that this gradio has."""
-    found = []
-    for name in PHOTOGRAPHS:
-        try:
-            found.append(get_image(name))
-        except (FileNotFoundError, ValueError):
-            continue
-    return found
-
-
-def thumbnail(source: str | Image.Image) -> dict:
-    """An example's picture, and whether its pixels are to be seen: those of a small one are, a photograph's are not."""
-    image = Image.open(source) if isinstance(source, str) else source
-    large = min(image.size) > THUMBNAIL
-    small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)) if large else image
-    return {"uri": picture(small), "smooth": large}
-
-
-def stand_in(size: int = 256) -> Image.Image:
-    """Something to look at in a pack without examples: a ring, bright on dark."""
-    image = Image.new("RGB", (size, size), "black")
-    box = [size // 4, size // 5, size * 3 // 4, size * 4 // 5]
-    ImageDraw.Draw(image).ellipse(box, outline="white", width=size // 10)
-    return image
-
-
-def drawn(uri: str) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True)), formats=("PNG",))
-    except (AttributeError, ValueError, OSError, Image.DecompressionBombError):
-        raise ImageError("The drawing did not arrive whole; draw it again.") from None

@@ -10,7 +10,7 @@ import gradio as gr
 from mmdemo.errors import MmdemoError
 from mmdemo.studio import MAX_COUNT
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, recipe, waiting
 from mmdemo.views import PackInfo
 
 FIRST_COUNT = 10
@@ -94,14 +94,13 @@ def unfinished(progress) -> dict:
 
 
 def in_words(samples) -> str:
-    how = f"{samples.steps} steps of {samples.sampler}, guidance {samples.guidance:g}"
-    return f"Seed {samples.seed}, {how}: drawn in {samples.seconds:.1f} s."
+    return f"Seed {samples.seed}, {recipe(samples)}: drawn in {samples.seconds:.1f} s."
 
 
 def finished(samples) -> dict:
     columns = min(8, len(samples.images))
     labelled = samples.labels, samples.seeds
-    settings = {"steps": samples.steps, "guidance": samples.guidance, "sampler": samples.sampler}
+    settings = {name: getattr(samples, name) for name in ("steps", "guidance", "sampler", "interval")}
     return {
         "sheet": picture(sheet(samples.images, columns)),
         "columns": columns,

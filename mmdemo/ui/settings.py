@@ -1,4 +1,4 @@
-"""The controls that Sample and Denoise share: the seed, and the folded-away steps, guidance and sampler."""
+"""The controls of every tab that draws: the seed, and the folded-away steps, guidance, its interval and sampler."""
 
 import secrets
 import threading
@@ -20,32 +20,44 @@ BUSY = IDLE[::-1]
 class Settings:
     """Draws the controls where it is made. `inputs` are in the order of `arguments()`."""
 
-    def __init__(self):
+    def __init__(self, seed: int = 0):
         with gr.Row():
             # No minimum or maximum here: the studio's sentence says more than gradio's.
-            self.seed = gr.Number(0, label="Seed", precision=0, info="The same seed draws the same picture.")
+            self.seed = gr.Number(seed, label="Seed", precision=0, info="The same seed draws the same picture.")
             self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
         with gr.Accordion("Advanced", open=False):
             self.steps = gr.Slider(1, 100, 20, step=1, label="Steps", info="More steps are slower and finer.")
             self.guidance = gr.Slider(0, 10, 2, step=0.1, label="Guidance", info="How strongly to follow the class.")
+            # From pure noise down, as the run goes. All of it unless somebody narrows it (arXiv:2404.07724).
+            self.upper = gr.Slider(0, 1, 1, step=0.05, label="Guide from noise level", info="1 is pure noise.")
+            self.lower = gr.Slider(
+                0, 1, 0, step=0.05, label="Guide down to noise level", info="0 is the clean picture."
+            )
             self.sampler = gr.Dropdown([], label="Sampler", info="The rule that turns one step into the next.")
-        self.inputs = [self.seed, self.randomize, self.steps, self.guidance, self.sampler]
+        self.inputs = [self.seed, self.randomize, self.steps, self.guidance, self.sampler, self.lower, self.upper]
         self.choices = [self.steps, self.guidance, self.sampler]
 
     @staticmethod
-    def arguments(seed, randomize, steps, guidance, sampler) -> tuple:
-        """seed, steps, guidance and sampler as the studio takes them; a random one is drawn here, to be shown."""
+    def arguments(seed, randomize, steps, guidance, sampler, lower=0, upper=1) -> tuple:
+        """seed, steps, guidance, sampler, interval as the studio takes them; a random seed is drawn, to be shown."""
         if randomize:
             seed = secrets.randbelow(MAX_SEED + 1)
         elif seed is None:
             raise ArgumentError(f"seed is empty; give a whole number from 0 to {MAX_SEED}, or tick Randomize")
-        return seed, steps, guidance, sampler
+        return seed, steps, guidance, sampler, (lower, upper)
 
     @staticmethod
     def of(info, sampler: str | None) -> tuple:
         """The pack's own defaults for `choices`; the sampler stays if the pack has it too."""
         value = sampler if sampler in info.samplers else next(iter(info.samplers), None)
         return info.steps, info.guidance, gr.update(choices=list(info.samplers), value=value)
+
+
+def recipe(drawn) -> str:
+    """How something was drawn, in words; drawn has steps, sampler, guidance and interval."""
+    low, high = drawn.interval
+    where = "" if (low, high) == (0, 1) else f" at noise levels {low:g} to {high:g}"
+    return f"{drawn.steps} steps of {drawn.sampler}, guidance {drawn.guidance:g}{where}"
 
 
 def about(studio, pack: str) -> PackInfo:

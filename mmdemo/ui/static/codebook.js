@@ -1,9 +1,11 @@
-// Every code as a swatch in a grid, a histogram of their use, and the card of the chosen one.
-const { el, listen, load, tiles, grid, codeCard } = window.mmdemo;
+// Every code as a swatch in a grid and as a dot on a map, a histogram of their use, and the chosen one: its card and
+// its places in a picture.
+const { el, listen, load, crop, tiles, grid, codeCard, codeMap } = window.mmdemo;
 const root = element.firstElementChild;
 // Swatches are a few pixels wide: drawn large once, so that any size on screen looks even, as far as memory allows.
 const ENLARGE = 8, MOST_PIXELS = 4e6;
-let book, swatches, bars, card, wanted;
+const places = window.mmdemo.places(server, (code) => choose(code));
+let book, swatches, bars, card, map, sprite, wanted, first = {};
 
 listen(props, watch, async (message) => {
   if (!message.codes) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
@@ -16,17 +18,36 @@ listen(props, watch, async (message) => {
         el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
         el("div", { class: "mm-swatches" }, (swatches = grid("Codes", book.columns, book.order.length,
           (i) => `Code ${book.order[i]}, ${book.shares[book.order[i]]} of all tokens`, (i) => choose(book.order[i]))))),
-      (card = el("section", { class: "mm-chosen", "aria-live": "polite" })),
+      el("div", { class: "mm-chosen" }, (card = el("section", { "aria-live": "polite" })), places.node),
+      el("section", {},
+        el("h3", {}, "The codes on a map"),
+        el("p", { class: "mm-help" }, `The plane in which the codes differ most shows ${book.explained} of their variance. A dot's size is the code's use, its colour the swatch's.`),
+        (map = codeMap(book, (code, canvas) => sprite && crop(canvas, sprite, ...placeOf(code), book.swatch_size, book.swatch_size), (code) => choose(code)))),
       el("section", {},
         el("h3", {}, "How often each code is used"),
         el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
         (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));
+  lookAt();
   wanted?.pack === book.pack ? choose(wanted.code) : choose(book.chosen, book.card);
-  wanted = null;
-  drawSwatches(await load(book.swatches));
+  wanted = sprite = null;
+  sprite = await load(book.swatches);
+  drawSwatches();
 });
 
-function drawSwatches(sprite) {
+// The picture that Reconstruct shows, or else the pack's first example.
+listen(props, watch, (message) => { first = message; lookAt(); }, "picture");
+document.addEventListener("mmdemo:picture", lookAt);
+function lookAt() {
+  if (book) places.look([window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null);
+}
+
+// Where a code is in the sprite
+function placeOf(code) {
+  const i = book.order.indexOf(code);
+  return [(i % book.columns) * book.swatch_size, Math.floor(i / book.columns) * book.swatch_size];
+}
+
+function drawSwatches() {
   const size = book.swatch_size, rows = Math.ceil(book.order.length / book.columns);
   const fits = Math.sqrt(MOST_PIXELS / (book.columns * rows)) / (size * 17 / 16);
   const cell = size * Math.max(1, Math.min(ENLARGE, Math.floor(fits))), gap = Math.ceil(cell / 16);
@@ -42,11 +63,22 @@ function drawSwatches(sprite) {
 }
 
 async function choose(code, known) {
+  if (places.took(code)) return;
   book.chosen = code;
   swatches.mark(book.order.indexOf(code));
+  map.mark(code);
   drawBars();
+  window.mmdemo.code = { pack: book.pack, code };
+  document.dispatchEvent(new CustomEvent("mmdemo:chosen"));
   const answer = known ?? await server.describe_code(book.pack, code);
-  if (book.chosen === code) card.replaceChildren(codeCard(answer, choose));
+  if (book.chosen !== code) return;
+  const use = el("button", { type: "button", class: "mm-button", onclick: () => {
+    window.mmdemo.use = window.mmdemo.code;
+    document.dispatchEvent(new CustomEvent("mmdemo:use", { detail: window.mmdemo.use }));
+    document.getElementById("reconstruct-button").click();
+  } }, "Use this code");
+  card.replaceChildren(codeCard(answer, (near) => choose(near), use));
+  places.show(book, code, answer);
 }
 
 function drawBars() {

@@ -16,16 +16,37 @@ window.mmdemo ??= (() => {
   }
 
   // Calls draw(message) now and whenever Python sends another, except those of an earlier turn that come late.
-  function listen(props, watch, draw) {
+  function listen(props, watch, draw, name = "value") {
     let turn = 0;
     const read = () => {
-      const message = props.value ? JSON.parse(props.value) : {};
+      const message = props[name] ? JSON.parse(props[name]) : {};
       if (message.turn < turn) return;
       turn = message.turn ?? turn;
       draw(message);
     };
-    watch("value", read);
+    watch(name, read);
     read();
+  }
+
+  // ask(x) for the newest x only, one question at a time: what a person does meanwhile is asked once, at the end.
+  function latest(ask, show) {
+    let next, busy = false;
+    return async (x) => {
+      next = { x };
+      if (busy) return;
+      busy = true;
+      try {
+        while (next) {
+          const now = next.x;
+          next = null;
+          show(await ask(now), now);
+        }
+      } catch {
+        show({ error: "The server did not answer. Try again." });
+      } finally {
+        busy = false;
+      }
+    };
   }
 
   async function load(uri) {
@@ -89,6 +110,9 @@ window.mmdemo ??= (() => {
 
     node.addEventListener("pointermove", (event) => { const i = under(event); if (i !== null && i !== here) go(i); });
     node.addEventListener("click", (event) => { const i = under(event); if (i !== null) go(i), choose(i); });
+    node.here = () => here;
+    node.go = go;
+    node.under = under;
     node.addEventListener("keydown", (event) => {
       if (event.key === "Enter" || event.key === " ") return event.preventDefault(), choose(here);
       const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns,
@@ -109,14 +133,62 @@ window.mmdemo ??= (() => {
 
   // The token ids as a grid to lay over a picture. Too many tokens: no digits, and then no lines; the names stay.
   function tokenGrid(tokens, choose) {
-    const columns = tokens[0].length, ids = tokens.flat();
+    const columns = tokens[0].length;
+    let ids = tokens.flat(), picked = null;
     const name = (i) => `Token ${ids[i]}, row ${Math.floor(i / columns) + 1}, column ${i % columns + 1}`;
     const node = grid("Tokens", columns, ids.length, name, (i) => { node.mark(i); choose(ids[i]); });
     node.classList.add("mm-tokens");
     node.classList.toggle("mm-lined", columns <= 32);
     if (columns * String(Math.max(...ids)).length <= MOST_DIGITS) node.append(...ids.map((id) => el("span", { class: "mm-token", "aria-hidden": "true" }, String(id))));
+    const numbers = node.querySelectorAll(".mm-token"), mark = node.mark;
+    node.mark = (i) => mark(picked = i);
+    // Other ids at the same places.
+    node.change = (next) => {
+      numbers.forEach((number, i) => { if (ids[i] !== next[i]) number.textContent = next[i]; });
+      ids = next;
+      if (picked === null) return;
+      const here = node.here();
+      node.mark(picked); // its name has changed
+      node.go(here);
+    };
     return node;
   }
+
+  // A canvas to lay over a grid: some places outlined together, some with a corner, the others veiled if they are to be.
+  function marks(columns, count) {
+    const rows = Math.ceil(count / columns), side = Math.max(8, Math.min(32, Math.floor(768 / columns)));
+    const canvas = el("canvas", { class: "mm-marks", "aria-hidden": "true", width: columns * side, height: rows * side });
+    const context = canvas.getContext("2d");
+    canvas.show = ({ outlined = [], cornered = [], veil = false }) => {
+      const among = new Set(outlined), style = getComputedStyle(canvas), thick = Math.max(2, side / 10);
+      context.clearRect(0, 0, canvas.width, canvas.height);
+      context.fillStyle = "#000b";
+      if (veil) context.fillRect(0, 0, canvas.width, canvas.height);
+      for (const i of among) {
+        const column = i % columns, x = column * side, y = Math.floor(i / columns) * side;
+        context.clearRect(x, y, side, side);
+        context.fillStyle = style.getPropertyValue("--mm-mark");
+        if (!among.has(i - columns)) context.fillRect(x, y, side, thick);
+        if (!among.has(i + columns)) context.fillRect(x, y + side - thick, side, thick);
+        if (!column || !among.has(i - 1)) context.fillRect(x, y, thick, side);
+        if (column === columns - 1 || !among.has(i + 1)) context.fillRect(x + side - thick, y, thick, side);
+      }
+      context.fillStyle = style.getPropertyValue("--mm-changed");
+      context.strokeStyle = "#000";
+      for (const i of cornered) {
+        const x = (i % columns + 1) * side, y = Math.floor(i / columns) * side;
+        context.beginPath();
+        context.moveTo(x, y);
+        context.lineTo(x - side * 0.34, y);
+        context.lineTo(x, y + side * 0.34);
+        context.closePath();
+        context.fill();
+        context.stroke();
+      }
+    };
+    return canvas;
+  }
+
   // Everything known about one code, as Python's describe_code sends it.
   function codeCard(card, choose, ...extra) {
     if (card.error) return el("p", { class: "mm-help" }, card.error);
@@ -135,11 +207,40 @@ window.mmdemo ??= (() => {
     return el("div", { class: "mm-card", "data-code": card.code }, ...children);
   }
 
+  // Small pictures of at most ten steps, evenly spread: a whole run at a glance. fill(uri) puts in those that are there.
+  function strip(total, go) {
+    const count = Math.min(10, total);
+    const steps = Array.from({ length: count }, (_, i) => Math.round(i * (total - 1) / Math.max(1, count - 1)));
+    const node = el("div", { class: "mm-strip" }, ...steps.map((i) =>
+      el("button", { type: "button", "data-index": i, disabled: true, "aria-label": `Step ${i + 1}`, onclick: () => go(i) })));
+    node.steps = steps;
+    node.fill = (uri) => steps.forEach((i, n) => {
+      if (!node.children[n].disabled || !uri(i)) return;
+      node.children[n].append(pixels(uri(i), ""));
+      node.children[n].disabled = false;
+    });
+    node.mark = (now) => steps.forEach((i, n) => node.children[n].setAttribute("aria-current", String(i === now)));
+    return node;
+  }
+
+  // A button from a code, wherever it is shown, to the Codebook tab.
+  const codeLink = (pack, code) => el("button", { type: "button", class: "mm-button", onclick: () => {
+    document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: { pack, code } }));
+    document.getElementById("codebook-button").click();
+  } }, "Open in Codebook");
+
+  // Which picture a tab shows: the picker in the same tab marks it.
+  function shows(node, source) {
+    const work = node.closest(".mm-work");
+    work.source = source;
+    work.dispatchEvent(new CustomEvent("mmdemo:source"));
+  }
+
   // What a button has set going is seen, also on a phone, where that button is far below.
   function bring(tab) {
     const work = document.querySelector(`#${tab} .mm-work`);
     if (work?.getBoundingClientRect().top < 0) work.scrollIntoView({ behavior: "smooth" });
   }
 
-  return { bring, el, listen, load, crop, pixels, tiles, grid, tokenGrid, codeCard };
+  return { bring, el, listen, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink, strip, shows };
 })();

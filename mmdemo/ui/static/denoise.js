@@ -1,24 +1,43 @@
-// Two pictures a step, kept here: they follow the run, then can be scrubbed and played without the server.
-const { el, listen, pixels, tokenGrid } = window.mmdemo;
+// The film of a run. The frames are kept here: they follow the run, then are scrubbed, played and saved without the server.
+const { el, listen, pixels, tokenGrid, codeCard, codeLink, strip, exports } = window.mmdemo;
 const root = element.firstElementChild;
 const PLAY_SECONDS = 4;
-let film = { frames: [] }, at = 0, follow = true, timer = null;
+let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, thumbs, card;
 
+const original = pixels("", "The picture to edit");
 const noisy = pixels("", "The noisy picture"), guess = pixels("", "The guess of the finished picture");
-const over = el("div", { class: "mm-over" }), tokens = el("input", { type: "checkbox" });
+const byLabel = pixels("", "The guess by the label alone"), without = pixels("", "The guess without a label"), both = pixels("", "The guess with guidance");
+const over = el("div", { class: "mm-over" }), tokens = el("input", { type: "checkbox", onchange: () => paint() });
 const play = el("button", { type: "button", class: "mm-button mm-play", onclick: toggle });
-const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step" });
-const step = el("b"), timestep = el("b"), noise = el("b"), meter = el("meter", { min: 0, max: 1, "aria-label": "Noise level" });
-const strip = el("div", { class: "mm-strip" });
-const stage = el("div", { hidden: true },
-  el("div", { class: "mm-pair" },
-    el("figure", {}, el("div", { class: "mm-frame" }, noisy),
-      el("figcaption", {}, el("i", {}, "x", el("sub", {}, "t")), " — the noisy picture at this step")),
-    el("figure", {}, el("div", { class: "mm-frame" }, guess, over),
-      el("figcaption", {}, el("i", {}, "x", el("sub", {}, "0")), " — the guess of the finished picture. ", el("label", {}, tokens, " show tokens")))),
+const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step", oninput: () => go(Number(slider.value), slider.value > at ? 1 : -1) });
+const step = el("b"), timestep = el("b"), noise = el("b"), guidance = el("span");
+const percent = (share) => `${Math.round(share * 100)} %`;
+const math = (letter, index) => el("i", {}, letter, el("sub", {}, index));
+const framed = (...pictures) => el("div", { class: "mm-frame" }, ...pictures);
+
+const curves = [
+  curve("Noise", "how much of the picture is noise", (frame) => frame.noise, percent),
+  curve("Flips", "tokens that changed since the last step", (frame) => frame.flips.length, (value, frame) => `${value} of ${frame.tokens.flat().length}`),
+  curve("Distance to the codes", "of the guess, in standard deviations", (frame) => frame.distance, (value) => value.toFixed(3)),
+];
+const source = el("figure", {}, framed(original), el("figcaption", {}, math("x", ""), " — the picture to edit"));
+const strips = el("div"), saving = el("div", { class: "mm-save" });
+const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "group", "aria-label": "The run, step by step: the arrow keys go from one to the next", onkeydown: keyed },
+  el("div", { class: "mm-pair" }, source,
+    el("figure", {}, framed(noisy), el("figcaption", {}, math("x", "t"), " — the noisy picture at this step")),
+    el("figure", {}, framed(guess, over),
+      el("figcaption", {}, math("x", "0"), " — the guess of the finished picture. ", el("label", {}, tokens, " show tokens")))),
   el("div", { class: "mm-scrub" }, play, slider),
-  el("div", { class: "mm-readout" }, el("span", {}, "step ", step), el("span", {}, "timestep ", timestep), el("span", {}, "noise ", noise, meter)),
-  strip);
+  el("div", { class: "mm-readout" }, el("span", {}, "step ", step), el("span", {}, "timestep ", timestep), el("span", {}, "noise ", noise), guidance),
+  strips,
+  el("div", { class: "mm-facts" },
+    el("section", { class: "mm-guesses" },
+      el("h3", {}, "What the label does to the guess"),
+      el("div", {}, ...[[without, "without a label"], [byLabel, "by label alone"], [both, "guided"]].map(([picture, name]) =>
+        el("figure", {}, framed(picture), el("figcaption", {}, name))))),
+    el("section", { class: "mm-curves" }, ...curves.map(({ node }) => node))),
+  saving,
+  (card = el("section", { class: "mm-chosen", "aria-live": "polite" })));
 root.append(stage);
 
 listen(props, watch, (message) => {
@@ -27,40 +46,82 @@ listen(props, watch, (message) => {
     halt();
     film = { ...message, frames: [] };
     follow = true;
+    card.replaceChildren();
+    original.src = film.original ?? "";
+    source.hidden = !film.original;
+    slider.max = film.total - 1;
+    thumbs = strip(film.total, go);
+    strips.replaceChildren(thumbs);
+    offer();
   }
   for (const frame of message.frames) film.frames[frame.index] = frame;
+  if (follow) at = message.show ?? message.frames.at(-1).index;
   stage.hidden = false;
-  slider.max = film.total - 1;
-  if (follow) show(message.show ?? message.frames.at(-1).index);
-  drawStrip();
+  // Frames may come faster than a slow browser draws them: all are kept, only the newest is drawn.
+  pending ??= requestAnimationFrame(() => { pending = null; thumbs.fill((i) => film.frames[i]?.x0); paint(); });
 });
 
-function show(index) {
-  const frame = film.frames[index];
+function paint() {
+  const frame = film.frames[peek ?? at];
   if (!frame) return;
-  at = index;
   noisy.src = frame.x_t;
-  guess.src = frame.x0;
-  slider.value = index;
-  slider.setAttribute("aria-valuetext", `Step ${index + 1} of ${film.total}, timestep ${frame.timestep}`);
-  step.textContent = `${index + 1} of ${film.total}`;
+  guess.src = both.src = frame.x0;
+  byLabel.src = frame.x0_label;
+  without.src = frame.x0_null;
+  slider.value = frame.index;
+  slider.setAttribute("aria-valuetext", `Step ${frame.index + 1} of ${film.total}, timestep ${frame.timestep}`);
+  step.textContent = `${frame.index + 1} of ${film.total}`;
   timestep.textContent = frame.timestep;
-  noise.textContent = `${Math.round(frame.noise * 100)} %`;
-  meter.value = frame.noise;
-  over.replaceChildren(...(tokens.checked ? [tokenGrid(frame.tokens, () => {})] : []));
-  for (const thumb of strip.children) thumb.setAttribute("aria-current", String(Number(thumb.dataset.index) === index));
+  noise.textContent = percent(frame.noise);
+  guidance.textContent = film.narrowed ? `guidance ${frame.guided ? "on" : "off"}` : "";
+  over.replaceChildren(...(tokens.checked ? [overlay(frame)] : []));
+  thumbs.mark(frame.index);
+  for (const { draw } of curves) draw(frame);
 }
 
-// At most ten of the guesses, evenly spread: the whole run at a glance.
-function drawStrip() {
-  const count = Math.min(10, film.total);
-  const picked = Array.from({ length: count }, (_, i) => Math.round(i * (film.total - 1) / Math.max(1, count - 1)));
-  strip.replaceChildren(...picked.map((index) => {
-    const frame = film.frames[index];
-    return el("button", { type: "button", "data-index": index, disabled: !frame, "aria-label": `Step ${index + 1}`,
-      "aria-current": String(index === at), onclick: () => { halt(); follow = false; show(index); } }, ...(frame ? [pixels(frame.x0, "")] : []));
-  }));
-  play.disabled = !last();
+// The tokens of the guess, those that are new marked; one leads to its code.
+function overlay(frame) {
+  const grid = tokenGrid(frame.tokens, choose);
+  grid.append(...frame.flips.map(([y, x]) => el("div", { class: "mm-cell mm-flip", style: `--x: ${x}; --y: ${y}` })));
+  return grid;
+}
+
+async function choose(code) {
+  halt();
+  const answer = await server.describe_code(film.pack, code);
+  card.replaceChildren(codeCard(answer, choose, codeLink(film.pack, answer.code)));
+  card.scrollIntoView({ block: "nearest", behavior: "smooth" });
+}
+
+// One value over the steps. Pointing shows a step, pressing goes there; for the keyboard there is the slider.
+function curve(name, help, value, words) {
+  const shade = svg("path", { class: "mm-shade" }), line = svg("path", { class: "mm-curve-line" });
+  const cursor = svg("path", { class: "mm-cursor" }), dot = svg("path", { class: "mm-dot" }), now = el("b");
+  const plot = svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": `${name} over the steps` }, shade, cursor, line, dot);
+  const under = (event) => {
+    const box = plot.getBoundingClientRect();
+    return Math.min(last(), Math.max(0, Math.floor((event.clientX - box.left) / box.width * film.total)));
+  };
+  plot.addEventListener("pointermove", (event) => { event.buttons ? go(under(event)) : look(under(event)); });
+  plot.addEventListener("pointerdown", (event) => go(under(event)));
+  plot.addEventListener("pointerleave", () => look(null));
+  const draw = (frame) => {
+    const frames = film.frames.filter(Boolean), most = Math.max(...frames.map(value)) || 1, wide = 100 / film.total;
+    const place = (one) => `${((one.index + 0.5) * wide).toFixed(2)} ${(37 - 34 * value(one) / most).toFixed(2)}`;
+    line.setAttribute("d", frames.map((one, i) => `${i ? "L" : "M"}${place(one)}`).join(""));
+    shade.setAttribute("d", film.narrowed ? frames.filter((one) => one.guided).map((one) => `M${one.index * wide} 0h${wide}v40h${-wide}z`).join("") : "");
+    cursor.setAttribute("d", `M${(frame.index + 0.5) * wide} 0v40`);
+    dot.setAttribute("d", `M${place(frame)}h0`); // a line without length, of which the round ends are left
+    now.textContent = words(value(frame), frame);
+  };
+  return { draw, node: el("figure", { class: "mm-curve", title: help }, el("figcaption", {}, name, now), plot) };
+}
+
+function svg(tag, attributes, ...children) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
 }
 
 // The last step that has arrived: after a Stop, not the run's last.
@@ -68,13 +129,43 @@ function last() {
   return film.frames.length - 1;
 }
 
+// The next step that is here, from index on: until a run is done some are left out, and after a Stop they stay so.
+function near(index, way = -1) {
+  for (let i = Math.max(0, Math.min(last(), index)); 0 <= i && i <= last(); i += way) if (film.frames[i]) return i;
+  return at;
+}
+
+function go(index, way) {
+  halt();
+  follow = false;
+  peek = null;
+  at = near(index, way);
+  paint();
+}
+
+function look(index) {
+  peek = index === null ? null : near(index);
+  paint();
+}
+
+function keyed(event) {
+  if (event.target.matches("input, .mm-grid")) return; // they have keys of their own
+  const to = { ArrowLeft: [at - 1, -1], ArrowRight: [at + 1, 1], Home: [0, 1], End: [last(), -1] }[event.key];
+  if (!to) return;
+  event.preventDefault();
+  go(...to);
+}
+
 function toggle() {
   if (timer) return halt();
   follow = false;
-  if (at >= last()) show(0);
-  timer = setInterval(() => (at < last() ? show(at + 1) : halt()), Math.max(40, PLAY_SECONDS * 1000 / film.total));
+  if (at >= last()) at = 0;
+  paint();
+  timer = setInterval(() => { if (at >= last()) return halt(); at = near(at + 1, 1); paint(); }, pace());
   label();
 }
+
+const pace = () => Math.max(40, PLAY_SECONDS * 1000 / film.total);
 
 function halt() {
   clearInterval(timer);
@@ -87,6 +178,30 @@ function label() {
   play.setAttribute("aria-pressed", Boolean(timer));
 }
 
-slider.addEventListener("input", () => { halt(); follow = false; show(Math.min(Number(slider.value), last())); });
-tokens.addEventListener("change", () => show(at));
+function offer() {
+  const button = (name, make) => {
+    const one = el("button", { type: "button", class: "mm-button", onclick: async () => {
+      one.disabled = true;
+      one.textContent = "Making it…";
+      try {
+        exports.save(await make(shots()), `${film.pack}-${film.label}-seed-${film.seed}`);
+      } finally {
+        one.disabled = false;
+        one.textContent = name;
+      }
+    } }, name);
+    return one;
+  };
+  saving.replaceChildren(el("span", {}, "Save as"), button("GIF", (all) => exports.gif(all, pace())),
+    ...(exports.canRecord() ? [button("Video", (all) => exports.video(all, pace()))] : []),
+    button("PNG strip", (all) => exports.png(thumbs.steps.map((i) => all[i]).filter(Boolean))));
+}
+
+function shots() {
+  return film.frames.filter(Boolean).map((frame) => ({
+    uris: [...(film.original ? [film.original] : []), frame.x_t, frame.x0],
+    words: `${film.label}: step ${frame.index + 1} of ${film.total}, noise ${percent(frame.noise)}`,
+  }));
+}
+
 label();

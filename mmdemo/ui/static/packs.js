@@ -39,3 +39,5 @@ read();
 document.addEventListener("mmdemo:tab", (event) => { tab = event.detail; mark(); });
 // A code is to be shown in the Codebook tab, which may be showing another pack.
 document.addEventListener("mmdemo:code", (event) => { if (props.value !== event.detail.pack) choose(event.detail.pack); });
+// A code is to be put into a picture: Reconstruct, too, is to show its pack from now on.
+document.addEventListener("mmdemo:use", (event) => choose(event.detail.pack));

@@ -1,20 +1,22 @@
 // The original under the reconstruction with a divider, the tokens over the reconstruction, and the chosen one's code.
-const { el, listen, pixels, tiles, tokenGrid, codeCard } = window.mmdemo;
+// What happens to the tokens is surgery.js.
+const { el, listen, pixels, shows, tiles, tokenGrid, codeCard, surgery } = window.mmdemo;
 const root = element.firstElementChild;
-let shown, card, grid;
+let shown, card, grid, editor, looked, editing = false;
 
 listen(props, watch, (message) => {
-  window.mmdemo.source = message.source; // the picker marks it
-  document.dispatchEvent(new CustomEvent("mmdemo:source"));
+  shows(root, message.source);
   if (!message.tokens) return root.replaceChildren();
   shown = message;
-  root.replaceChildren(
-    el("div", { class: "mm-pair" }, compare(), tokens()),
-    tiles(shown.tiles),
-    (card = el("section", { class: "mm-chosen", "aria-live": "polite" })));
+  const pair = el("div", { class: "mm-pair" }, compare(), tokens());
   const row = shown.tokens.length >> 1, columns = shown.tokens[0].length, column = columns >> 1;
   grid.mark(row * columns + column);
-  choose(shown.tokens[row][column]);
+  editor = surgery({ shown, grid, server, look, show });
+  card = el("section", { class: "mm-chosen", "aria-live": "polite" });
+  root.replaceChildren(pair, editor.node, tiles(shown.tiles), card, editor.others);
+  edit(editing);
+  show(shown.image, shown.tokens.flat());
+  if (!use()) look(shown.tokens[row][column]);
 });
 
 function compare() {
@@ -27,21 +29,60 @@ function compare() {
 }
 
 function tokens() {
-  grid = tokenGrid(shown.tokens, async (code) => { await choose(code); card.querySelector(".mm-card-head")?.scrollIntoView({ block: "nearest", behavior: "smooth" }); });
+  grid = tokenGrid(shown.tokens, async (code) => {
+    await look(code);
+    if (!editing) card.querySelector(".mm-card-head")?.scrollIntoView({ block: "nearest", behavior: "smooth" });
+  });
   const ids = el("input", { type: "checkbox", checked: true });
   ids.addEventListener("change", () => grid.classList.toggle("mm-bare", !ids.checked));
   const count = shown.tokens.length * shown.tokens[0].length, digits = grid.querySelector(".mm-token");
   return el("figure", {},
     el("div", { class: "mm-frame" }, pixels(shown.image, "Reconstruction"), grid),
     el("figcaption", {}, `The same picture as ${count} tokens: each ${digits ? "number names" : "is"} a code. Choose one. `,
-      ...(digits ? [el("label", {}, ids, " show numbers")] : [])));
+      ...(digits ? [el("label", {}, ids, " show numbers")] : [])),
+    el("button", { type: "button", class: "mm-button mm-edit", onclick: () => edit(!editing) }, "Edit tokens"));
 }
 
-async function choose(code) {
+function edit(on) {
+  editing = on;
+  root.classList.toggle("mm-editing", on);
+  root.querySelector(".mm-edit").setAttribute("aria-pressed", on);
+  editor.turn(on);
+}
+
+// The picture of these ids, here and wherever the current picture is looked at.
+function show(image, ids) {
+  const columns = shown.tokens[0].length, edited = shown.tokens.flat().some((id, i) => id !== ids[i]);
+  for (const one of root.querySelectorAll(".mm-pair [alt=Reconstruction]")) one.src = image;
+  root.classList.toggle("mm-edited", edited); // the numbers measure the codec, not the person
+  const rows = shown.tokens.map((_, row) => ids.slice(row * columns, (row + 1) * columns));
+  window.mmdemo.picture = { pack: shown.pack, subject: shown.subject + (edited ? ", edited," : ""), tokens: rows, image };
+  document.dispatchEvent(new CustomEvent("mmdemo:picture"));
+}
+
+// Shows a code's card. While tokens are being edited, the codes near it are to be put, otherwise to be looked at.
+async function look(code) {
+  looked = code;
   const answer = await server.describe_code(shown.pack, code);
+  if (looked !== code) return;
   const open = el("button", { type: "button", class: "mm-button", onclick: () => {
     document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: { pack: shown.pack, code: answer.code } }));
     document.getElementById("codebook-button").click();
   } }, "Open in Codebook");
-  card.replaceChildren(codeCard(answer, choose, open));
+  const take = el("button", { type: "button", class: "mm-button mm-take", onclick: () => editor.pick(code) }, "Use this code");
+  card.replaceChildren(codeCard(answer, (near) => editing ? editor.pick(near) : look(near), el("div", { class: "mm-row" }, open, take)));
 }
+
+// The Codebook tab may have a code to paint with; the picture of its pack may still be on the way, and so may this tab.
+function use() {
+  const code = window.mmdemo.use?.pack === shown?.pack && window.mmdemo.use?.code;
+  if (!Number.isInteger(code)) return false;
+  window.mmdemo.use = null;
+  edit(true);
+  editor.paint(code);
+  return true;
+}
+document.addEventListener("mmdemo:examples", () => editor?.offer());
+document.addEventListener("mmdemo:chosen", () => editor?.draw());
+document.addEventListener("keydown", (event) => editor?.key(event));
+document.addEventListener("mmdemo:use", use);

@@ -1,0 +1,119 @@
+"""What a pack stores ready-made, shown without torch: its entry in a list, its cover, its codebook and a map of it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from math import ceil, exp, log, log2
+
+from PIL import Image
+
+from mmdemo import images, packs
+from mmdemo.errors import MmdemoError
+from mmdemo.views import Code, Codebook, CodeMap, PackInfo
+
+COVER = 128  # pixels of a cover's side
+
+
+def pack_info(pack: packs.Pack) -> PackInfo:
+    return PackInfo(
+        pack.name, pack.classes, pack.codes, pack.image_size, pack.stride, pack.channels, pack.can_sample,
+        pack.samplers, pack.steps, pack.guidance, pack.problem, pack.stamp, pack.interval,
+    )  # fmt: skip
+
+
+def code_map(pack: packs.Pack) -> CodeMap:
+    """The first two principal components of the codebook, which is read from the pack without torch."""
+    import numpy as np
+
+    e = packs.read_codes(pack)
+    e = e - e.mean(0)
+    _, sizes, directions = np.linalg.svd(e, full_matrices=False)
+    # An SVD's signs are arbitrary: make the largest number of each direction positive, so that the map is stable.
+    directions = directions[:2] * np.sign([row[np.abs(row).argmax()] for row in directions[:2]])[:, None]
+    places = np.zeros((len(e), 2))
+    places[:, : len(directions)] = e @ directions.T
+    places /= max(np.abs(places).max(), 1e-12)
+    explained = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
+    return CodeMap([(x, y) for x, y in places.round(4).tolist()], packs.read_codebook(pack)["counts"], explained)
+
+
+def cover(pack: packs.Pack) -> Image.Image:
+    """COVER × COVER pixels in colour: four examples (the first, if fewer), or the codebook's middle, or plain grey."""
+    files = sorted((pack.path / "examples").glob("*.png"))[:4]
+    with suppress(MmdemoError):  # what is wrong with a file is told where it is asked for; here the next best is shown
+        if files:
+            columns = 2 if len(files) == 4 else 1
+            opened = [images.open_image(file) for file in files[: columns**2]]
+            return images.grid([images.fit_square(image, COVER // columns, 3) for image in opened], columns, gap=0)
+    with suppress(MmdemoError):
+        swatches, *_ = _swatches(pack, packs.read_codebook(pack))
+        left, top = (max(0, side - COVER) // 2 for side in swatches.size)
+        middle = swatches.crop((left, top, swatches.width - left, swatches.height - top))
+        return images.fit_square(middle, COVER, 3)
+    return Image.new("RGB", (COVER, COVER), "grey")
+
+
+def codebook(pack: packs.Pack) -> Codebook:
+    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    stored = packs.read_codebook(pack)
+    sprite, size, columns = _swatches(pack, stored)
+    counts, total = stored["counts"], max(1, sum(stored["counts"]))
+    entropy = -sum(n / total * log(n / total) for n in counts if n)
+    swatches = [_cell(sprite, n % columns, n // columns, size) for n in range(pack.codes)]
+    return Codebook(
+        sheet=images.grid(swatches, columns),
+        swatches=sprite,
+        swatch_size=size,
+        columns=columns,
+        order=stored["order"],
+        counts=counts,
+        codes=pack.codes,
+        used=sum(n > 0 for n in counts),
+        perplexity=exp(entropy),
+        dim=pack.dim,
+        bits_per_token=log2(pack.codes),
+    )
+
+
+def code(pack: packs.Pack, k: int) -> Code:
+    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    stored = packs.read_codebook(pack)
+    sprite, size, columns = _swatches(pack, stored)
+    place = {code: n for n, code in enumerate(stored["order"])}
+    each, side = stored["patches_per_code"], stored["patch_size"]
+    patch_sprite = packs.read_sprite(pack, "patches", each, pack.codes, side)
+    patches = [_cell(patch_sprite, n, k, side) for n in range(min(each, stored["counts"][k]))]
+    swatch = _cell(sprite, place[k] % columns, place[k] // columns, size)
+    near = [_cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
+    return Code(
+        card=_card(swatch, near, patches),
+        swatch=swatch,
+        patches=patches,
+        code=k,
+        count=stored["counts"][k],
+        share=stored["counts"][k] / max(1, sum(stored["counts"])),
+        nearest=[{"code": n, "distance": d} for n, d in zip(stored["nearest"][k], stored["distances"][k], strict=True)],
+    )
+
+
+def _swatches(pack: packs.Pack, stored: dict) -> tuple[Image.Image, int, int]:
+    """The sprite of all swatches, the side of one, and the number of columns."""
+    size, columns = stored["swatch_size"], stored["columns"]
+    return packs.read_sprite(pack, "swatches", columns, ceil(pack.codes / columns), size), size, columns
+
+
+def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Image]) -> Image.Image:
+    """The swatch large on the left; its nearest codes above, real patches below."""
+    cell, gap = 48, 4
+    card = Image.new("RGB", (4 * cell + 3 * gap + gap + 8 * (cell + gap), 4 * cell + 3 * gap), "white")
+    large = 4 * cell + 3 * gap
+    card.paste(swatch.resize((large, large), Image.Resampling.NEAREST), (0, 0))
+    for row, pictures in ((0.5, near), (2.5, patches)):
+        for i, picture in enumerate(pictures[:8]):
+            place = (large + 2 * gap + i * (cell + gap), int(row * (cell + gap)))
+            card.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), place)
+    return card
+
+
+def _cell(sprite: Image.Image, column: int, row: int, size: int) -> Image.Image:
+    return sprite.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))

@@ -1,0 +1,83 @@
+"""Where a picture can come from (an example, a drawing, a file), and at which sizes a codec is shown one.
+
+Knows the pack's examples and gradio's photographs; the studio checks every picture.
+"""
+
+import base64
+import io
+
+from gradio.media import get_image
+from PIL import Image, ImageDraw, ImageOps
+
+from mmdemo.errors import ImageError
+from mmdemo.studio import MAX_SIDE
+from mmdemo.ui.browser import picture
+from mmdemo.views import PackInfo
+
+PHOTOGRAPHS = ("cheetah1.jpg", "tower.jpg", "lion.jpg", "cheetah.jpg")  # gradio brings them along
+THUMBNAIL = 96
+
+
+def sizes(info: PackInfo) -> list[int]:
+    """The sides a person may choose from: the codec's own, and larger ones, which it takes as well."""
+    larger = (2, 4) if info.channels == 3 else ()
+    return [info.image_size, *(side for n in larger if (side := n * info.image_size) <= MAX_SIDE)]
+
+
+def size_of(info: PackInfo, wanted: int | None) -> int:
+    """The wanted side if the pack offers it. Else its own; a mere codec has nothing else to show, so it shows more."""
+    offered = sizes(info)
+    return wanted if wanted in offered else offered[0 if info.can_sample else min(1, len(offered) - 1)]
+
+
+def seen_at(studio, info: PackInfo, image, invert: str | bool, side: int):
+    """What the studio makes of a picture at one of the `sizes`; the pack's own may be beyond the studio's limit."""
+    return studio.reconstruct(info.name, image, invert, None if side == info.image_size else side)
+
+
+def examples(studio, info: PackInfo) -> list[str | Image.Image]:
+    """What a person may take: photographs for a colour pack, then the pack's own."""
+    shipped = photographs() if info.channels == 3 else []
+    return shipped + studio.examples(info.name) or [stand_in()]
+
+
+def photographs() -> list[str]:
+    """The files of those PHOTOGRAPHS that this gradio has."""
+    found = []
+    for name in PHOTOGRAPHS:
+        try:
+            found.append(get_image(name))
+        except (FileNotFoundError, ValueError):
+            continue
+    return found
+
+
+def thumbnail(source: str | Image.Image) -> dict:
+    """An example's picture, and whether its pixels are to be seen: those of a small one are, a photograph's are not."""
+    image = Image.open(source) if isinstance(source, str) else source
+    large = min(image.size) > THUMBNAIL
+    small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)) if large else image
+    return {"uri": picture(small), "smooth": large}
+
+
+def stand_in(size: int = 256) -> Image.Image:
+    """Something to look at in a pack without examples: a ring, bright on dark."""
+    image = Image.new("RGB", (size, size), "black")
+    box = [size // 4, size // 5, size * 3 // 4, size * 4 // 5]
+    ImageDraw.Draw(image).ellipse(box, outline="white", width=size // 10)
+    return image
+
+
+def sent(uri: str) -> io.BytesIO:
+    """A file that a script sent as a data URI; whether it is a picture is the studio's to say."""
+    try:
+        return io.BytesIO(base64.b64decode(uri.partition(",")[2], validate=True))
+    except (AttributeError, ValueError):
+        raise ImageError("The picture did not arrive whole; send it again.") from None
+
+
+def drawn(uri: str) -> Image.Image:
+    try:
+        return Image.open(sent(uri), formats=("PNG",))
+    except (OSError, Image.DecompressionBombError):
+        raise ImageError("The drawing did not arrive whole; draw it again.") from None

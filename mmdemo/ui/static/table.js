@@ -1,0 +1,34 @@
+// A table of pictures that fills up cell by cell; each can be watched being denoised.
+const { el, listen, pixels } = window.mmdemo;
+const root = element.firstElementChild;
+const box = el("div", { class: "mm-cells-box" }), foot = el("div", { class: "mm-foot" });
+root.append(box, foot);
+let turn, places;
+
+listen(props, watch, (message) => {
+  foot.replaceChildren();
+  if (!message.columns) return turn = undefined, box.replaceChildren();
+  if (message.turn !== turn) start(message);
+  for (const cell of message.cells) {
+    const name = `${message.down} ${message.rows[cell.row]}, ${message.across} ${message.columns[cell.column]}`;
+    places[cell.row][cell.column].replaceChildren(
+      el("button", { type: "button", title: `${name}: watch it being denoised`, "aria-label": `${name}, ${cell.time}: watch it being denoised`,
+        onclick: () => trigger("replay", cell.again) }, pixels(cell.picture, ""), el("span", {}, cell.time)));
+  }
+  if (message.png) {
+    foot.append(
+      el("p", { class: "mm-help" }, "Choose a picture to watch it being denoised."),
+      el("a", { class: "mm-button", href: message.png, download: message.file }, "Download PNG"));
+  }
+});
+
+// The headings, and an empty place for every picture.
+function start(message) {
+  turn = message.turn;
+  places = message.rows.map(() => message.columns.map(() => el("td", {}, el("div", { class: "mm-empty" }))));
+  const across = el("tr", {}, el("td"), el("th", { class: "mm-axis", scope: "colgroup", colspan: message.columns.length }, message.across));
+  const columns = el("tr", {}, el("th", { class: "mm-axis" }, message.down), ...message.columns.map((text) => el("th", { scope: "col" }, text)));
+  const rows = message.rows.map((text, row) => el("tr", {}, el("th", { scope: "row", title: text }, text), ...places[row]));
+  box.replaceChildren(el("table", { class: "mm-cells", style: `--columns: ${message.columns.length}` },
+    el("thead", {}, across, columns), el("tbody", {}, ...rows)));
+}

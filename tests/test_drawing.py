@@ -1,0 +1,560 @@
+"""What drawing is watched, edited, compared and mixed by: every number and picture held against one made by hand."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY_CLASSES, v_schedule
+from safetensors.torch import load_file, save_file
+from test_studio import NO_NUMBER, NO_WHOLE_NUMBER, array, digit, noise, save_codec
+
+from mmdemo import codec, packs
+from mmdemo.drawing import AXES, BUDGET, MAX_AXIS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRIP
+from mmdemo.errors import ImageError, MmdemoError, PackError
+from mmdemo.images import to_images, to_tensor
+from mmdemo.pipeline import ClassPipeline
+from mmdemo.studio import Studio
+from mmdemo.training import export
+
+both_schedules = pytest.mark.parametrize("pack", ["tiny", "tiny-v"])
+
+
+@pytest.fixture(scope="module")
+def tiny_weights(tiny_weights, tmp_path_factory):
+    """The tiny packs with a decoder of strong contrast: an untrained one paints nearly the same for every token."""
+    folder = tmp_path_factory.mktemp("lively") / "weights"
+    shutil.copytree(tiny_weights, folder)
+    for name in ("tiny", "tiny-v"):
+        (file,) = (folder / name / "vae").glob("*.safetensors")
+        weights = load_file(file)
+        convolutions = [key for key in weights if key.startswith("decoder") and key.endswith("weight")]
+        weights[min(convolutions)] *= 30
+        weights[max(convolutions)] *= 3
+        save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_weights):
+    return Studio(weights=[tiny_weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pipelines(tiny_weights):
+    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
+
+
+def alike(one, other) -> bool:
+    """Equal but for the rounding that a batch's size brings: a grey level or two."""
+    return abs(array(one) - array(other)).max() <= 2
+
+
+def clean_latents(pipeline, image) -> torch.Tensor:
+    vae = pipeline.vae
+    with torch.no_grad():
+        return vae.encode(to_tensor(image)[None]).latents / vae.config.latent_std
+
+
+# ------------------------------------------------------------------------------------------------------------- a film
+
+
+@both_schedules
+def test_flips_are_the_tokens_in_which_two_frames_differ(studio, pack):
+    frames = list(studio.denoise(pack, "circle", 3, 8))
+    assert frames[0].flips == []
+    for before, now in zip(frames, frames[1:], strict=False):
+        differ = np.argwhere(np.array(before.tokens) != np.array(now.tokens))
+        assert now.flips == [tuple(place) for place in differ.tolist()]
+    assert any(frame.flips for frame in frames)
+
+
+@both_schedules
+def test_a_frames_tokens_decode_to_its_picture_and_the_last_to_the_result(studio, pack):
+    *before, last = studio.denoise(pack, "square", 5, 4)
+    for frame in (*before, last):
+        assert alike(studio.decode(pack, frame.tokens), frame.x0)
+    assert alike(last.x0, studio.sample(pack, "square", 1, 5, 4).images[0])
+
+
+def test_the_guess_is_the_labels_at_guidance_1_and_nobodys_at_0(studio):
+    for guidance, same, other in ((1, "x0_label", "x0_null"), (0, "x0_null", "x0_label")):
+        frames = list(studio.denoise("tiny", "circle", 3, 5, guidance))[:-1]
+        assert all(alike(frame.x0, getattr(frame, same)) for frame in frames)
+        assert any(not alike(frame.x0, getattr(frame, other)) for frame in frames)
+
+
+@both_schedules
+def test_the_distance_is_that_to_the_nearest_codes_in_standard_deviations(studio, pipelines, pack):
+    pipeline = pipelines[pack]
+    codes = pipeline.vae.codebook / pipeline.vae.config.latent_std
+    frames = list(studio.denoise(pack, "circle", 3, 5, 2.0))
+    steps = list(pipeline.steps([0], [torch.Generator().manual_seed(3)], 5, 2.0, compare=True))
+    for frame, step in zip(frames, steps, strict=True):
+        x0 = step.latents if frame is frames[-1] else step.x0
+        cells = x0.movedim(1, -1).reshape(-1, 3)
+        assert frame.distance == pytest.approx(float(torch.cdist(cells, codes).min(1).values.mean()), rel=1e-3)
+        assert (frame.noise_level, frame.timestep) == (step.noise_level, step.timestep)
+    json.dumps([frame.json() for frame in frames], allow_nan=False)
+
+
+def test_a_picture_nobody_looks_at_is_not_decoded(tiny_weights):
+    studio, decoded = Studio(weights=[tiny_weights], device="cpu"), []
+    studio.load("tiny")
+    decoder = studio._pipelines["tiny"][1].vae.decoder
+    decoder.register_forward_hook(lambda module, given, made: decoded.append(len(made)))
+    frames = list(studio.denoise("tiny", "circle", 3, 6))
+    assert decoded == []
+    assert frames[2].x_t.size == frames[2].x0_null.size == (16, 16)
+    assert decoded == [4], "the four pictures of a frame are decoded together, and once"
+    decoded.clear()
+    studio.sample("tiny", "all", 3, 3, 6)
+    assert decoded == [3]
+
+
+def test_a_frame_looked_at_late_shows_what_it_showed_at_once(studio):
+    at_once = [frame.pictures for frame in studio.denoise("tiny", "circle", 3, 5, sampler="ddpm")]
+    late = [frame.pictures for frame in list(studio.denoise("tiny", "circle", 3, 5, sampler="ddpm"))]
+    assert all(
+        array(a).tolist() == array(b).tolist()
+        for p, q in zip(at_once, late, strict=True)
+        for a, b in zip(p, q, strict=True)
+    )
+
+
+def test_guidance_is_on_within_the_interval_alone_and_said_to_be(studio):
+    frames = list(studio.denoise("tiny", "circle", 3, 10, 3.0, interval=[0.25, 0.75]))
+    inside = [0.25 <= frame.noise_level <= 0.75 for frame in frames]
+    assert [frame.guided for frame in frames] == inside and any(inside) and not all(inside)
+    assert frames[0].interval == (0.25, 0.75) and frames[0].json()["interval"] == (0.25, 0.75)
+    nowhere = studio.sample("tiny", "circle", 2, 3, 5, 3.0, interval=[0, 0])
+    label_alone, guided = (studio.sample("tiny", "circle", 2, 3, 5, guidance) for guidance in (1.0, 3.0))
+    for i in range(2):
+        assert alike(nowhere.images[i], label_alone.images[i]) and not alike(nowhere.images[i], guided.images[i])
+
+
+def test_a_packs_own_interval_is_what_is_used_where_none_is_given(tiny_weights, tmp_path, pipelines):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    export.set_defaults(tmp_path / "tiny", guidance_scale=3.0, guidance_interval=[0.3, 0.6])
+    studio = Studio(weights=[tmp_path], device="cpu")
+    assert studio.packs()[0].interval == (0.3, 0.6)
+    made = studio.sample("tiny", "circle", 1, 3)
+    assert made.interval == (0.3, 0.6)
+    everywhere = studio.sample("tiny", "circle", 1, 3, interval=[0, 1])
+    assert everywhere.interval == (0, 1) and not alike(made.images[0], everywhere.images[0])
+    saved = ClassPipeline.from_pretrained(tmp_path / "tiny")
+    assert alike(saved([0], [torch.Generator().manual_seed(3)]).images[0], made.images[0])
+    by_hand = pipelines["tiny"]([0], [torch.Generator().manual_seed(3)], 6, 3.0, guidance_interval=(0.3, 0.6))
+    assert alike(by_hand.images[0], made.images[0])
+
+
+@pytest.mark.parametrize("interval", [[0.6, 0.3], [0.3], "all", [0, 2], [None, 1], {}])
+def test_a_pack_with_an_impossible_interval_says_so(tiny_weights, tmp_path, interval):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    export.set_defaults(tmp_path / "tiny", guidance_interval=interval)
+    assert "guidance_interval" in packs.read(tmp_path / "tiny").problem
+
+
+# --------------------------------------------------------------------------------------------------- noise, and edits
+
+
+def test_noise_frames_are_the_closed_form(studio, pipelines):
+    seen = studio.reconstruct("tiny", digit()).original
+    eps = torch.randn((3, 4, 4), generator=torch.Generator().manual_seed(9))[None]
+    alphabar = v_schedule().alphas_cumprod
+    for pack in ("tiny", "tiny-v"):
+        frames = list(studio.noise(pack, digit(), 9, 5))
+        x0, vae = clean_latents(pipelines[pack], seen), pipelines[pack].vae
+        assert [frame.index for frame in frames] == list(range(5)) and {frame.total for frame in frames} == {5}
+        for frame in frames:
+            t = frame.timestep
+            signal = 1 - t / 1000 if pack == "tiny" else float(alphabar[int(t)]) ** 0.5
+            spread = t / 1000 if pack == "tiny" else (1 - float(alphabar[int(t)])) ** 0.5
+            assert (frame.a, frame.s) == pytest.approx((signal, spread), abs=1e-5)
+            assert frame.noise_level == pytest.approx(spread / (signal + spread), abs=1e-5)
+            expected = codec.decode(vae, (signal * x0 + spread * eps) * vae.config.latent_std)
+            assert alike(frame.image, to_images(expected)[0])
+        json.dumps([frame.json() for frame in frames], allow_nan=False)
+
+
+@pytest.mark.parametrize("sampler", packs.FLOW_SAMPLERS)
+def test_a_picture_is_noised_at_the_times_at_which_it_would_be_denoised(studio, sampler):
+    levels = [frame.noise_level for frame in studio.noise("tiny", digit(), 9, 6, sampler)]
+    assert levels == sorted(levels) and len(set(levels)) == len(levels)
+    visited = {frame.noise_level for frame in studio.denoise("tiny", "circle", 9, 6, sampler=sampler)}
+    assert levels == pytest.approx(sorted(visited), abs=1e-3)
+
+
+def test_without_a_seed_the_noise_says_which_it_drew(studio):
+    first = list(studio.noise("tiny", digit(), steps=3))
+    again = list(studio.noise("tiny", digit(), first[0].seed, steps=3))
+    assert all(np.array_equal(array(a.image), array(b.image)) for a, b in zip(first, again, strict=True))
+    assert len({next(studio.noise("tiny", digit(), steps=2)).seed for _ in range(3)}) == 3
+
+
+@both_schedules
+def test_an_edit_begins_at_a_frame_of_the_noised_film(studio, pack):
+    original, frames = studio.editing(pack, digit(), "square", 0.5, 9, 6)
+    first = next(frames)
+    (noised,) = (frame for frame in studio.noise(pack, digit(), 9, 6) if frame.timestep == first.timestep)
+    assert alike(first.x_t, noised.image) and first.total == 3
+    assert np.array_equal(array(original), array(studio.reconstruct(pack, digit()).original))
+
+
+@pytest.mark.parametrize("sampler", packs.FLOW_SAMPLERS)
+def test_at_strength_1_an_edit_is_a_sample_and_near_0_a_reconstruction(studio, sampler):
+    rest = {"seed": 4, "guidance": 1.5, "sampler": sampler}
+    whole = studio.edit("tiny", digit(), "triangle", 1, steps=6, **rest)
+    assert alike(whole.image, studio.sample("tiny", "triangle", 1, steps=6, **rest).images[0])
+    rebuilt = array(studio.reconstruct("tiny", digit()).image)
+    slight = studio.edit("tiny", digit(), "triangle", 0.004, steps=250, **rest)
+    assert slight.taken <= 2 < whole.taken
+    assert abs(array(slight.image) - rebuilt).mean() < abs(array(whole.image) - rebuilt).mean() / 4
+
+
+def test_an_edit_is_the_last_frame_of_its_film_and_says_how_it_was_made(studio):
+    made = studio.edit("tiny", digit(), "square", 0.7, 4, 8, 2.0, "heun", "no", [0.1, 0.9])
+    original, frames = studio.editing("tiny", digit(), "square", 0.7, 4, 8, 2.0, "heun", "no", [0.1, 0.9])
+    *_, last = frames
+    assert np.array_equal(array(made.image), array(last.x0)) and np.array_equal(array(made.original), array(original))
+    told = json.loads(json.dumps(made.json()))
+    settings = {"pack": "tiny", "label": "square", "strength": 0.7, "seed": 4, "steps": 8, "guidance": 2.0}
+    assert settings.items() <= told.items() and told["sampler"] == "heun" and told["interval"] == [0.1, 0.9]
+    assert told["taken"] == last.total
+
+
+def test_the_same_edit_twice_is_the_same_and_another_label_another(studio):
+    def edit(label, seed=4):
+        return array(studio.edit("tiny", digit(), label, 0.8, seed, 6, 3.0).image)
+
+    assert np.array_equal(edit("circle"), edit("circle"))
+    assert not np.array_equal(edit("circle"), edit("square")) and not np.array_equal(edit("circle"), edit("circle", 5))
+
+
+def test_an_edit_sees_the_picture_inverted_if_asked(studio):
+    light = digit(ink=0, paper=255)
+    made = {how: studio.edit("tiny", light, "circle", 0.3, 4, 6, invert=how) for how in ("auto", "yes", "no")}
+    assert np.array_equal(array(made["auto"].original), array(made["yes"].original))
+    assert np.array_equal(array(made["no"].original), 255 - array(made["yes"].original))
+
+
+# ------------------------------------------------------------------------------------------- comparisons and strips
+
+VALUES = {
+    "steps": [2, 3],
+    "guidance": [0.5, 3],
+    "sampler": ["euler", "ddpm"],
+    "seed": [1, 2, 3],
+    "label": ["square", "triangle"],
+}
+
+
+@pytest.mark.parametrize(("x", "y"), [(x, y) for x in AXES for y in AXES if x < y])
+def test_every_cell_is_what_sample_gives_for_its_settings(studio, x, y):
+    base = {"label": "circle", "seed": 7, "steps": 2, "guidance": 1.5, "sampler": "euler"}
+    cells = list(studio.compare("tiny", x, VALUES[x], y, VALUES[y], **base))
+    places = [(row, column) for row in range(len(VALUES[y])) for column in range(len(VALUES[x]))]
+    assert [(cell.row, cell.column) for cell in cells] == places
+    for cell in cells:
+        meant = base | {x: VALUES[x][cell.column], y: VALUES[y][cell.row]}
+        assert meant.items() <= cell.json().items()
+        assert np.array_equal(array(cell.image), array(studio.sample("tiny", count=1, **meant).images[0]))
+        assert cell.seconds > 0
+
+
+def test_cells_without_a_seed_or_a_label_share_a_drawn_seed_and_the_first_class(studio):
+    cells = list(studio.compare("tiny", "steps", [1, 2], "guidance", [0, 2]))
+    assert len({cell.settings["seed"] for cell in cells}) == 1 and {cell.label for cell in cells} == {"circle"}
+    assert cells[0].settings["seed"] != next(studio.compare("tiny", "steps", [1], "guidance", [0])).settings["seed"]
+
+
+def test_cells_come_one_by_one(tiny_weights):
+    studio, asked = Studio(weights=[tiny_weights], device="cpu"), []
+    studio.load("tiny")
+    transformer = studio._pipelines["tiny"][1].transformer
+    transformer.register_forward_hook(lambda *_: asked.append(1))
+    cells = studio.compare("tiny", "steps", [2, 3], "seed", [1, 2], sampler="euler")
+    next(cells)
+    assert len(asked) == 2
+    next(cells)
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize("sampler", packs.FLOW_SAMPLERS)
+def test_the_ends_of_a_strip_are_what_sample_gives(studio, sampler):
+    strip = studio.morph("tiny", "circle", "square", 3, 8, 4, 5, 2.0, sampler)
+    assert strip.shares == pytest.approx([0, 1 / 3, 2 / 3, 1]) and len(strip.images) == 4
+    for picture, label, seed in ((strip.images[0], "circle", 3), (strip.images[-1], "square", 8)):
+        assert alike(picture, studio.sample("tiny", label, 1, seed, 5, 2.0, sampler).images[0])
+    told = strip.json()
+    assert (told["label"], told["other_label"], told["seed"], told["other_seed"]) == ("circle", "square", 3, 8)
+
+
+def test_a_strip_may_change_the_label_alone_or_the_seed_alone(studio):
+    by_label = studio.morph("tiny", "circle", "square", 3, count=2, steps=4)
+    assert by_label.other_seed == by_label.seed == 3
+    assert alike(by_label.images[1], studio.sample("tiny", "square", 1, 3, 4).images[0])
+    by_seed = studio.morph("tiny", "circle", seed=3, other_seed=8, count=3, steps=4)
+    assert by_seed.other_label == by_seed.label == "circle"
+    assert alike(by_seed.images[2], studio.sample("tiny", "circle", 1, 8, 4).images[0])
+    assert not alike(by_seed.images[1], by_seed.images[0]) and not alike(by_seed.images[1], by_seed.images[2])
+
+
+# --------------------------------------------------------------------------------------------------------- tokens
+
+
+def reach(vae, token: int) -> slice:
+    """The pixels, along a side, that a token can change: what each layer of the decoder spreads, added up."""
+    first = last = token
+    for layer in vae.decoder.modules():
+        if isinstance(layer, torch.nn.ConvTranspose2d):  # pixel i goes to 2i - 1 … 2i + 2
+            first, last = 2 * first - 1, 2 * last + 2
+        elif isinstance(layer, torch.nn.Conv2d):
+            first, last = first - layer.padding[0], last + layer.padding[0]
+    return slice(first, last + 1)
+
+
+def test_an_edited_token_changes_the_picture_only_within_the_decoders_reach(studio, pipelines):
+    rng, changed = np.random.default_rng(0), np.zeros((64, 64), bool)
+    inside = reach(pipelines["tiny"].vae, 8)
+    assert 0 < inside.start < 32 < inside.stop < 64
+    for _ in range(20):
+        tokens = rng.integers(0, 16, (16, 16))
+        tokens[tokens == 5] = 6
+        tokens[8, 8] = 5
+        made = studio.replace("tiny", tokens.tolist(), 5, int(rng.integers(0, 5)))
+        assert made.places == [(8, 8)]
+        changed |= array(made.before) != array(made.after)
+    assert changed[32:36, 32:36].all()
+    changed[inside, inside] = False
+    assert not changed.any()
+
+
+def test_a_replacement_shows_both_pictures_and_where_they_differ(studio):
+    tokens = [[1, 2, 3, 4], [5, 1, 6, 7], [8, 9, 1, 10], [11, 12, 13, 1]]
+    made = studio.replace("tiny", tokens, 1, 14)
+    expected = [[14 if k == 1 else k for k in row] for row in tokens]
+    assert made.tokens == expected and made.places == [(0, 0), (1, 1), (2, 2), (3, 3)]
+    assert alike(made.before, studio.decode("tiny", tokens)) and alike(made.after, studio.decode("tiny", expected))
+    difference = abs(array(made.before) - array(made.after))
+    assert difference.max() > 0 and abs(array(made.difference) - difference).max() <= 1
+    json.dumps(made.json())
+
+
+@pytest.mark.parametrize(("code", "by"), [(1, 1), (15, 2)])
+def test_replacing_a_code_by_itself_or_one_that_is_not_there_changes_nothing(studio, code, by):
+    made = studio.replace("tiny", [[1, 2], [3, 1]], code, by)
+    assert made.tokens == [[1, 2], [3, 1]] and len(made.places) == (2 if code == 1 else 0)
+    assert np.array_equal(array(made.before), array(made.after)) and array(made.difference).max() == 0
+
+
+def test_an_interpolation_goes_from_one_reconstruction_to_the_other(studio):
+    made = studio.interpolate("tiny", digit(), noise(40), 5, invert="no")
+    assert made.shares == [0, 0.25, 0.5, 0.75, 1] and len(made.latent) == len(made.tokens) == 5
+    for end, picture in ((0, digit()), (-1, noise(40))):
+        rebuilt = studio.reconstruct("tiny", picture, "no").image
+        assert alike(made.latent[end], rebuilt) and alike(made.tokens[end], rebuilt)
+    for strip in (made.latent, made.tokens):
+        far = [abs(array(picture) - array(strip[0])).mean() for picture in strip]
+        assert far[0] == 0 and far[1] < far[4]
+    large = studio.interpolate("tiny", digit(), noise(40), 2, size=32)
+    assert large.latent[0].size == (32, 32)
+
+
+def test_halfway_token_by_token_half_of_the_tokens_are_the_other_pictures(studio):
+    made = studio.interpolate("tiny", digit(), noise(40), 3, invert="no")
+    ids = [np.array(studio.reconstruct("tiny", picture, "no").tokens) for picture in (digit(), noise(40))]
+    turn = torch.randperm(16, generator=torch.Generator().manual_seed(0)).view(4, 4).numpy()
+    mixed = np.where(turn < 8, ids[1], ids[0])
+    assert (mixed != ids[0]).any() and (mixed != ids[1]).any()
+    assert alike(made.tokens[1], studio.decode("tiny", mixed.tolist()))
+
+
+def test_the_map_of_the_codes_is_stable_and_fits_the_square(studio, tiny_weights):
+    plane = studio.code_map("tiny")
+    assert plane == Studio(weights=[tiny_weights]).code_map("tiny")
+    assert np.shape(plane.points) == (16, 2) and abs(np.array(plane.points)).max() == pytest.approx(1)
+    assert plane.counts == studio.codebook("tiny").counts and 0 < plane.explained <= 1
+    json.dumps(plane.json(), allow_nan=False)
+
+
+def test_the_map_shows_the_two_directions_in_which_codes_differ_most(studio, pipelines):
+    codes = pipelines["tiny"].vae.codebook
+    variances = torch.linalg.eigvalsh(torch.cov(codes.T)).flip(0)
+    plane = studio.code_map("tiny")
+    assert plane.explained == pytest.approx(float(variances[:2].sum() / variances.sum()), rel=1e-2)
+    x, y = np.array(plane.points).T
+    assert x.var() / y.var() == pytest.approx(float(variances[0] / variances[1]), rel=1e-2)
+    assert abs(np.corrcoef(x, y)[0, 1]) < 1e-3
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_codes_of_up_to_two_numbers_are_as_far_apart_on_the_map_as_they_are(tmp_path, dim):
+    save_codec(tmp_path / "flat", latent_channels=dim, num_codes=12)
+    plane = Studio(weights=[tmp_path]).code_map("flat")
+    codes = packs.load(packs.read(tmp_path / "flat"), "cpu").vae.codebook
+    points, off = torch.tensor(plane.points, dtype=torch.float32), ~torch.eye(12, dtype=bool)
+    ratio = (torch.cdist(points, points)[off] + 1e-3) / (torch.cdist(codes, codes)[off] + 1e-3)
+    assert plane.explained == pytest.approx(1) and ratio.max() / ratio.min() < 1.1
+
+
+def test_the_map_needs_no_models(tiny_weights):
+    fresh = Studio(weights=[tiny_weights])
+    fresh.code_map("tiny")
+    assert not fresh.is_loaded("tiny")
+
+
+@pytest.mark.parametrize("damage", ["nan", "other", "none"])
+def test_a_damaged_codebook_has_no_map_and_one_sentence_says_so(tiny_weights, tmp_path, damage):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "hurt")
+    (file,) = (tmp_path / "hurt" / "vae").glob("*.safetensors")
+    weights = load_file(file)
+    weights["codebook"] = {"nan": weights["codebook"] * torch.nan, "other": weights["codebook"][:5].clone()}.get(damage)
+    save_file({name: weight for name, weight in weights.items() if weight is not None}, file, {"format": "pt"})
+    with pytest.raises(PackError, match=r"^[^\n]*'hurt'[^\n]*codebook of 16×3[^\n]*$"):
+        Studio(weights=[tmp_path]).code_map("hurt")
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+DRAWN = {"pack": "tiny", "label": "circle", "seed": 0, "steps": 2, "guidance": 1.0, "sampler": "euler"}
+WHAT = {"x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2]}
+GOOD = {
+    "noise": {"pack": "tiny", "image": digit(), "seed": 0, "steps": 2, "sampler": "euler", "invert": "auto"},
+    "edit": DRAWN | {"image": digit(), "strength": 0.5, "invert": "auto", "interval": [0, 1]},
+    "editing": DRAWN | {"image": digit(), "strength": 0.5, "invert": "auto", "interval": [0, 1]},
+    "compare": DRAWN | WHAT | {"interval": [0, 1]},
+    "morph": DRAWN | {"other_label": "square", "other_seed": 1, "count": 3, "interval": [0, 1]},
+    "interpolate": {"pack": "tiny", "image": digit(), "other": digit(), "count": 3, "invert": "auto", "size": 16},
+    "replace": {"pack": "tiny", "tokens": [[0]], "code": 0, "by": 1},
+    "code_map": {"pack": "tiny"},
+    "sample": DRAWN | {"interval": [0, 1]},
+    "denoise": DRAWN | {"interval": [0, 1]},
+}
+NO_INTERVAL = [(0.5,), [], [0, 0.5, 1], "01", 0.5, [0.8, 0.2], [-0.1, 1], [0, 1.1], [None, 1], [float("nan"), 1], {}]
+
+
+def having(*names: str) -> list[str]:
+    return [verb for verb in GOOD if verb not in ("sample", "denoise") and set(names) <= set(GOOD[verb])]
+
+
+BAD = [
+    *[(verb, "pack", value, "tiny") for verb in GOOD for value in ("nope", None, ["tiny"])],
+    *[(verb, "pack", "tiny-codec", "train dit") for verb in having("sampler")],
+    *[
+        (verb, "label", value, "square")
+        for verb in having("label")
+        for value in ("oval", "all", "", 1, True, {}, [], ["circle"], ["circle", "square"])
+    ],
+    *[(verb, "label", None, "square") for verb in ("edit", "editing", "morph")],
+    *[
+        (verb, name, value, str(limit))
+        for verb in having("sampler")
+        for name, limit, beyond in (("seed", MAX_SEED, [MAX_SEED + 1]), ("steps", MAX_STEPS, [0, MAX_STEPS + 1]))
+        for value in (*NO_WHOLE_NUMBER, *beyond)
+    ],
+    *[
+        (verb, "guidance", value, f"{MAX_GUIDANCE:g}")
+        for verb in having("guidance")
+        for value in (*NO_NUMBER, -0.01, MAX_GUIDANCE + 0.01)
+    ],
+    *[(verb, "sampler", value, "euler") for verb in having("sampler") for value in ("plms", "", 1, ["euler"])],
+    *[
+        (verb, "interval", value, "two noise levels")
+        for verb in GOOD
+        if "interval" in GOOD[verb]
+        for value in NO_INTERVAL
+    ],
+    *[(verb, "invert", value, "auto") for verb in having("invert") for value in ("maybe", "", None, 1, ["yes"])],
+    *[(verb, "image", value, "") for verb in having("image") for value in (None, 3, True, [], "nowhere.png", "", b"x")],
+    *[("interpolate", "other", value, "") for value in (None, 3, True, [], "nowhere.png", "", b"x")],
+    *[
+        (verb, "strength", value, "1")
+        for verb in having("strength")
+        for value in (*NO_NUMBER, None, 0, 0.0, -0.1, 1.01, 10**400)
+    ],
+    *[("interpolate", "size", value, "256") for value in (*NO_WHOLE_NUMBER, 0, 30, 260)],
+    *[
+        (verb, "count", value, f"2 to {MAX_STRIP}")
+        for verb in having("count")
+        for value in (*NO_WHOLE_NUMBER, None, 0, 1, MAX_STRIP + 1)
+    ],
+    *[("morph", "other_label", value, "square") for value in ("oval", "all", "", 1, ["square"], {})],
+    *[("morph", "other_seed", value, str(MAX_SEED)) for value in (*NO_WHOLE_NUMBER, MAX_SEED + 1)],
+    *[("replace", name, value, "15") for name in ("code", "by") for value in (*NO_WHOLE_NUMBER, None, 16)],
+    *[("replace", "tokens", value, "0 to 15") for value in (None, "[[0]]", [], [[]], [[0, 1], [0]], [[16]], [[None]])],
+    *[("compare", "x", value, "seed") for value in ("colour", "", None, 1, ["steps"], {})],
+    *[("compare", "y", value, "seed") for value in ("steps", "colour", "", None, 1, ["steps"], {})],
+    *[
+        ("compare", name, value, f"1 to {MAX_AXIS}")
+        for name in ("xs", "ys")
+        for value in ([], None, "12", 3, {}, list(range(1, MAX_AXIS + 2)))
+    ],
+    *[("compare", name, value, "twice") for name in ("xs", "ys") for value in ([1, 1], [1, 2, 1.0])],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("verb", "name", "value", "allowed"), BAD, ids=lambda value: ascii(value)[:25])
+def test_a_bad_argument_is_named_in_one_sentence_before_any_work(tiny_weights, verb, name, value, allowed):
+    studio = Studio(weights=[tiny_weights], device="cpu")
+    with pytest.raises(MmdemoError) as error:
+        getattr(studio, verb)(**(GOOD[verb] | {name: value}))
+    text = str(error.value)
+    assert "\n" not in text and len(text) < 400 and allowed in text
+    assert name in text or isinstance(value, str) and value and value in text
+    assert not studio.is_loaded("tiny")
+
+
+@pytest.mark.parametrize("verb", GOOD)
+def test_the_good_arguments_are_good(studio, verb):
+    made = getattr(studio, verb)(**GOOD[verb])
+    assert made is not None and (not hasattr(made, "__next__") or len(list(made)) > 1)
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "allowed"),
+    [
+        *[("steps", value, str(MAX_STEPS)) for value in (0, 1.5, "3", True, MAX_STEPS + 1)],
+        *[("guidance", value, f"{MAX_GUIDANCE:g}") for value in ("3", -1, float("nan"))],
+        *[("seed", value, str(MAX_SEED)) for value in (-1, "x", 2**31)],
+        *[("sampler", value, "euler") for value in ("plms", 3, ["euler"])],
+        *[("label", value, "square") for value in ("oval", "all", 3, ["circle", "square"])],
+        *[(axis, None, "must be given") for axis in AXES],
+    ],
+)
+def test_a_bad_value_along_an_axis_is_named_by_the_axis_before_any_work(tiny_weights, axis, value, allowed):
+    studio = Studio(weights=[tiny_weights], device="cpu")
+    other = "seed" if axis != "seed" else "steps"
+    for values in (
+        {"x": axis, "xs": [value], "y": other, "ys": [1]},
+        {"x": other, "xs": [1], "y": axis, "ys": [value]},
+    ):
+        with pytest.raises(MmdemoError, match=rf"^{axis}[^\n]*{allowed}[^\n]*$"):
+            studio.compare("tiny", **values)
+    assert not studio.is_loaded("tiny")
+
+
+def test_more_work_than_the_budget_is_refused_with_the_budget(tiny_weights):
+    studio = Studio(weights=[tiny_weights])
+    with pytest.raises(MmdemoError, match=f"all cells together take 16000 steps.*{BUDGET}"):
+        studio.compare("tiny", "seed", list(range(8)), "guidance", list(range(8)), steps=250)
+    assert not studio.is_loaded("tiny")
+
+
+def test_a_strip_from_a_picture_to_itself_is_refused(studio):
+    for same in ({}, {"other_label": "circle"}, {"seed": 3, "other_seed": 3}):
+        with pytest.raises(MmdemoError, match="other_label or other_seed"):
+            studio.morph("tiny", "circle", **same)
+
+
+def test_the_second_picture_is_called_other_when_it_cannot_be_read(studio, tmp_path):
+    (tmp_path / "letter.png").write_text("Dear reader")
+    with pytest.raises(ImageError, match="^other 'letter.png'"):
+        studio.interpolate("tiny", digit(), tmp_path / "letter.png")
+    with pytest.raises(ImageError, match="^image 'letter.png'"):
+        studio.interpolate("tiny", tmp_path / "letter.png", digit())
+
+
+def test_every_class_can_be_what_a_picture_is_turned_into(studio):
+    assert {studio.edit("tiny", digit(), label, 0.5, 0, 2).label for label in TINY_CLASSES} == set(TINY_CLASSES)

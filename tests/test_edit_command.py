@@ -1,0 +1,143 @@
+"""The command `edit`, and `--interval` of the commands that sample."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_commands import array, one_line
+from test_evaluate import pictures, sampling  # noqa: F401
+
+from mmdemo import card, packs
+from mmdemo.__main__ import main
+from mmdemo.studio import MAX_SEED, MAX_STEPS, Studio
+from mmdemo.training import export
+
+# ruff: noqa: F811
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.effect_noise((40, 40), 90).save(tmp_path / "picture.png")
+    return tmp_path / "picture.png"
+
+
+def test_edit_writes_the_pixels_that_python_gives_and_prints_how(tiny_weights, picture, tmp_path, capsys):
+    out = tmp_path / "new" / "out.PNG"
+    options = (
+        "--label square --strength 0.7 --seed 5 --steps 6 --guidance 2 --sampler heun --invert no --interval 0.1 0.9"
+    )
+    arguments = ["edit", "--pack", "tiny", str(picture), *options.split(), "--weights", str(tiny_weights)]
+    assert main([*arguments, "--out", str(out)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    made = Studio(weights=[tiny_weights]).edit("tiny", picture, "square", 0.7, 5, 6, 2.0, "heun", "no", [0.1, 0.9])
+    file = Image.open(out)
+    assert file.format == "PNG" and file.size == (16, 16) and np.array_equal(array(file), array(made.image))
+    expected = json.loads(json.dumps(made.json()))
+    assert told | {"seconds": 0} == expected | {"seconds": 0}
+    assert json.loads(file.text["mmdemo"]) == told
+
+
+def test_edit_without_more_uses_the_packs_defaults_and_says_which_seed(tiny_weights, picture, tmp_path, capsys):
+    arguments = ["edit", "--pack", "tiny", str(picture), "--label", "circle", "--weights", str(tiny_weights)]
+    for name in ("a", "b"):
+        assert main([*arguments, "--out", str(tmp_path / f"{name}.png")]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["seed"] != second["seed"] and first["strength"] == 0.6 and first["steps"] == 6
+    again = Studio(weights=[tiny_weights]).edit("tiny", picture, "circle", seed=first["seed"])
+    assert np.array_equal(array(Image.open(tmp_path / "a.png")), array(again.image))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pack", "nope"], ["nope", "tiny"]),
+        (["--pack", "tiny-codec"], ["tiny-codec", "train dit"]),
+        (["--label", "all"], ["label", "all", "square"]),
+        (["--label", "oval"], ["label", "oval", "square"]),
+        *[(["--strength", value], ["strength", value]) for value in ("0", "1.5", "-1", "nan", "half")],
+        (["--seed", "-1"], ["seed", "-1", str(MAX_SEED)]),
+        (["--steps", "0"], ["steps", "0", str(MAX_STEPS)]),
+        (["--guidance", "nan"], ["guidance", "nan", "20"]),
+        (["--sampler", "plms"], ["sampler", "plms", "euler"]),
+        (["--interval", "0.9", "0.1"], ["interval", "0.9", "lower first"]),
+        (["--interval", "0", "x"], ["interval", "x"]),
+        (["--out", "folder"], ["--out", "folder", ".png"]),
+    ],
+)
+def test_edit_answers_a_bad_argument_with_one_line_and_writes_nothing(
+    tiny_weights, picture, tmp_path, capsys, arguments, words
+):
+    good = ["--pack", "tiny", str(picture), "--label", "circle", "--out", str(tmp_path / "out.png")]
+    assert main(["edit", *good, "--weights", str(tiny_weights), *arguments]) == 1
+    told = capsys.readouterr()
+    assert all(word in one_line(told.err) for word in words)
+    assert told.out == "" and not (tmp_path / "out.png").exists()
+
+
+def test_edit_refuses_what_is_no_picture(tiny_weights, tmp_path, capsys):
+    (tmp_path / "letter.png").write_text("Dear reader")
+    for name in ("letter.png", "nowhere.png"):
+        arguments = ["--label", "circle", "--out", str(tmp_path / "out.png"), "--weights", str(tiny_weights)]
+        assert main(["edit", "--pack", "tiny", str(tmp_path / name), *arguments]) == 1
+        assert name in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--label circle --out x.png", "a.png --out x.png", "a.png --label circle", "a.png --label circle --invert maybe "
+     "--out x.png", "a.png --label circle --out x.png --interval 0.5"],
+)  # fmt: skip
+def test_wrong_usage_of_edit_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["edit", "--pack", "tiny", *arguments.split()])
+    assert left.value.code == 2 and "usage:" in capsys.readouterr().err
+
+
+def test_edit_explains_itself(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["edit", "--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0 and all(f"--{name}" in told for name in ("strength", "label", "interval", "invert"))
+
+
+def test_sample_guides_within_the_interval(tiny_weights, tmp_path, capsys):
+    arguments = ["--pack", "tiny", "--label", "circle", "--seed", "5", "--steps", "6", "--guidance", "4"]
+    where = ["--interval", "0.2", "0.5", "--out", str(tmp_path / "out"), "--weights", str(tiny_weights)]
+    assert main(["sample", *arguments, *where]) == 0
+    assert json.loads(capsys.readouterr().out)["interval"] == [0.2, 0.5]
+    made = Studio(weights=[tiny_weights]).sample("tiny", "circle", 1, 5, 6, 4, interval=[0.2, 0.5])
+    assert np.array_equal(array(Image.open(tmp_path / "out" / "circle-5.png")), array(made.images[0]))
+    assert main(["sample", *arguments, *where, "--interval", "2", "3"]) == 1
+    assert "interval" in one_line(capsys.readouterr().err)
+
+
+def test_evaluate_measures_with_the_interval_writes_it_on_the_card_and_makes_it_the_packs_own(
+    sampling, pictures, tmp_path, capsys
+):
+    export.set_defaults(sampling, guidance_scale=3.0)
+    training = packs.read_training(sampling)
+    trained = {"steps": 0, "batch_size": 1, "minutes": 0.0, "machine": "none"}
+    training = {"vqvae": training["vqvae"] | trained, "dit": training["dit"] | trained}
+    (sampling / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    where = ["--weights", str(sampling.parent), "--runs", str(tmp_path / "runs"), "--data-dir", str(pictures)]
+    measure = ["evaluate", "--pack", "sampling", "--samples", "100", "--steps", "4", "--json", *where]
+    assert main([*measure, "--interval", "0.9", "0.1"]) == 1
+    assert "interval" in one_line(capsys.readouterr().err) and not (tmp_path / "runs").exists()
+
+    measured = []
+    for more in ([], ["--interval", "0.2", "0.6", "--defaults"]):
+        assert main([*measure, *more]) == 0
+        measured.append(json.loads(capsys.readouterr().out))
+        text = (sampling / "README.md").read_text(encoding="utf-8")
+        assert ("--interval 0.2 0.6" in text) == ("at noise levels 0.2 to 0.6" in text) == bool(more)
+    everywhere, narrowed = measured
+    assert everywhere["guidance_interval"] == [0, 1] and narrowed["guidance_interval"] == [0.2, 0.6]
+    assert everywhere["frechet_generated_test"] != narrowed["frechet_generated_test"]
+    assert packs.read(sampling).interval == (0.2, 0.6)
+
+
+def test_a_card_of_before_there_were_intervals_is_written_as_it_was(tiny_weights):
+    numbers = {"generated": 5, "num_inference_steps": 2, "guidance_scale": 1.5, "sampler": "euler"}
+    assert "--interval" not in card._evaluation("tiny", numbers)
+    assert card._evaluation("tiny", numbers) == card._evaluation("tiny", numbers | {"guidance_interval": [0.0, 1.0]})

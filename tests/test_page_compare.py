@@ -1,0 +1,288 @@
+"""The Compare tab in a real browser: a grid over two settings, and a strip between two ends."""
+
+import base64
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_page import browser, choose_pack, launched, pytestmark, watched  # noqa: F401
+
+from mmdemo.errors import ArgumentError
+from mmdemo.images import enlarge
+from mmdemo.studio import Studio
+from mmdemo.ui.compare import values
+from mmdemo.ui.labelled import SIDE, table
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_weights: Path) -> Studio:
+    return Studio([tiny_weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    with launched(studio) as url:
+        yield url
+
+
+@pytest.fixture
+def grid(watched: Page, address: str) -> Locator:  # noqa: F811
+    return opened(watched, address, "Grid")
+
+
+@pytest.fixture
+def strip(watched: Page, address: str) -> Locator:  # noqa: F811
+    return opened(watched, address, "Strip")
+
+
+def opened(page: Page, address: str, mode: str) -> Locator:
+    page.goto(address)
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    page.get_by_role("tab", name=mode, exact=True).click()
+    half = page.locator(f"#{mode.lower()}")
+    expect(half.get_by_role("link", name="Download PNG")).to_be_visible()
+    return half
+
+
+def choose(box: Locator, name: str) -> None:
+    box.click()
+    option = box.page.get_by_role("option", name=name, exact=True)
+    option.click()
+    expect(option).to_have_count(0)  # the list closes after a moment
+
+
+def keep_seed(half: Locator, seed: int) -> None:
+    half.get_by_label("Randomize").uncheck()
+    half.get_by_label("Seed", exact=True).fill(str(seed))
+
+
+def compare(grid: Locator) -> None:
+    grid.get_by_role("button", name="Compare", exact=True).click()
+
+
+def shown(pictures: Locator) -> list[np.ndarray]:
+    """The pictures' own pixels."""
+    uris = pictures.locator("img").evaluate_all("all => all.map(one => one.src)")
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for uri in uris]
+
+
+def downloaded(half: Locator) -> Image.Image:
+    with half.page.expect_download() as download:
+        half.get_by_role("link", name="Download PNG").click()
+    return Image.open(download.value.path())
+
+
+def holds(page: Image.Image, picture: Image.Image) -> bool:
+    """Whether the picture, enlarged, is somewhere on the page."""
+    pixels, large = np.asarray(page), np.asarray(enlarge(picture.convert("RGB"), SIDE))
+    windows = np.lib.stride_tricks.sliding_window_view(pixels[..., 0], large.shape[1], axis=1)
+    places = np.argwhere((windows == large[0, :, 0]).all(-1))
+    return any(np.array_equal(pixels[y : y + len(large), x : x + len(large)], large) for y, x in places)
+
+
+def test_a_grid_is_there_before_any_click_with_its_headings_and_times(grid: Locator, studio: Studio):
+    assert grid.locator("th[scope=col]").all_inner_texts() == ["0", "1", "2", "4"]
+    assert grid.locator("th[scope=row]").all_inner_texts() == ["circle", "square", "triangle"]
+    assert grid.locator(".mm-axis").all_inner_texts() == ["Guidance", "Class"]
+    expect(grid.locator(".mm-status")).to_contain_text(re.compile(r"^Seed 0, 6 steps, .*: 12 pictures in [\d.]+ s"))
+    for text in grid.locator("td button span").all_inner_texts():
+        assert re.fullmatch(r"\d+\.\d\d s", text)
+    ours = [studio.sample("tiny", label, 1, 0, 6, guidance).images[0]
+            for label in ("circle", "square", "triangle") for guidance in (0, 1, 2, 4)]  # fmt: skip
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(grid.locator("td")), ours, strict=True))
+
+
+def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tells_them(grid: Locator, studio: Studio):
+    samplers = next(pack for pack in studio.packs() if pack.name == "tiny").samplers
+    choose(grid.get_by_role("combobox", name="Across"), "Seed")
+    choose(grid.get_by_role("combobox", name="Down"), "Sampler")
+    grid.get_by_label("Seed: values").fill("3,5")
+    choose(grid.get_by_role("combobox", name="Class", exact=True), "square")
+    grid.get_by_role("button", name="Advanced").click()
+    grid.get_by_label("number input for Steps").fill("4")
+    compare(grid)
+    expect(grid.locator("th[scope=col]")).to_have_text(["3", "5"])
+    expect(grid.locator("th[scope=row]")).to_have_text(list(samplers))
+    expect(grid.locator(".mm-status")).to_contain_text(re.compile(r"^Class square, 4 steps, .*pictures in"))
+    ours = [studio.sample("tiny", "square", 1, seed, 4, None, sampler).images[0]
+            for sampler in samplers for seed in (3, 5)]  # fmt: skip
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(grid.locator("td")), ours, strict=True))
+    page = downloaded(grid)
+    told = json.loads(page.text["mmdemo"])
+    assert (told["x"], told["xs"], told["y"], told["ys"]) == ("seed", [3, 5], "sampler", list(samplers))
+    assert (told["pack"], told["label"], told["steps"]) == ("tiny", "square", 4)
+    assert "seed" not in told and "sampler" not in told  # no single one holds for all cells
+    assert all(holds(page, picture) for picture in ours)
+
+
+def test_an_axis_given_to_the_other_side_makes_the_two_change_places(grid: Locator):
+    choose(grid.get_by_role("combobox", name="Across"), "Class")
+    expect(grid.get_by_role("combobox", name="Down")).to_have_value("Guidance")
+    compare(grid)
+    expect(grid.locator("th[scope=col]")).to_have_text(["circle", "square", "triangle"])
+    expect(grid.locator("th[scope=row]")).to_have_text(["0", "1", "2", "4"])
+    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_hidden()  # it is an axis
+    choose(grid.get_by_role("combobox", name="Across"), "Steps")
+    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_visible()
+    expect(grid.get_by_label("Steps: values")).to_be_visible()
+    grid.get_by_role("button", name="Advanced").click()
+    expect(grid.get_by_label("number input for Steps")).to_be_disabled()
+    expect(grid.get_by_label("number input for Guidance")).to_be_disabled()
+    choose(grid.get_by_role("combobox", name="Down"), "Class")
+    expect(grid.get_by_label("number input for Guidance")).to_be_enabled()
+
+
+def test_wrong_values_get_one_sentence_and_lose_nothing(grid: Locator):
+    pictures = grid.locator("td img").evaluate_all("all => all.map(one => one.src)")
+    box, toast = grid.get_by_label("Guidance: values"), grid.page.get_by_test_id("toast-body")
+    for typed, sentence in (
+        ("1, two", "Guidance is '1, two'; it must be numbers with commas between them, such as 0, 1, 2, 4"),
+        ("", "Guidance has 0 values; an axis has from 1 to 8"),
+        ("1, 99", "guidance is 99; it must be a number from 0 to 20"),
+    ):
+        box.fill(typed)
+        compare(grid)
+        expect(toast).to_contain_text(sentence)
+        expect(box).to_have_value(typed)
+        expect(grid.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
+        grid.page.get_by_test_id("toast-close").click()
+        expect(toast).to_have_count(0)
+    assert grid.locator("td img").evaluate_all("all => all.map(one => one.src)") == pictures
+    box.fill("2 ; 3")
+    compare(grid)
+    expect(grid.locator("th[scope=col]")).to_have_text(["2", "3"])
+
+
+@pytest.mark.parametrize("typed", ["1, 1.5, 2, 4", "1 1.5 2 4", "1;1.50;2.0;4,", "  1,1.5,\n2,4", "1，1.5、2；4"])
+def test_numbers_are_read_however_they_are_separated(typed: str):
+    found = values("guidance", typed)
+    assert found == [1, 1.5, 2, 4]
+    assert [str(one) for one in found] == ["1", "1.5", "2", "4"]  # the headings
+
+
+@pytest.mark.parametrize(
+    ("axis", "wanted", "sentence"),
+    [
+        ("steps", "5, 5.0", "Steps has 5 twice; give every value once"),
+        ("seed", "1 2 3 4 5 6 7 8 9", "Seed has 9 values; an axis has from 1 to 8"),
+        ("seed", None, "Seed has 0 values; an axis has from 1 to 8"),
+        ("label", [], "Class has 0 values; an axis has from 1 to 8"),
+        ("steps", "5-9", "Steps is '5-9'; it must be numbers with commas between them, such as 2, 5, 10, 20"),
+    ],
+)
+def test_what_no_axis_can_have_is_said_in_the_words_of_the_page(axis: str, wanted, sentence: str):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(sentence)}$"):
+        values(axis, wanted)
+
+
+class SlowStudio(Studio):
+    """A studio that takes its time over every cell, and notes when it is told to stop."""
+
+    stopped = threading.Event()
+
+    def compare(self, *args, **options):
+        cells = super().compare(*args, **options)
+
+        def slowly():
+            try:
+                for cell in cells:
+                    time.sleep(0.02 if options else 0.5)  # the page's first grid, or one that was asked for
+                    yield cell
+            except GeneratorExit:
+                self.stopped.set()
+
+        return slowly()
+
+
+def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):  # noqa: F811
+    studio = SlowStudio([tiny_weights], device="cpu")
+    with launched(studio) as address:
+        grid = opened(watched, address, "Grid")
+        grid.get_by_label("Guidance: values").fill("0 1 2 3 4 5 6 7")
+        compare(grid)
+        expect(grid.locator(".mm-status")).to_contain_text("Picture 3 of 24…")
+        expect(grid.locator("td .mm-empty").last).to_be_visible()
+        grid.get_by_role("button", name="Stop").click()
+        expect(grid.locator(".mm-status")).to_have_text("Stopped.", timeout=3000)
+        expect(grid.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
+        assert studio.stopped.wait(3)
+        watched.wait_for_timeout(800)
+        expect(grid.locator(".mm-status")).to_have_text("Stopped.")  # nothing arrives late
+        assert 2 <= grid.locator("td button").count() < 8
+
+
+def test_a_cell_can_be_watched_being_denoised(grid: Locator, studio: Studio):
+    grid.get_by_role("button", name=re.compile("^Class square, Guidance 4,")).click()
+    page = grid.page
+    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
+    words = re.compile("square, seed 0, 6 steps of .*, guidance 4: denoised in")
+    expect(page.locator("#denoise .mm-status").filter(has_text=words)).to_be_visible()
+
+
+def test_a_strip_is_there_before_any_click(strip: Locator, studio: Studio):
+    ours = studio.morph("tiny", "circle", "square", 0, None, 8).images
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(strip.locator("li")), ours, strict=True))
+    assert strip.locator("li span").all_inner_texts()[::7] == ["0 %", "100 %"]
+
+
+def test_a_strip_goes_from_one_class_and_seed_to_the_others(strip: Locator, studio: Studio):
+    choose(strip.get_by_label("From class"), "triangle")
+    choose(strip.get_by_label("To class"), "circle")
+    strip.get_by_label("number input for How many").fill("5")
+    keep_seed(strip, 4)
+    strip.get_by_label("Same noise").uncheck()
+    strip.get_by_label("To seed").fill("9")
+    strip.get_by_role("button", name="Draw strip").click()
+    expect(strip.locator(".mm-status")).to_contain_text("From triangle to circle, seed 4 to 9,")
+    ours = studio.morph("tiny", "triangle", "circle", 4, 9, 5).images
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(strip.locator("li")), ours, strict=True))
+    page = downloaded(strip)
+    told = json.loads(page.text["mmdemo"])
+    assert (told["label"], told["other_label"], told["seed"], told["other_seed"]) == ("triangle", "circle", 4, 9)
+    assert all(holds(page, picture) for picture in ours)
+
+
+def test_a_strip_from_one_end_to_the_same_is_refused_and_the_last_one_stays(strip: Locator):
+    before = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
+    choose(strip.get_by_label("To class"), "circle")
+    strip.get_by_role("button", name="Draw strip").click()
+    expect(strip.page.get_by_test_id("toast-body")).to_contain_text("Both ends are the same")
+    assert strip.locator("li img").evaluate_all("all => all.map(one => one.src)") == before
+
+
+def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
+    page = grid.page
+    choose_pack(page, "tiny-codec")
+    for mode, button in (("Grid", "Compare"), ("Strip", "Draw strip")):
+        page.get_by_role("tab", name=mode, exact=True).click()
+        half = page.locator(f"#{mode.lower()}")
+        expect(half.locator(".mm-status")).to_contain_text("has no transformer")
+        expect(half.get_by_role("button", name=button, exact=True)).to_be_disabled()
+        expect(half.locator("img")).to_have_count(0)
+    choose_pack(page, "tiny-v")
+    expect(page.locator("#strip li")).to_have_count(8)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str, width: int):  # noqa: F811
+    watched.set_viewport_size({"width": width, "height": 844})
+    for mode in ("Grid", "Strip"):
+        opened(watched, address, mode)
+        assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+
+
+def test_words_too_long_for_the_table_are_cut_and_the_pictures_stay_whole():
+    pictures = [[Image.new("L", (16, 16), 10 * row + column) for column in range(2)] for row in range(3)]
+    page = table(pictures, ["a very long sampler's name " * 3, "b"], ["a class of many words " * 9, "c", "d"], "Title")
+    assert all(holds(page, one) for row in pictures for one in row)
+    assert page.width < 700

@@ -1,0 +1,349 @@
+"""The Denoise tab in a real browser: a run scrubbed, pointed at and saved; a picture taken into noise and back."""
+
+import base64
+import io
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+from test_page import address, browser, launched, open_tab, page, pytestmark, studio, watched  # noqa: F401
+
+from mmdemo.errors import ArgumentError
+from mmdemo.studio import Studio
+from mmdemo.ui.film import followed, in_words
+from mmdemo.ui.settings import Settings
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
+
+
+@pytest.fixture
+def film(page: Page) -> Locator:  # noqa: F811
+    """A finished run of the class circle with seed 3, at its last step."""
+    open_tab(page, "Denoise")
+    tab = page.locator("#denoise")
+    tab.get_by_label("Randomize").uncheck()
+    tab.get_by_label("Seed", exact=True).fill("3")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(tab.locator(".mm-status")).to_contain_text(re.compile("circle, seed 3, .* denoised in"))
+    return page.locator("#denoise-view")
+
+
+def at_step(film: Locator, number: int, total: int = 6) -> None:
+    expect(film.locator(".mm-readout")).to_contain_text(f"step {number} of {total}")
+
+
+def decoded(film: Locator, name: str) -> np.ndarray:
+    uri = film.get_by_alt_text(name, exact=True).get_attribute("src")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+
+
+def requests_of(page: Page) -> list[str]:  # noqa: F811
+    """What the page asks the server from now on."""
+    asked = []
+    page.on("request", lambda one: asked.append(one.url) if one.url.startswith("http") else None)
+    return asked
+
+
+def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film: Locator, studio: Studio):  # noqa: F811
+    frames = list(studio.denoise("tiny", "circle", 3))
+    film.get_by_label("Step", exact=True).focus()
+    film.page.keyboard.press("Home")
+    for i in (0, 1):
+        at_step(film, i + 1)
+        for name, picture in (
+            ("The noisy picture", frames[i].x_t),
+            ("The guess of the finished picture", frames[i].x0),
+            ("The guess with guidance", frames[i].x0),
+            ("The guess by the label alone", frames[i].x0_label),
+            ("The guess without a label", frames[i].x0_null),
+        ):
+            assert np.array_equal(decoded(film, name), np.asarray(picture)), name
+        assert not np.array_equal(np.asarray(frames[i].x0_label), np.asarray(frames[i].x0_null))
+        film.page.keyboard.press("ArrowRight")
+
+
+def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Studio):  # noqa: F811
+    frames = list(studio.denoise("tiny", "circle", 3))
+    film.get_by_label("show tokens").check()
+    for i in (5, 4, 3):
+        at_step(film, i + 1)
+        shown = [int(text) for text in film.locator(".mm-token").all_inner_texts()]
+        assert shown == [id for row in frames[i].tokens for id in row]
+        styles = film.locator(".mm-flip").evaluate_all("all => all.map(one => [one.style.cssText, one.offsetWidth])")
+        places = {tuple(int(n) for n in re.findall(r"--[xy]: (\d+)", style)) for style, _ in styles}
+        assert places == {(x, y) for y, x in frames[i].flips} and all(width > 20 for _, width in styles)
+        expect(film.locator(".mm-curve", has_text="Flips").locator("b")).to_have_text(f"{len(frames[i].flips)} of 16")
+        film.get_by_label("Step", exact=True).focus()
+        film.page.keyboard.press("ArrowLeft")
+    assert any(frame.flips for frame in frames[3:])
+
+
+def test_pointing_at_a_curve_shows_a_step_and_pressing_goes_there_without_the_server(film: Locator):
+    asked = requests_of(film.page)
+    plot = film.locator(".mm-curve svg").nth(2)
+    plot.scroll_into_view_if_needed()
+    box = plot.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    film.page.mouse.move(box["x"] + box["width"] * 1.5 / 6, middle)
+    at_step(film, 2)
+    film.page.mouse.move(2, 2)
+    at_step(film, 6)  # it was but a look
+    film.page.mouse.click(box["x"] + box["width"] * 2.5 / 6, middle)
+    film.page.mouse.move(2, 2)
+    at_step(film, 3)
+    for key, number in (("ArrowRight", 4), ("ArrowLeft", 3), ("End", 6), ("ArrowRight", 6), ("Home", 1)):
+        film.page.keyboard.press(key)  # the focus is where one pressed
+        at_step(film, number)
+    film.locator(".mm-strip button").nth(4).click()
+    at_step(film, 5)
+    film.get_by_role("button", name="Play").click()
+    at_step(film, 6)
+    assert [url for url in asked if "heartbeat" not in url] == []
+
+
+def test_a_run_can_be_saved_as_gif_video_and_png_without_the_server(film: Locator):
+    asked = requests_of(film.page)
+    saved = {}
+    for name in ("GIF", "Video", "PNG strip"):
+        with film.page.expect_download() as download:
+            film.get_by_role("button", name=name).click()
+        saved[name] = Path(download.value.path()).read_bytes()
+        assert download.value.suggested_filename.startswith("tiny-circle-seed-3.")
+        expect(film.get_by_role("button", name=name)).to_be_enabled()
+    assert [url for url in asked if "heartbeat" not in url and not url.startswith("blob:")] == []
+
+    gif = Image.open(io.BytesIO(saved["GIF"]))
+    assert gif.format == "GIF" and gif.n_frames == 6 and gif.info["loop"] == 0
+    gif.seek(5)
+    assert gif.info["duration"] == 1500
+    side = gif.height - 40
+    last = gif.convert("L").crop((side + 16, 8, 2 * side + 16, side + 8)).resize((16, 16), Image.Resampling.NEAREST)
+    assert np.array_equal(np.asarray(last), decoded(film, "The guess of the finished picture"))
+
+    video = saved["Video"]
+    assert video[4:8] == b"ftyp" or video[:4] == b"\x1a\x45\xdf\xa3"  # MP4 or WebM
+    assert len(video) > 2000
+
+    strip = Image.open(io.BytesIO(saved["PNG strip"]))
+    side = (strip.height - 24) // 2
+    assert strip.format == "PNG" and strip.width == 6 * (side + 8) + 8
+
+
+def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):  # noqa: F811
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    open_tab(page, "Denoise")
+    made = page.evaluate(
+        """async (uri) => {
+          const blob = await window.mmdemo.exports.gif([1, 2].map((words) => ({ uris: [uri], words })), 50);
+          const reader = new FileReader();
+          reader.readAsDataURL(blob);
+          return new Promise((done) => { reader.onload = () => done(reader.result); }); }""",
+        uri,
+    )
+    gif = Image.open(io.BytesIO(base64.b64decode(made.partition(",")[2])))
+    assert gif.n_frames == 2
+    seen = np.asarray(gif.convert("RGB").crop((8, 8, 264, 264)).resize((32, 32), Image.Resampling.NEAREST))
+    assert np.abs(seen.astype(int) - noise).mean() < 16  # 1024 random colours through 256
+
+
+def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
+    film.get_by_label("show tokens").check()
+    film.get_by_role("grid", name="Tokens").click(position={"x": 10, "y": 10})
+    code = film.locator(".mm-token").first.inner_text()
+    expect(film.locator(".mm-card h3")).to_have_text(f"Code {code}")
+    film.get_by_role("button", name="Open in Codebook").click()
+    expect(film.page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
+
+
+def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):  # noqa: F811
+    open_tab(page, "Denoise")
+    tab, film = page.locator("#denoise"), page.locator("#denoise-view")
+    expect(film.locator(".mm-shade").first).to_have_attribute("d", "")  # off by default
+    tab.get_by_role("button", name="Advanced").click()
+    tab.get_by_label("number input for Guide from noise level").fill("0.7")
+    tab.get_by_label("number input for Guide down to noise level").fill("0.4")
+    tab.get_by_label("number input for Guidance").fill("4")
+    tab.get_by_label("Randomize").uncheck()
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    status = tab.locator(".mm-status")
+    expect(status).to_contain_text(re.compile("guidance 4 at noise levels 0.4 to 0.7: denoised in"))
+    frames = list(studio.denoise("tiny", "circle", 0, guidance=4, interval=(0.4, 0.7)))
+    shaded = film.locator(".mm-shade").first.get_attribute("d").count("M")
+    assert 0 < shaded == sum(frame.guided for frame in frames) < len(frames)
+    last = decoded(film, "The guess of the finished picture")
+    assert np.array_equal(last, np.asarray(frames[-1].x0))
+    tab.get_by_label("number input for Guide down to noise level").fill("0.9")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("interval is (0.9, 0.7)")
+
+
+def test_settings_hand_over_the_interval_and_refuse_an_empty_seed():
+    assert Settings.arguments(5, False, 20, 2, "ddim", 0.2, 0.8) == (5, 20, 2, "ddim", (0.2, 0.8))
+    assert Settings.arguments(5, False, 20, 2, "ddim")[-1] == (0, 1)
+    with pytest.raises(ArgumentError, match="seed is empty"):
+        Settings.arguments(None, False, 20, 2, "ddim")
+
+
+def test_a_run_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):  # noqa: F811
+    messages = [shown for _, shown in followed(studio.denoise("tiny", "circle", 3, 100), in_words)]
+    assert len(messages[-1]["frames"]) == 100
+    live = [frame["index"] for shown in messages[:-1] for frame in shown["frames"]]
+    assert live[0] == 0 and live == sorted(set(live)) and len(live) < 99  # the newest, now and then
+
+
+COUNT_PICTURES = """() => { window.shown = 0; new MutationObserver((all) => { window.shown += all.length; })
+    .observe(document.querySelector('#denoise-view [alt="The noisy picture"]'), { attributeFilter: ['src'] }); }"""
+KEEP_BUSY = "ms => { const end = performance.now() + ms; while (performance.now() < end); }"
+
+
+def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):  # noqa: F811
+    open_tab(page, "Denoise")
+    tab, film = page.locator("#denoise"), page.locator("#denoise-view")
+    tab.get_by_role("button", name="Advanced").click()
+    tab.get_by_label("number input for Steps").fill("100")
+    tab.get_by_label("number input for Steps").blur()
+    page.evaluate(COUNT_PICTURES)
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(tab.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of 100|Starting"))
+    page.evaluate(KEEP_BUSY, 3000)
+    at_step(film, 100, 100)
+    assert page.evaluate("window.shown") < 60
+    film.get_by_label("Step", exact=True).focus()
+    for number in range(100, 80, -1):
+        at_step(film, number, 100)
+        page.keyboard.press("ArrowLeft")
+
+
+class SteadyStudio(Studio):
+    """A studio that takes 20 ms for every step."""
+
+    def denoise(self, *args):
+        frames = super().denoise(*args)  # refuses bad arguments now
+
+        def steadily():
+            for frame in frames:
+                time.sleep(0.02)
+                yield frame
+
+        return steadily()
+
+
+def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(watched: Page, tiny_weights: Path):  # noqa: F811
+    with launched(SteadyStudio([tiny_weights], device="cpu")) as url:
+        watched.goto(url)
+        open_tab(watched, "Denoise")
+        tab, film = watched.locator("#denoise"), watched.locator("#denoise-view")
+        tab.get_by_role("button", name="Advanced").click()
+        tab.get_by_label("number input for Steps").fill("100")
+        watched.get_by_role("button", name="Denoise", exact=True).click()
+        readout = film.locator(".mm-readout")
+        expect(readout).to_contain_text(re.compile(r"step [2-9]\d of 100"))
+        tab.get_by_role("button", name="Stop").click()
+        expect(tab.locator(".mm-status")).to_have_text("Stopped.")
+        slider = film.get_by_label("Step", exact=True)
+        slider.focus()
+        watched.keyboard.press("Home")
+        at_step(film, 1, 100)
+        seen = [1]
+        for _ in range(5):
+            watched.keyboard.press("ArrowRight")
+            seen.append(int(re.search(r"step (\d+) of", readout.inner_text())[1]))
+        assert seen == sorted(set(seen))  # every press goes on
+        film.get_by_role("button", name="Play").click()
+        expect(film.get_by_role("button", name="Play")).to_be_visible(timeout=10_000)
+
+
+@pytest.fixture
+def edit(page: Page) -> Locator:  # noqa: F811
+    open_tab(page, "Denoise")
+    page.get_by_role("tab", name="Edit a picture").click()
+    tab = page.locator("#edit")
+    expect(tab.locator("#edit-view .mm-strip img").first).to_be_visible()
+    return tab
+
+
+def test_an_edit_is_there_before_the_first_click(edit: Locator):
+    expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.65 (4 of 6 steps)")
+    original = decoded(edit, "The picture to edit")
+    assert not np.array_equal(original, decoded(edit, "The guess of the finished picture"))
+    expect(edit.locator(".mm-formula")).to_contain_text("+ s ε")
+
+
+def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit: Locator, studio: Studio):  # noqa: F811
+    from mmdemo.ui.pictures import stand_in
+
+    frames = list(studio.noise("tiny", stand_in(), 2))
+    asked = requests_of(edit.page)
+    slider = edit.get_by_label("Amount of noise")
+    slider.focus()
+    for key, i in (("Home", 0), ("ArrowRight", 1), ("End", 5)):
+        edit.page.keyboard.press(key)
+        expect(edit.locator(".mm-formula")).to_contain_text(f"= {frames[i].a:.2f} x0 + {frames[i].s:.2f} ε")
+        assert np.array_equal(decoded(edit, "The picture under noise"), np.asarray(frames[i].image))
+    assert [url for url in asked if "heartbeat" not in url] == []
+    edit.get_by_label("number input for Strength").fill("0.35")
+    readout = edit.locator("#noised-view .mm-readout")
+    expect(readout).to_contain_text("strength 0.35: denoised back from step 2 of 6")
+    expect(readout).to_contain_text(f"timestep {frames[1].timestep:.0f}")
+    expect(edit.locator("#noised-view .mm-unused")).to_have_count(4)
+
+
+def square(path: Path) -> Path:
+    picture = Image.new("L", (64, 64), 0)
+    ImageDraw.Draw(picture).rectangle([20, 20, 43, 43], fill=255)
+    picture.save(path)
+    return path
+
+
+def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Locator, studio: Studio, tmp_path: Path):  # noqa: F811
+    file = square(tmp_path / "square.png")
+    edit.locator("#edit-upload input[type=file]").set_input_files(file)
+    expect(edit.locator(".mm-status")).to_contain_text("then Edit")
+    expect(edit.locator("#edit-view .mm-stage")).to_be_hidden()  # that was the edit of another picture
+    expect(edit.locator("#edit-picker .mm-picker")).to_have_attribute("data-shown", "file")
+    edit.get_by_label("Turn it into").click()
+    edit.page.get_by_role("option", name="square").click()
+    edit.get_by_label("number input for Strength").fill("0.5")
+    edit.get_by_label("Randomize").uncheck()
+    edit.get_by_label("Seed", exact=True).fill("7")
+    edit.get_by_role("button", name="Edit", exact=True).click()
+    expect(edit.locator(".mm-status")).to_contain_text("Turned into square, strength 0.5 (3 of 6 steps), seed 7")
+    ours = studio.edit("tiny", file, "square", 0.5, 7)
+    at_step(edit.locator("#edit-view"), 3, 3)
+    assert np.array_equal(decoded(edit, "The guess of the finished picture"), np.asarray(ours.image))
+    assert np.array_equal(decoded(edit, "The picture to edit"), np.asarray(ours.original))
+    with edit.page.expect_download() as download:
+        edit.get_by_role("button", name="PNG strip").click()
+    strip = Image.open(download.value.path())
+    assert strip.width == strip.height  # three steps, and of each the original, the noisy picture and the guess
+
+
+def test_a_drawing_and_an_example_can_be_edited_and_are_marked(edit: Locator):
+    pad = edit.locator(".mm-pad")
+    pad.scroll_into_view_if_needed()
+    box, before = pad.bounding_box(), decoded(edit, "The picture under noise")
+    edit.page.mouse.move(box["x"] + 60, box["y"] + 40)
+    edit.page.mouse.down()
+    edit.page.mouse.move(box["x"] + 60, box["y"] + 200, steps=5)
+    edit.page.mouse.up()
+    picker = edit.locator("#edit-picker .mm-picker")
+    expect(picker).to_have_attribute("data-shown", "drawing")
+    assert not np.array_equal(before, decoded(edit, "The picture under noise"))
+    edit.get_by_label("Example 1", exact=True).click()
+    expect(picker).to_have_attribute("data-shown", "example")
+    expect(edit.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_both_halves_fit_a_phone_and_a_desk(edit: Locator, width: int):
+    edit.page.set_viewport_size({"width": width, "height": 844})
+    for half in ("Edit a picture", "From noise"):
+        edit.page.get_by_role("tab", name=half).click()
+        assert edit.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
