@@ -38,7 +38,12 @@ def code_map(pack: packs.Pack) -> CodeMap:
 
 
 def cover(pack: packs.Pack) -> Image.Image:
-    """COVER × COVER pixels in colour: four examples (the first, if fewer), or the codebook's middle, or plain grey."""
+    """COVER × COVER pixels in colour: cover.png, which a person put there; else four examples (the first, if fewer); else
+    the codebook's middle; else plain grey."""
+    own = pack.path / "cover.png"
+    with suppress(MmdemoError):
+        if own.is_file():
+            return images.fit_square(images.open_image(own), COVER, 3)
     files = sorted((pack.path / "examples").glob("*.png"))[:4]
     with suppress(MmdemoError):  # what is wrong with a file is told where it is asked for; here the next best is shown
         if files:

@@ -641,6 +641,12 @@ def test_with_fewer_examples_a_cover_shows_the_first(tiny_weights, tmp_path):
         assert Studio(weights=[tmp_path]).cover("shown").getcolors() == [(COVER**2, (40, 40, 40))]
 
 
+def test_a_cover_that_a_person_put_there_is_shown(tiny_weights, tmp_path):
+    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
+    Image.new("RGB", (64, 64), (1, 200, 3)).save(tmp_path / "shown" / "cover.png")
+    assert Studio(weights=[tmp_path]).cover("shown").getcolors() == [(COVER**2, (1, 200, 3))]
+
+
 def test_every_usable_pack_has_a_cover_and_a_damaged_one_says_why_not(tiny_weights, tmp_path, studio):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "codebook")

@@ -122,8 +122,9 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     if pack.exists():
         if (pack / "examples").is_dir():  # what a person added stays
             shutil.copytree(pack / "examples", new / "examples")
-        if (pack / "notes.md").is_file():
-            shutil.copy2(pack / "notes.md", new / "notes.md")
+        for file in ("notes.md", "cover.png", "LICENSE"):
+            if (pack / file).is_file():
+                shutil.copy2(pack / file, new / file)
         os.replace(pack, old)
     os.replace(new, pack)
     shutil.rmtree(old, ignore_errors=True)
