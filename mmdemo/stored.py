@@ -38,8 +38,8 @@ def code_map(pack: packs.Pack) -> CodeMap:
 
 
 def cover(pack: packs.Pack) -> Image.Image:
-    """COVER × COVER pixels in colour: cover.png, which a person put there; else four examples (the first, if fewer); else
-    the codebook's middle; else plain grey."""
+    """COVER × COVER pixels in colour: cover.png, which a person put there, or else four examples (the first, if fewer),
+    or else the codebook's middle, or else plain grey."""
     own = pack.path / "cover.png"
     with suppress(MmdemoError):
         if own.is_file():
