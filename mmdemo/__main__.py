@@ -53,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="Train a pack's models.").add_subparsers(metavar="MODEL", required=True)
     _add_training(command("vqvae", "Train a codec; the result is a codec-only pack.", train_vqvae, train), "vqvae")
     _add_training(command("dit", "Train a transformer on a pack's codec.", train_dit, train), "dit")
+    sharper = command("decoder", "Train a pack's decoder further, to paint its tokens sharper.", train_decoder, train)
+    _add_training(sharper, "decoder")
 
     rebuild = command("reconstruct", "Turn pictures into tokens and back.", reconstruct)
     rebuild.add_argument("--pack", required=True, help="a pack's name")
@@ -121,16 +123,21 @@ def train_dit(options) -> None:
     from mmdemo import packs
     from mmdemo.training.dit import DiTConfig, train_dit
 
-    pack = _pack_folder(options)
-    if not pack.is_dir():
-        raise PackError(
-            f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
-            f"python -m mmdemo train vqvae --pack {options.pack} --dataset NAME"
-        )
+    pack = _trained_pack(options)
     if packs.read(pack).can_sample and not options.resume and not options.overwrite:
         raise PackError(f"pack {options.pack!r} has a transformer already; to replace it, add --overwrite")
     config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
     _show(train_dit(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    if _speaks():
+        print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
+
+
+def train_decoder(options) -> None:
+    from mmdemo.training.decoder import DecoderConfig, train_decoder
+
+    pack = _trained_pack(options)
+    config = DecoderConfig(**{field.name: getattr(options, field.name) for field in fields(DecoderConfig)})
+    _show(train_decoder(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
     if _speaks():
         print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
 
@@ -239,18 +246,18 @@ def _add_sampling(command: argparse.ArgumentParser) -> None:
 
 
 def _add_training(command: argparse.ArgumentParser, model: str) -> None:
-    """The options both trainings have, and one for every field of the model's configuration."""
-    if model == "vqvae":
-        from mmdemo.training.config import VQVAEConfig as Config
+    """The options all trainings have, and one for every field of the model's configuration."""
+    from mmdemo.training import config
 
-    else:
-        from mmdemo.training.config import DiTConfig as Config
+    settings = {"vqvae": config.VQVAEConfig, "dit": config.DiTConfig, "decoder": config.DecoderConfig}[model]
     command.add_argument("--pack", required=True, metavar="NAME", help="the pack to write")
-    command.add_argument("--overwrite", action="store_true", help="replace what was trained before under that name")
+    if model != "decoder":  # it goes on from what there is
+        overwriting = "replace what was trained before under that name"
+        command.add_argument("--overwrite", action="store_true", help=overwriting)
     command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
-    for field in fields(Config):
+    for field in fields(settings):
         kind = {"str": str, "int": int, "float": float}[str(field.type).split(" ")[0]]
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
@@ -290,6 +297,16 @@ def _pack_folder(options) -> Path:
     if not options.pack or options.pack.startswith(".") or Path(options.pack).name != options.pack:
         raise PackError(f"pack is {options.pack!r}; it must be a plain folder name such as digits")
     return Path(options.weights) / options.pack
+
+
+def _trained_pack(options) -> Path:
+    pack = _pack_folder(options)
+    if not pack.is_dir():
+        raise PackError(
+            f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
+            f"python -m mmdemo train vqvae --pack {options.pack} --dataset NAME"
+        )
+    return pack
 
 
 def _new_pack(options) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import packs
-from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
 LICENCES = {
     "mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0",
@@ -59,7 +59,7 @@ pipeline = ClassPipeline.from_pretrained("weights/{pack.name}", use_safetensors=
 {_command("vqvae", pack.name, training["vqvae"], VQVAEConfig)}
 ```
 {_cost(training["vqvae"])}
-{_transformer(pack.name, training) if described.can_sample else ""}
+{_further("dit", pack.name, training, DiTConfig)}{_further("decoder", pack.name, training, DecoderConfig)}
 ## Measured
 By `{_evaluation(pack.name, numbers)}`
 on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
@@ -70,12 +70,15 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
 
 
-def _transformer(name: str, training: dict) -> str:
+def _further(model: str, name: str, training: dict, config) -> str:
+    """What was trained after the codec, if it was."""
+    if model not in training:
+        return ""
     return f"""
 ```
-{_command("dit", name, training["dit"], DiTConfig)}
+{_command(model, name, training[model], config)}
 ```
-{_cost(training["dit"])}
+{_cost(training[model])}
 """
 
 

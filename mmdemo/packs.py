@@ -331,8 +331,15 @@ def read_training(pack: Path) -> dict:
 
 
 def fingerprint(pack: Path) -> str:
-    """A digest of a pack's codec, to tell whether latents are its own."""
+    """A digest of what makes a pack's latents and tokens, to tell whether some are its own: all but the decoder."""
+    import torch
+    from safetensors import safe_open
+
     digest = hashlib.sha256()
     for file in sorted((pack / "vae").glob("*.safetensors")):
-        digest.update(file.read_bytes())
+        with safe_open(file, "pt") as tensors:
+            for name in sorted(tensors.keys()):
+                if not name.startswith(("decoder.", "post_quant_conv.")):
+                    digest.update(name.encode())
+                    digest.update(tensors.get_tensor(name).contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()

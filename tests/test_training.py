@@ -552,7 +552,8 @@ from dataclasses import replace
 import torch
 from accelerate import PartialState
 from mmdemo.errors import ArgumentError
-from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
+from mmdemo.training.decoder import train_decoder
 from mmdemo.training.dit import train_dit
 from mmdemo.training.vqvae import train_vqvae
 
@@ -575,6 +576,8 @@ else:
 train(train_vqvae(codec, folder / "pack", folder / "run"), "vae")
 dit = DiTConfig(patch_size=1, hidden_size=16, depth=1, num_heads=2, steps=6, batch_size=32, warmup=2)
 train(train_dit(dit, folder / "pack", folder / "run"), "transformer")
+decoder = DecoderConfig(channels=8, steps=6, batch_size=32, warmup=2)
+train(train_decoder(decoder, folder / "pack", folder / "run"), "discriminator")
 """
 
 
@@ -592,7 +595,7 @@ def test_two_processes_train_one_model(tmp_path):
     (tmp_path / "both.py").write_text(BOTH_MODELS)
     done = launched(str(tmp_path / "both.py"), str(tmp_path))
     assert done.returncode == 0, done.stderr[-3000:]
-    for model in ("vae", "transformer"):
+    for model in ("vae", "transformer", "discriminator"):
         first, second = (torch.load(tmp_path / f"{model}-{rank}.pt", weights_only=True) for rank in (0, 1))
         assert alike(first, second), f"the processes' {model}s went different ways"
     pack = packs.read(tmp_path / "pack")

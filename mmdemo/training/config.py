@@ -48,6 +48,20 @@ class VQVAEConfig(_Checked):
 
 
 @dataclass(frozen=True)
+class DecoderConfig(_Checked):
+    """Every option of `train decoder` that changes the result."""
+
+    weight: float = _option(0.01, "weight of the adversarial loss next to the mean squared error", 0, 100)
+    channels: int = _option(64, "width of the discriminator's first layer; twice it after", 1, 4096)
+    steps: int = _option(4000, "optimizer steps", 1, 100_000_000)
+    batch_size: int = _option(32, "pictures a step, over all processes", 1, 65536)
+    learning_rate: float = _option(5e-4, "AdamW's peak, for both sides; warmed up, then a cosine down to zero")
+    warmup: int = _option(100, "steps of warm-up", 0, 1_000_000)
+    ema_decay: float = _option(0.999, "decay of the decoder's moving average, which is what is saved")
+    seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)
+
+
+@dataclass(frozen=True)
 class DiTConfig(_Checked):
     """Every option of `train dit` that changes the result."""
 

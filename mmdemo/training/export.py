@@ -58,6 +58,21 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
     _replace(pack, write)
 
 
+def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, training: dict) -> None:
+    """The pack with another decoder, and the explorer's pictures painted by it. All else stays as it was."""
+
+    def write(folder: Path) -> None:
+        ClassPipeline.from_pretrained(pack, vae=_half(vae)).save_pretrained(folder, max_shard_size=MAX_SHARD)
+        for part in ("transformer", "scheduler"):  # byte for byte as they were
+            if (pack / part).is_dir():
+                shutil.rmtree(folder / part, ignore_errors=True)
+                shutil.copytree(pack / part, folder / part)
+        save_codebook(folder, vae, statistics)
+        _write_json(folder / "training.json", {**packs.read_training(pack), "decoder": training})
+
+    _replace(pack, write)
+
+
 def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> None:
     """A pack's codebook/ folder: what the explorer shows, so that it needs no model."""
     codes = codec.codebook(vae).cpu()

@@ -5,6 +5,7 @@ Knows the grid's controls and what the studio streams; strip.py is the other hal
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import gradio as gr
 
@@ -57,8 +58,11 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
     single = {axis: getattr(settings, axis) for axis in ("guidance", "steps", "sampler", "seed")}
     settings.guidance.interactive = False
 
-    def choose(x: str, y: str, before: tuple) -> tuple:
-        axes = before[::-1] if x == y else (x, y)  # an axis given to the other side: the two change places
+    def choose(side: int, x: str, y: str, before: tuple) -> tuple:
+        axes = x, y
+        if x == y:  # an axis given to the other side: the two change places
+            # gradio asks twice for one choice, and `before` may have changed in between: then all is done already.
+            axes = before if before[side] == x else before[::-1]
         values = [gr.update(visible=True if axis in axes else "hidden") for axis in fields]
         one_label = gr.update(visible="hidden" if "label" in axes else True)
         return *axes, axes, *values, one_label, *(gr.update(interactive=axis not in axes) for axis in single)
@@ -125,8 +129,9 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
     fitted = [fields["label"], fields["sampler"]]
     opened(fit, [pack, *fitted, label, settings.sampler], [go, *fitted, label, *settings.choices], **PRIVATE)
     opened(show, [pack], [status, view], **OPENING, **PRIVATE)
-    for axis in (x, y):
-        axis.input(choose, [x, y, before], [x, y, before, *fields.values(), label, *single.values()], **PRIVATE)
+    for side, axis in enumerate((x, y)):
+        changed = [x, y, before, *fields.values(), label, *single.values()]
+        axis.input(partial(choose, side), [x, y, before], changed, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('grid')")
     inputs = [pack, x, y, *fields.values(), label, *settings.inputs]
     running = go.click(run, inputs, [status, view, settings.seed, go, stop], **MODELS, **PRIVATE)
