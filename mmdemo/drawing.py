@@ -210,8 +210,9 @@ def comparing(pipeline: ClassPipeline, cells: list[list[Request]]) -> Iterator[C
             yield Cell(row, column, last.images[0], asked.labels[0], last.result.seconds, asked.settings)
 
 
-def morph(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed: int) -> Strip:
-    """Pictures between two labels, two seeds, or both: labels mix by their predictions, noise along the sphere."""
+def morphing(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed: int) -> Iterator[SamplingProgress]:
+    """Pictures between two labels, two seeds, or both, watched: labels mix by their predictions, noise along the
+    sphere. The last progress has the strip."""
     import torch
 
     from mmdemo.pipeline import slerp
@@ -221,16 +222,19 @@ def morph(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed:
     # Samplers that draw noise at every step go on with that of the nearer end, from where `sampling` would.
     generators = _generators(asked.seed if share < 0.5 else other_seed for share in shares)
     noises = [_noise(pipeline, generator)[0] for generator in generators]
-    *_, last = _steps(
+    for step in _steps(
         pipeline,
         asked,
         generators,
         latents=torch.stack([slerp(noises[0], noises[-1], share) for share in shares]),
         other_labels=[asked.pack.classes.index(other_label)] * count,
         mix=shares,
-    )
-    return Strip(
-        images=_pictures(pipeline, last.latents),
+    ):
+        if step.index < step.total - 1:
+            yield SamplingProgress(step.index, step.total, None, partial(_pictures, pipeline, step.x0))
+    pictures = _pictures(pipeline, step.latents)
+    result = Strip(
+        images=pictures,
         shares=shares,
         label=asked.labels[0],
         other_label=other_label,
@@ -238,6 +242,7 @@ def morph(pipeline: ClassPipeline, asked: Request, other_label: str, other_seed:
         seconds=time.perf_counter() - started,
         **asked.settings,
     )
+    yield SamplingProgress(step.index, step.total, result, lambda: pictures)
 
 
 def latents_of(pipeline: ClassPipeline, original: Image.Image) -> Tensor:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from math import inf, log2
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import drawing, images, packs, stored
+from mmdemo import coding, drawing, images, packs, stored
 from mmdemo.arguments import choice, number, shown, whole
+from mmdemo.coding import MAX_SIDE
 from mmdemo.drawing import ALL, AXES, BUDGET, MAX_AXIS, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRIP
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.views import (
@@ -55,7 +56,6 @@ __all__ = [
     "Studio",
 ]
 
-MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -131,57 +131,21 @@ class Studio:
         size: the side in pixels of the square that the codec sees, a multiple of its stride: it is all convolutions.
         """
         found = self._pack(pack)
-        original, inverted = _seen(found, image, invert, size)
-
-        vae = self._pipeline(found).vae
-        from mmdemo import codec
-
-        ids = codec.encode_ids(vae, images.to_tensor(original)[None])  # (1, h, w)
-        rebuilt = images.to_images(codec.decode_ids(vae, ids))[0]
-        psnr, ssim = codec.quality(images.image_bytes(rebuilt)[None], images.image_bytes(original)[None])
-        arranged = (found.path / "codebook").is_dir()  # a pack from elsewhere may have none
-        order = packs.read_codebook(found)["order"] if arranged else list(range(found.codes))
-        bits_per_pixel = ids.numel() * log2(found.codes) / (original.width * original.height)
-        return Reconstruction(
-            original=original,
-            image=rebuilt,
-            token_map=images.token_map(ids[0].cpu(), order, found.stride),
-            tokens=ids[0].tolist(),
-            stride=found.stride,
-            psnr=psnr,
-            ssim=ssim,
-            bits_per_pixel=bits_per_pixel,
-            compression_ratio=8 * found.channels / bits_per_pixel,
-            inverted=inverted,
-        )
+        original, inverted = coding.seen(found, image, invert, size)
+        return coding.reconstruct(found, self._pipeline(found).vae, original, inverted)
 
     def decode(self, pack: str, tokens: list[list[int]]) -> Image.Image:
         """The picture of a grid of ids: h rows of w whole numbers in [0, K), at most MAX_SIDE pixels each way."""
         found = self._pack(pack)
-        ids = _grid(found, tokens)
-        vae = self._pipeline(found).vae
-        import torch
-
-        from mmdemo import codec
-
-        return images.to_images(codec.decode_ids(vae, torch.tensor([ids])))[0]
+        ids = coding.grid(found, tokens)
+        return coding.decode(self._pipeline(found).vae, ids)
 
     def replace(self, pack: str, tokens: list[list[int]], code: int, by: int) -> Replacement:
         """What changes in the picture of a grid of ids when one code stands wherever another stood."""
         found = self._pack(pack)
-        ids = _grid(found, tokens)
+        ids = coding.grid(found, tokens)
         code, by = whole("code", code, 0, found.codes - 1), whole("by", by, 0, found.codes - 1)
-        places = [(y, x) for y, row in enumerate(ids) for x, id in enumerate(row) if id == code]
-        replaced = [[by if id == code else id for id in row] for row in ids]
-        vae = self._pipeline(found).vae
-        import torch
-
-        from mmdemo import codec
-
-        before, after = codec.decode_ids(vae, torch.tensor([ids, replaced]))
-        change = (before - after).abs().amax(0, keepdim=True) - 1  # in [-1, 1], as pixels are
-        pictures = [images.to_images(x[None])[0] for x in (before, after, change)]
-        return Replacement(*pictures, tokens=replaced, places=places)
+        return coding.replace(self._pipeline(found).vae, ids, code, by)
 
     def interpolate(
         self,
@@ -195,21 +159,10 @@ class Studio:
         """From one picture to another, through the latents and token by token. Arguments as in `reconstruct`."""
         found = self._pack(pack)
         count = whole("count", count, 2, drawing.MAX_STRIP)
-        seen = _seen(found, image, invert, size)[0], _seen(found, other, invert, size, "other")[0]
-        vae = self._pipeline(found).vae
-        import torch
-
-        from mmdemo import codec
-
-        z = codec.encode(vae, torch.stack([images.to_tensor(end) for end in seen]))  # (2, d, h, w)
-        ids = codec.nearest_ids(vae, z)  # (2, h, w)
-        shares = [i / (count - 1) for i in range(count)]
-        # Every token has its turn, the same for every share, so that none turns back.
-        turn = torch.randperm(ids[0].numel(), generator=torch.Generator().manual_seed(0)).view(ids[0].shape)
-        turned = [turn.to(ids.device) < round(share * turn.numel()) for share in shares]
-        latent = codec.decode(vae, torch.stack([torch.lerp(*z, share) for share in shares]))
-        tokens = codec.decode_ids(vae, torch.stack([torch.where(one, ids[1], ids[0]) for one in turned]))
-        return Interpolation(images.to_images(latent), images.to_images(tokens), shares)
+        ends = tuple(
+            coding.seen(found, one, invert, size, name)[0] for one, name in ((image, "image"), (other, "other"))
+        )
+        return coding.interpolate(self._pipeline(found).vae, ends, count)
 
     def sample(
         self,
@@ -244,7 +197,7 @@ class Studio:
         """A picture under ever more noise, in closed form, at the times at which it would be denoised."""
         found = self._pack(pack)
         asked = drawing.request(found, ALL, 1, seed, steps, None, sampler, None)
-        return self._draw(asked, drawing.noising, asked, _seen(found, image, invert)[0])
+        return self._draw(asked, drawing.noising, asked, coding.seen(found, image, invert)[0])
 
     def edit(
         self,
@@ -275,7 +228,7 @@ class Studio:
         strength = number("strength", strength, 0, 1)
         if strength == 0:
             raise ArgumentError("strength is 0; it must be a number above 0 and at most 1: the share of steps to take")
-        original, _ = _seen(found, image, invert)
+        original, _ = coding.seen(found, image, invert)
         return original, self._draw(asked, drawing.editing, asked, original, strength)
 
     def compare(
@@ -312,6 +265,14 @@ class Studio:
         interval: Sequence[float] | None = None,
     ) -> Strip:
         """Pictures between two labels, two seeds, or both."""
+        *_, last = self.morphing(pack, label, other_label, seed, other_seed, count, steps, guidance, sampler, interval)
+        return last.result
+
+    def morphing(
+        self, pack, label, other_label=None, seed=None, other_seed=None, count=7, steps=None, guidance=None,
+        sampler=None, interval=None,
+    ) -> Iterator[SamplingProgress]:  # fmt: skip
+        """`morph`, watched: an iterator of SamplingProgress, whose last has the strip. close() stops it at once."""
         found = self._pack(pack)
         count = whole("count", count, 2, drawing.MAX_STRIP)
         asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval, count=count)
@@ -319,7 +280,7 @@ class Studio:
         other_seed = asked.seed if other_seed is None else whole("other_seed", other_seed, 0, MAX_SEED)
         if (other_label, other_seed) == (asked.labels[0], asked.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
-        return drawing.morph(self._pipeline(found), asked, other_label, other_seed)
+        return self._draw(asked, drawing.morphing, asked, other_label, other_seed)
 
     def _draw(self, asked: drawing.Request, draw: Callable, *arguments) -> Iterator:
         """draw(pipeline, *arguments), with the models loaded when the first of it is asked for."""
@@ -351,42 +312,6 @@ class Studio:
             while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
                 self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
             return pipeline
-
-
-def _seen(found: packs.Pack, image, invert, size: int | None = None, name: str = "image") -> tuple[Image.Image, bool]:
-    """A picture as the pack's codec sees it, and whether it was inverted.  name: of the argument."""
-    invert = {True: "yes", False: "no"}[invert] if isinstance(invert, bool) else invert
-    choice("invert", invert, ("auto", "yes", "no"))
-    side = found.image_size if size is None else _side(size, found.stride)
-    if image is None:
-        raise ArgumentError(f"{name} is missing; give a picture file")
-    original = images.fit_square(images.open_image(image, name), side, found.channels)
-    lighter = invert == "auto" and images.border_is_lighter(original)
-    if found.channels > 1 or not (invert == "yes" or lighter):
-        return original, False
-    return original.point(lambda value: 255 - value), True
-
-
-def _grid(found: packs.Pack, tokens) -> list[list[int]]:
-    """A grid of ids, checked."""
-    side, most = found.image_size // found.stride, max(MAX_SIDE, found.image_size) // found.stride
-    form = f"a grid such as {side} rows of {side} ids from 0 to {found.codes - 1}"
-    if not isinstance(tokens, list) or not tokens or not all(isinstance(row, list) and row for row in tokens):
-        raise ArgumentError(f"tokens is {shown(tokens)}; it must be {form}")
-    if len({len(row) for row in tokens}) > 1:
-        raise ArgumentError(f"tokens has rows of different lengths; it must be {form}")
-    if max(len(tokens), len(tokens[0])) > most:
-        raise ArgumentError(f"tokens is {len(tokens)}×{len(tokens[0])}; at most {most}×{most} are allowed")
-    return [[whole("tokens holds an id that", id, 0, found.codes - 1) for id in row] for row in tokens]
-
-
-def _side(size: int, stride: int) -> int:
-    side = whole("size", size, max(MIN_SIDE, stride), MAX_SIDE)
-    if side % stride:
-        raise ArgumentError(
-            f"size is {side}; it must be a multiple of the pack's stride, {stride}, and at most {MAX_SIDE}"
-        )
-    return side
 
 
 def _bytes(pipeline: ClassPipeline) -> int:

@@ -135,11 +135,11 @@ class Samples:
 
 @dataclass(frozen=True)
 class SamplingProgress:
-    """Sampling after step `index` of `total`. Its pictures are decoded when first looked at."""
+    """Sampling, or drawing a strip, after step `index` of `total`. Its pictures are decoded when first looked at."""
 
     index: int
     total: int
-    result: Samples | None  # in the last one only
+    result: Samples | Strip | None  # in the last one only
     decode: Callable[[], list[Image.Image]] = field(repr=False)
 
     @cached_property

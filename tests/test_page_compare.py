@@ -186,22 +186,25 @@ def test_what_no_axis_can_have_is_said_in_the_words_of_the_page(axis: str, wante
 
 
 class SlowStudio(Studio):
-    """A studio that takes its time over every cell, and notes when it is told to stop."""
+    """A studio that takes its time over what was asked for, and notes when it is told to stop."""
 
-    stopped = threading.Event()
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.stopped = threading.Event()
 
     def compare(self, *args, **options):
-        cells = super().compare(*args, **options)
+        return self.slowly(super().compare(*args, **options), 0.02 if options else 0.5)  # the page's first one is quick
 
-        def slowly():
-            try:
-                for cell in cells:
-                    time.sleep(0.02 if options else 0.5)  # the page's first grid, or one that was asked for
-                    yield cell
-            except GeneratorExit:
-                self.stopped.set()
+    def morphing(self, *args):
+        return self.slowly(super().morphing(*args), 0.2)
 
-        return slowly()
+    def slowly(self, parts: Iterator, seconds: float) -> Iterator:
+        try:
+            for part in parts:
+                time.sleep(seconds)
+                yield part
+        except GeneratorExit:
+            self.stopped.set()
 
 
 def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):  # noqa: F811
@@ -252,6 +255,23 @@ def test_a_strip_goes_from_one_class_and_seed_to_the_others(strip: Locator, stud
     assert all(holds(page, picture) for picture in ours)
 
 
+def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page, tiny_weights: Path):  # noqa: F811
+    studio = SlowStudio([tiny_weights], device="cpu")
+    with launched(studio) as address:
+        strip = opened(watched, address, "Strip")
+        first = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
+        strip.get_by_role("button", name="Advanced").click()
+        strip.get_by_label("number input for Steps").fill("50")
+        strip.get_by_role("button", name="Draw strip").click()
+        expect(strip.locator(".mm-status")).to_contain_text(re.compile(r"Step [3-9] of 50"))
+        forming = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
+        assert len(forming) == len(first) and forming != first
+        strip.get_by_role("button", name="Stop").click()
+        expect(strip.locator(".mm-status")).to_have_text("Stopped.", timeout=3000)
+        assert studio.stopped.wait(3)
+        expect(strip.get_by_role("button", name="Draw strip")).to_be_enabled()
+
+
 def test_a_strip_from_one_end_to_the_same_is_refused_and_the_last_one_stays(strip: Locator):
     before = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
     choose(strip.get_by_label("To class"), "circle")
@@ -276,8 +296,10 @@ def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str, width: int):  # noqa: F811
     watched.set_viewport_size({"width": width, "height": 844})
+    opened(watched, address, "Grid")
     for mode in ("Grid", "Strip"):
-        opened(watched, address, mode)
+        watched.get_by_role("tab", name=mode, exact=True).click()
+        expect(watched.locator(f"#{mode.lower()}").get_by_role("link", name="Download PNG")).to_be_visible()
         assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
 
 

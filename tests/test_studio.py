@@ -18,10 +18,11 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 
 from mmdemo import codec, data, packs
+from mmdemo.coding import MIN_SIDE
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError, PackError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
 from mmdemo.stored import COVER
-from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, MIN_SIDE, Studio
+from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, Studio
 from mmdemo.training import export
 
 NAN, INF = float("nan"), float("inf")

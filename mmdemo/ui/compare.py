@@ -10,12 +10,12 @@ from functools import partial
 import gradio as gr
 
 from mmdemo.arguments import shown
-from mmdemo.errors import ArgumentError, MmdemoError
+from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_AXIS
 from mmdemo.ui import strip
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
 from mmdemo.ui.labelled import png_bytes, table
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, waiting
 from mmdemo.views import Cell, PackInfo
 
 # The studio's axes, as the page calls them.
@@ -67,7 +67,6 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         one_label = gr.update(visible="hidden" if "label" in axes else True)
         return *axes, axes, *values, one_label, *(gr.update(interactive=axis not in axes) for axis in single)
 
-    @kept
     def first_grid(info: PackInfo) -> tuple[str, dict]:
         x, y = FIRST_AXES
         xs, ys = values(x, FIRST[x]), list(info.classes[:FIRST_LABELS])
@@ -87,18 +86,6 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
             min(steps, FEW_STEPS),
             *rest,
         )
-
-    def show(name: str) -> Iterator[tuple]:
-        tell = speaker()
-        try:
-            studio.sampling(name, "all")  # a pack that cannot sample says so here, before its models are loaded
-            for text in waiting(studio, name):
-                yield tell(text=text), gr.skip()
-            yield tell(text="Drawing the first grid…"), gr.skip()
-            words, shown = first_grid(about(studio, name))
-            yield tell(text=words), tell(**shown)
-        except MmdemoError as error:
-            yield tell(text=str(error)), tell()
 
     @said_plainly
     def run(name, x, y, *wanted) -> Iterator[tuple]:
@@ -122,12 +109,9 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         # The last message holds every cell, in case the browser dropped one on the way.
         yield tell(text=in_words(done, x, y)), tell(**finished(done, x, xs, y, ys)), gr.skip(), *IDLE
 
-    def stopped(name: str) -> tuple:
-        # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
-
     fitted = [fields["label"], fields["sampler"]]
     opened(fit, [pack, *fitted, label, settings.sampler], [go, *fitted, label, *settings.choices], **PRIVATE)
+    show = first_shown(studio, "Drawing the first grid…", first_grid)
     opened(show, [pack], [status, view], **OPENING, **PRIVATE)
     for side, axis in enumerate((x, y)):
         changed = [x, y, before, *fields.values(), label, *single.values()]
@@ -135,10 +119,7 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
     go.click(None, js="() => window.mmdemo.bring('grid')")
     inputs = [pack, x, y, *fields.values(), label, *settings.inputs]
     running = go.click(run, inputs, [status, view, settings.seed, go, stop], **MODELS, **PRIVATE)
-    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
-    running.failure(**ended)  # gradio counts a Stop as a failure too
-    stop.click(**ended, cancels=[running])
-    pack.change(None, cancels=[running], trigger_mode="multiple")
+    can_be_stopped(studio, pack, running, status, go, stop)
     return view
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from mmdemo.errors import MmdemoError
 from mmdemo.ui import edit
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, said_plainly, speaker, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, said_plainly, speaker, widget
 from mmdemo.ui.film import followed, in_words, screen
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, waiting
 from mmdemo.views import PackInfo
 
 FIRST_SEED = 0
@@ -39,7 +38,6 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
                 go = gr.Button("Denoise", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
-    @kept
     def first_film(info: PackInfo) -> tuple[str, dict]:
         *_, (words, shown) = followed(studio.denoise(info.name, "all", FIRST_SEED), in_words)
         return words, {**shown, "show": shown["total"] * 2 // 5}  # noise on the left, a guess on the right
@@ -49,18 +47,6 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
         value = chosen if chosen in info.classes else next(iter(info.classes), None)
         choice = gr.update(choices=list(info.classes), value=value)
         return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
-
-    def show(name: str) -> Iterator[tuple]:
-        tell = speaker()
-        try:
-            studio.denoise(name, "all")  # a pack that cannot sample says so here, before its models are loaded
-            for text in waiting(studio, name):
-                yield tell(text=text), gr.skip()
-            yield tell(text="Denoising the first picture…"), gr.skip()
-            words, shown = first_film(about(studio, name))
-            yield tell(text=words), tell(**shown)
-        except MmdemoError as error:
-            yield tell(text=str(error)), tell()
 
     @said_plainly
     def run(name, label, *wanted) -> Iterator[tuple]:
@@ -74,25 +60,14 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
             yield tell(text=words), tell(**shown), gr.skip(), gr.skip(), gr.skip()
         yield gr.skip(), gr.skip(), gr.skip(), *IDLE
 
-    def stopped(name: str) -> tuple:
-        # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
-
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
+    show = first_shown(studio, "Denoising the first picture…", first_film)
     opened(show, [pack], [status, film], **OPENING, **PRIVATE)
     inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]
     bring = {"fn": None, "js": "() => window.mmdemo.bring('denoise')"}
     go.click(**bring)
-    running = []
-
-    def can_be_stopped(event) -> None:
-        running.append(event)
-        ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
-        event.failure(**ended)  # gradio counts a Stop as a failure too
-        stop.click(**ended, cancels=[event])
-        pack.change(None, cancels=[event], trigger_mode="multiple")
-
-    can_be_stopped(go.click(run, inputs, outputs, **MODELS, **PRIVATE))
+    running = go.click(run, inputs, outputs, **MODELS, **PRIVATE)
+    can_be_stopped(studio, pack, running, status, go, stop)
 
     def replay(pictures: gr.HTML, tabs: gr.Tabs) -> None:
         # The controls of a tab never opened yet hold no values for run() to read: the request goes beside them.
@@ -107,8 +82,9 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
             yield from run(name, *request)
 
         shown = [tabs, modes, asked, label, *settings.inputs]
-        taken = pictures.replay(take, None, shown, cancels=running[:], **PRIVATE)
+        taken = pictures.replay(take, None, shown, cancels=[running], **PRIVATE)
         taken.then(**bring)
-        can_be_stopped(taken.then(run_asked, [pack, asked], outputs, **MODELS, **PRIVATE))
+        rerunning = taken.then(run_asked, [pack, asked], outputs, **MODELS, **PRIVATE)
+        can_be_stopped(studio, pack, rerunning, status, go, stop)
 
     return replay

@@ -14,7 +14,7 @@ from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_p
 from mmdemo.ui.film import followed, screen
 from mmdemo.ui.pictures import drawn, examples, thumbnail
 from mmdemo.ui.reconstruct import source_of
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, recipe, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, kept, recipe, waiting
 from mmdemo.views import Frame, NoisedFrame, PackInfo
 
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
@@ -128,9 +128,6 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
             yield tell(text=words), gr.skip(), tell(**shown), gr.skip(), gr.skip(), gr.skip()
         yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *IDLE
 
-    def stopped(name: str) -> tuple:
-        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
-
     shown = [status, forward, film]
     opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **PRIVATE)
     opened(show, [pack, source, strength], shown, **OPENING, **PRIVATE)
@@ -144,10 +141,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     running = go.click(
         run, [pack, source, label, strength, *settings.inputs], [*shown, settings.seed, go, stop], **MODELS, **PRIVATE
     )
-    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
-    running.failure(**ended)  # gradio counts a Stop as a failure too
-    stop.click(**ended, cancels=[running])
-    pack.change(None, cancels=[running], trigger_mode="multiple")
+    can_be_stopped(studio, pack, running, status, go, stop)
 
 
 READY = "Choose what to turn it into, how far into noise, and then Edit."

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from mmdemo.errors import MmdemoError
 from mmdemo.studio import MAX_COUNT
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, sheet, speaker, widget
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, recipe, waiting
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, sheet, speaker, widget
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
 from mmdemo.views import PackInfo
 
 FIRST_COUNT = 10
@@ -31,7 +30,6 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
                 go = gr.Button("Draw", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
-    @kept
     def first_pictures(info: PackInfo) -> tuple[str, dict]:
         done = studio.sample(info.name, "all", FIRST_COUNT, FIRST_SEED)
         return in_words(done), finished(done)
@@ -41,18 +39,6 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
         labels = ["all", *info.classes]
         choice = gr.update(choices=labels, value=chosen if chosen in labels else "all")
         return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
-
-    def show(name: str) -> Iterator[tuple]:
-        tell = speaker()
-        try:
-            studio.sampling(name, "all")  # a pack that cannot sample says so here, before its models are loaded
-            for text in waiting(studio, name):
-                yield tell(text=text), gr.skip()
-            yield tell(text="Drawing the first pictures…"), gr.skip()
-            words, shown = first_pictures(about(studio, name))
-            yield tell(text=words), tell(**shown)
-        except MmdemoError as error:
-            yield tell(text=str(error)), tell()
 
     @said_plainly
     def run(name, label, count, *wanted) -> Iterator[tuple]:
@@ -70,20 +56,14 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
                 done = progress.result
                 yield tell(text=in_words(done)), tell(**finished(done)), done.seed, *IDLE
 
-    def stopped(name: str) -> tuple:
-        # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
-
     opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
+    show = first_shown(studio, "Drawing the first pictures…", first_pictures)
     opened(show, [pack], [status, pictures], **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('sample')")
     running = go.click(
         run, [pack, label, count, *settings.inputs], [status, pictures, settings.seed, go, stop], **MODELS, **PRIVATE
     )
-    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
-    running.failure(**ended)  # gradio counts a Stop as a failure too
-    stop.click(**ended, cancels=[running])
-    pack.change(None, cancels=[running], trigger_mode="multiple")
+    can_be_stopped(studio, pack, running, status, go, stop)
     return pictures
 
 

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 import gradio as gr
 
-from mmdemo.errors import ArgumentError
+from mmdemo.errors import ArgumentError, MmdemoError
 from mmdemo.studio import MAX_SEED
+from mmdemo.ui.browser import PRIVATE, message, speaker
 from mmdemo.views import PackInfo
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ class Settings:
             )
             self.sampler = gr.Dropdown([], label="Sampler", info="The rule that turns one step into the next.")
         self.inputs = [self.seed, self.randomize, self.steps, self.guidance, self.sampler, self.lower, self.upper]
-        self.choices = [self.steps, self.guidance, self.sampler]
+        self.choices = [self.steps, self.guidance, self.sampler, self.lower, self.upper]
 
     @staticmethod
     def arguments(seed, randomize, steps, guidance, sampler, lower=0, upper=1) -> tuple:
@@ -50,7 +51,7 @@ class Settings:
     def of(info, sampler: str | None) -> tuple:
         """The pack's own defaults for `choices`; the sampler stays if the pack has it too."""
         value = sampler if sampler in info.samplers else next(iter(info.samplers), None)
-        return info.steps, info.guidance, gr.update(choices=list(info.samplers), value=value)
+        return info.steps, info.guidance, gr.update(choices=list(info.samplers), value=value), *info.interval
 
 
 def recipe(drawn) -> str:
@@ -76,6 +77,41 @@ def kept(draw: Callable[[PackInfo], T]) -> Callable[[PackInfo], T]:
             return drawings[pack]
 
     return kept_or_drawn
+
+
+def first_shown(studio, saying: str, draw: Callable[[PackInfo], tuple[str, dict]]) -> Callable[[str], Iterator[tuple]]:
+    """What a tab shows of a pack before anybody clicks: a handler for [status, view], given the pack's name.
+
+    draw: gives the status line and the view's message.  saying: while it draws.
+    """
+    first = kept(draw)
+
+    def show(pack: str) -> Iterator[tuple]:
+        tell = speaker()
+        try:
+            studio.sampling(pack, "all")  # a pack that cannot sample says so here, before its models are loaded
+            for text in waiting(studio, pack):
+                yield tell(text=text), gr.skip()
+            yield tell(text=saying), gr.skip()
+            words, view = first(about(studio, pack))
+            yield tell(text=words), tell(**view)
+        except MmdemoError as error:
+            yield tell(text=str(error)), tell()
+
+    return show
+
+
+def can_be_stopped(studio, pack, running, status: gr.HTML, go: gr.Button, stop: gr.Button) -> None:
+    """Ends the event `running` at a click on Stop, or when another pack is chosen, and gives the buttons back."""
+
+    def stopped(name: str) -> tuple:
+        # Another pack may have been chosen meanwhile, and what is said of that one stays.
+        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
+
+    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
+    running.failure(**ended)  # gradio counts a Stop as a failure too
+    stop.click(**ended, cancels=[running])
+    pack.change(None, cancels=[running], trigger_mode="multiple")
 
 
 def waiting(studio, pack: str) -> Iterator[str]:

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from mmdemo.errors import ArgumentError, MmdemoError
+from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_STRIP
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, message, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
 from mmdemo.ui.labelled import png_bytes, table
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, kept, recipe, waiting
-from mmdemo.views import PackInfo, Strip
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
+from mmdemo.views import PackInfo, SamplingProgress, Strip
 
 FIRST_COUNT = 8
 FIRST_SEED = 0
@@ -36,7 +36,6 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
                 go = gr.Button("Draw strip", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
 
-    @kept
     def first_strip(info: PackInfo) -> tuple[str, dict]:
         label, other_label, other_seed = ends(info)
         made = studio.morph(info.name, label, other_label, FIRST_SEED, other_seed, FIRST_COUNT)
@@ -49,45 +48,32 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         classes = [gr.update(choices=list(info.classes), value=value) for value in (label, other_label)]
         return gr.update(interactive=info.can_sample), *classes, *settings.of(info, sampler)
 
-    def show(name: str) -> Iterator[tuple]:
-        tell = speaker()
-        try:
-            studio.sampling(name, "all")  # a pack that cannot sample says so here, before its models are loaded
-            for text in waiting(studio, name):
-                yield tell(text=text), gr.skip()
-            yield tell(text="Drawing the first strip…"), gr.skip()
-            words, shown = first_strip(about(studio, name))
-            yield tell(text=words), tell(**shown)
-        except MmdemoError as error:
-            yield tell(text=str(error)), tell()
-
     @said_plainly
     def run(name, label, other_label, count, other_seed, same_noise, *wanted) -> Iterator[tuple]:
         seed, *rest = settings.arguments(*wanted)
         other_seed = None if same_noise else other_seed
         if label == other_label and other_seed in (None, seed):
             raise ArgumentError("Both ends are the same; choose another class or another seed to end with")
+        going = studio.morphing(name, label, other_label, seed, other_seed, count, *rest)
         tell = speaker()
         yield tell(text="Starting…"), gr.skip(), seed, *BUSY
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip(), gr.skip(), *BUSY
-        yield tell(text=f"Drawing {count} pictures together…"), gr.skip(), gr.skip(), *BUSY
-        made = studio.morph(name, label, other_label, seed, other_seed, count, *rest)
-        yield tell(text=in_words(made)), tell(**finished(made)), made.seed, *IDLE
-
-    def stopped(name: str) -> tuple:
-        # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
+        for progress in going:
+            if progress.result is None:
+                text = f"Step {progress.index + 1} of {progress.total}…"
+                yield tell(text=text), tell(**unfinished(progress)), gr.skip(), gr.skip(), gr.skip()
+            else:
+                made = progress.result
+                yield tell(text=in_words(made)), tell(**finished(made)), made.seed, *IDLE
 
     opened(fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **PRIVATE)
+    show = first_shown(studio, "Drawing the first strip…", first_strip)
     opened(show, [pack], [status, view], **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('strip')")
     inputs = [pack, label, other_label, count, other_seed, same_noise, *settings.inputs]
     running = go.click(run, inputs, [status, view, settings.seed, go, stop], **MODELS, **PRIVATE)
-    ended = {"fn": stopped, "inputs": [pack], "outputs": [status, go, stop], **PRIVATE}
-    running.failure(**ended)  # gradio counts a Stop as a failure too
-    stop.click(**ended, cancels=[running])
-    pack.change(None, cancels=[running], trigger_mode="multiple")
+    can_be_stopped(studio, pack, running, status, go, stop)
 
 
 def ends(info: PackInfo) -> tuple[str, str, int | None]:
@@ -96,13 +82,25 @@ def ends(info: PackInfo) -> tuple[str, str, int | None]:
     return first, next(iter(others), first), None if others else FIRST_SEED + 1
 
 
-def finished(made: Strip) -> dict:
-    shares = [f"{100 * share:.0f} %" for share in made.shares]
+def unfinished(progress: SamplingProgress) -> dict:
+    count = len(progress.images)
+    return along(progress.images, [i / (count - 1) for i in range(count)])
+
+
+def along(pictures: list, shares: list[float]) -> dict:
     return {
-        "pictures": [picture(one, exact=False) for one in made.images],
-        "shares": shares,
+        "pictures": [picture(one, exact=False) for one in pictures],
+        "shares": [f"{100 * share:.0f} %" for share in shares],
+    }
+
+
+def finished(made: Strip) -> dict:
+    shown = along(made.images, made.shares)
+    page = table([made.images], shown["shares"], [""], f"{made.pack}. {in_words(made)}")
+    return {
+        **shown,
         "file": f"{made.pack}-strip-{made.seed}.png",
-        "png": data_uri(png_bytes(table([made.images], shares, [""], f"{made.pack}. {in_words(made)}"), made.json())),
+        "png": data_uri(png_bytes(page, made.json())),
     }
 
 
