@@ -4,6 +4,8 @@ import base64
 import io
 import re
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from test_page import address, browser, launched, open_tab, page, pytestmark, st
 
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import Studio
+from mmdemo.ui.browser import sparingly
 from mmdemo.ui.film import followed, in_words
 from mmdemo.ui.settings import Settings
 
@@ -196,6 +199,29 @@ def test_a_run_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio)
     assert len(messages[-1]["frames"]) == 100
     live = [frame["index"] for shown in messages[:-1] for frame in shown["frames"]]
     assert live[0] == 0 and live == sorted(set(live)) and len(live) < 99  # the newest, now and then
+
+
+@dataclass(frozen=True)
+class Step:
+    index: int
+    total: int
+
+
+def test_showing_a_run_takes_a_tenth_of_its_time_and_leaves_out_what_is_too_much():
+    def run(total: int) -> Iterator[Step]:
+        for index in range(total):
+            time.sleep(0.004)
+            yield Step(index, total)
+
+    started, shown, looked = time.perf_counter(), [], 0.0
+    for new in sparingly(run(100)):
+        began = time.perf_counter()
+        time.sleep(0.006)  # more than a step takes
+        shown.append([step.index for step in new])
+        looked += time.perf_counter() - began
+    assert shown[0] == [0] and sum(shown, []) == list(range(100)), "the first at once, the last always, none lost"
+    assert 3 < len(shown) < 30
+    assert looked - 0.03 < 0.1 * (time.perf_counter() - started)  # but for the first and the last one
 
 
 COUNT_PICTURES = """() => { window.shown = 0; new MutationObserver((all) => { window.shown += all.length; })

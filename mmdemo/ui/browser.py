@@ -13,14 +13,18 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import gradio as gr
 from PIL import Image
 
 from mmdemo.errors import MmdemoError
 
+T = TypeVar("T")
+
 STATIC = Path(__file__).parent / "static"
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
+WATCHING = 0.1  # share of a run's time that may go into showing it
 turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
 OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models do not hold up MODELS
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
@@ -54,6 +58,22 @@ def speaker() -> Callable[..., str]:
     So a slow answer for the pack left behind, or for the last picture but one, never overwrites the current one.
     """
     return functools.partial(message, turn=next(turns))
+
+
+def sparingly(going: Iterator[T]) -> Iterator[list[T]]:
+    """What a run gives, for showing it: all that is new, as often as that takes under WATCHING of the run's own time.
+
+    Whoever iterates is on the clock until the next is asked for: pictures are decoded, encoded and sent meanwhile. The
+    first comes at once, the last (index + 1 == total) always; what is too much to be shown in between is not queued.
+    """
+    started, watched, latest, new = time.perf_counter(), 0.0, 0.0, []
+    for one in going:
+        new.append(one)
+        now = time.perf_counter()
+        if one.index + 1 == one.total or watched + latest <= WATCHING * (now - started - watched):
+            yield new
+            new, latest = [], time.perf_counter() - now
+            watched += latest
 
 
 def picture(image: Image.Image, exact: bool = True) -> str:

@@ -1,16 +1,13 @@
 """The film of a run: what static/denoise.js is sent while one picture is denoised, and when it is done."""
 
-import time
 from collections.abc import Callable, Iterator
 
 import gradio as gr
 
-from mmdemo.ui.browser import picture, widget
+from mmdemo.ui.browser import picture, sparingly, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.settings import recipe
 from mmdemo.views import Frame
-
-MOST = 20  # messages a second
 
 
 def screen(studio, elem_id: str) -> gr.HTML:
@@ -19,18 +16,15 @@ def screen(studio, elem_id: str) -> gr.HTML:
 
 
 def followed(going: Iterator[Frame], words: Callable[[Frame], str], **more) -> Iterator[tuple[str, dict]]:
-    """What to say and to show during a run: the newest step, MOST times a second; and when it is done, all of them.
-
-    Pictures are decoded only to be sent, so the run is hardly slower for being watched.
-    """
-    frames, when = [], 0.0
-    for frame in going:
-        frames.append(frame)
-        if frame.index + 1 == frame.total:
-            yield words(frame), {**film(frame, frames), **more}
-        elif time.monotonic() - when >= 1 / MOST:
+    """What to say and to show during a run: the newest step, now and then; and when it is done, all of them."""
+    frames = []
+    for new in sparingly(going):
+        frame = new[-1]
+        frames += new
+        if frame.index + 1 < frame.total:
             yield f"Step {frame.index + 1} of {frame.total}…", {**film(frame, [frame]), **more}
-            when = time.monotonic()
+        else:
+            yield words(frame), {**film(frame, frames), **more}
 
 
 def in_words(frame: Frame) -> str:

@@ -8,7 +8,18 @@ from collections.abc import Callable, Iterator
 import gradio as gr
 
 from mmdemo.studio import MAX_COUNT
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, sheet, speaker, widget
+from mmdemo.ui.browser import (
+    MODELS,
+    OPENING,
+    PRIVATE,
+    data_uri,
+    picture,
+    said_plainly,
+    sheet,
+    sparingly,
+    speaker,
+    widget,
+)
 from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
 from mmdemo.views import PackInfo
 
@@ -48,7 +59,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
         yield tell(text="Starting…"), gr.skip(), seed, *BUSY
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip(), gr.skip(), *BUSY
-        for progress in going:
+        for *_, progress in sparingly(going):
             if progress.result is None:
                 text = f"Step {progress.index + 1} of {progress.total}…"
                 yield tell(text=text), tell(**unfinished(progress)), gr.skip(), gr.skip(), gr.skip()

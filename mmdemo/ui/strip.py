@@ -9,7 +9,7 @@ import gradio as gr
 
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_STRIP
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, sparingly, speaker, widget
 from mmdemo.ui.labelled import png_bytes, table
 from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
 from mmdemo.views import PackInfo, SamplingProgress, Strip
@@ -59,7 +59,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         yield tell(text="Starting…"), gr.skip(), seed, *BUSY
         for text in waiting(studio, name):
             yield tell(text=text), gr.skip(), gr.skip(), *BUSY
-        for progress in going:
+        for *_, progress in sparingly(going):
             if progress.result is None:
                 text = f"Step {progress.index + 1} of {progress.total}…"
                 yield tell(text=text), tell(**unfinished(progress)), gr.skip(), gr.skip(), gr.skip()
