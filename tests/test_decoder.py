@@ -56,7 +56,8 @@ def test_the_decoder_alone_has_changed(before, after):
 
 
 def test_tokens_transformer_and_defaults_are_what_they_were(before, after):
-    for file in ("transformer/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
+    kept = ("transformer/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json")
+    for file in (*kept, "model_index.json", "vae/config.json"):  # the last two would name the folder it was loaded from
         assert (after / "pack" / file).read_bytes() == (before / "pack" / file).read_bytes(), file
     described = packs.read(after / "pack")
     assert described == replace(packs.read(before / "pack"), path=described.path, stamp=described.stamp)

@@ -62,11 +62,12 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
     """The pack with another decoder, and the explorer's pictures painted by it. All else stays as it was."""
 
     def write(folder: Path) -> None:
-        ClassPipeline.from_pretrained(pack, vae=_half(vae)).save_pretrained(folder, max_shard_size=MAX_SHARD)
-        for part in ("transformer", "scheduler"):  # byte for byte as they were
+        _half(vae).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
+        for part in ("model_index.json", "vae/config.json", "transformer", "scheduler"):  # byte for byte as they were
             if (pack / part).is_dir():
-                shutil.rmtree(folder / part, ignore_errors=True)
                 shutil.copytree(pack / part, folder / part)
+            elif (pack / part).is_file():
+                shutil.copy2(pack / part, folder / part)
         save_codebook(folder, vae, statistics)
         _write_json(folder / "training.json", {**packs.read_training(pack), "decoder": training})
 

@@ -1,6 +1,6 @@
 // The original under the reconstruction with a divider, the tokens over the reconstruction, and the chosen one's code.
 // What happens to the tokens is surgery.js.
-const { el, listen, pixels, shows, tiles, tokenGrid, codeCard, surgery } = window.mmdemo;
+const { el, listen, pixels, shows, tiles, tokenGrid, codeCard, codeLink, surgery } = window.mmdemo;
 const root = element.firstElementChild;
 let shown, card, grid, editor, looked, editing = false;
 
@@ -65,10 +65,7 @@ async function look(code) {
   looked = code;
   const answer = await server.describe_code(shown.pack, code);
   if (looked !== code) return;
-  const open = el("button", { type: "button", class: "mm-button", onclick: () => {
-    document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: { pack: shown.pack, code: answer.code } }));
-    document.getElementById("codebook-button").click();
-  } }, "Open in Codebook");
+  const open = codeLink(shown.pack, answer.code);
   const take = el("button", { type: "button", class: "mm-button mm-take", onclick: () => editor.pick(code) }, "Use this code");
   card.replaceChildren(codeCard(answer, (near) => editing ? editor.pick(near) : look(near), el("div", { class: "mm-row" }, open, take)));
 }
