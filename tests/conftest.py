@@ -1,15 +1,19 @@
 """A tiny pack with random weights, so that everything but the pictures' beauty can be tested in seconds."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 
 from mmdemo import codec, data
+from mmdemo.images import fit_square, open_image, to_tensor
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
+from mmdemo.studio import Studio
 from mmdemo.training import export
 
 TINY_CLASSES = ("circle", "square", "triangle")
@@ -66,3 +70,97 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = folder / "broken" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     return folder
+
+
+def save_colour_pack(pack: Path, codes: int, classes: tuple[str, ...] = ()) -> None:
+    vae = tiny_vae(in_channels=3, num_codes=codes)
+    pixels = data.load("shapes", "train", image_size=16, channels=3).pixels[:100]
+    statistics = codec.statistics(vae, pixels)
+    vae.codebook.data.copy_(torch.randn(codes, 3, generator=torch.Generator().manual_seed(3)))
+    vae.register_to_config(latent_std=statistics.latent_std)
+    training = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
+    export.save_codec(pack, vae, codec.statistics(vae, pixels), classes, training)
+
+
+@pytest.fixture(scope="session")
+def kinds(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`cifar` samples in colour, `mnist` in grey, `photos` is a codec in colour with 4096 codes."""
+    folder = tmp_path_factory.mktemp("kinds")
+    save_colour_pack(folder / "photos", 4096)
+    save_colour_pack(folder / "cifar", 16, ("circle", "plane"))
+    export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
+    export.set_defaults(folder / "cifar", num_inference_steps=4)
+    shutil.copytree(tiny_weights / "tiny", folder / "mnist")
+    (folder / "mnist" / "examples").mkdir()
+    Image.new("L", (16, 16), 99).save(folder / "mnist" / "examples" / "plain.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def varied(kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    """`kinds`, but `cifar` has codes from among the photographs' latents: a picture has tokens of many kinds."""
+    folder = tmp_path_factory.mktemp("varied")
+    shutil.copytree(kinds, folder, dirs_exist_ok=True)
+    vae = tiny_vae(in_channels=3)
+    from mmdemo.ui.pictures import photographs
+
+    pictures = torch.stack([to_tensor(fit_square(open_image(file), 32, 3)) for file in photographs()])
+    cells = codec.encode(vae, pictures).movedim(1, -1).flatten(0, 2)
+    vae.codebook.data.copy_(cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(4))[:16]])
+    pixels = data.load("shapes", "train", image_size=16, channels=3).pixels[:100]
+    shutil.rmtree(folder / "cifar")
+    settings = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
+    export.save_codec(folder / "cifar", vae, codec.statistics(vae, pixels), ("circle", "plane"), settings)
+    export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
+    return Studio([folder], device="cpu")
+
+
+# ------------------------------------------------------------------------------------------------ the page in a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from browsing import CHROMIUM, QUIET, sync_api
+
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def watched(browser) -> Iterator:
+    """An empty page. Whatever is done with it, it must ask nothing of other machines and report no error."""
+    from browsing import is_local
+
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    complaints = []
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
+    yield page
+    seen = list(complaints)  # closing the page cuts off whatever is still being sent, and that is complained of
+    page.close()
+    assert seen == []
+
+
+@pytest.fixture(scope="module")
+def studio(tiny_weights: Path) -> Studio:
+    return Studio([tiny_weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def address(studio: Studio) -> Iterator[str]:
+    """Where the module's studio is being served."""
+    from browsing import launched
+
+    with launched(studio) as url:
+        yield url
+
+
+@pytest.fixture
+def page(watched, address: str):
+    watched.goto(address)
+    return watched

@@ -4,107 +4,16 @@ import base64
 import io
 import json
 import re
-import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import TABS, Page, choose_cell, choose_pack, expect, launched, open_tab
 from PIL import Image, ImageDraw
 
 from mmdemo.studio import Studio
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Browser, Locator, Page, expect  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-TABS = ["Codebook", "Reconstruct", "Sample", "Denoise"]
-READY = {
-    "Codebook": ".mm-card",
-    "Reconstruct": "#reconstruct-view .mm-tokens",
-    "Sample": ".mm-foot a",
-    "Denoise": ".mm-strip img",
-}
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
-expect.set_options(timeout=20_000)
-
-
-@contextmanager
-def launched(studio: Studio) -> Iterator[str]:
-    """The address at which the page for this studio is being served."""
-    from mmdemo.ui import build_demo, launch_options
-
-    demo = build_demo(studio)
-    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
-    try:
-        yield demo.local_url
-    finally:
-        demo.close(verbose=False)
-
-
-@pytest.fixture(scope="module")
-def studio(tiny_weights: Path) -> Studio:
-    return Studio([tiny_weights], device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with launched(studio) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--disable-sync"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def watched(browser: Browser) -> Iterator[Page]:
-    """An empty page. Whatever is done with it, it must ask nothing of other machines and report no error."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    complaints = []
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
-    yield page
-    seen = list(complaints)  # closing the page cuts off whatever is still being sent, and that is complained of
-    page.close()
-    assert seen == []
-
-
-def is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
-
-
-@pytest.fixture
-def page(watched: Page, address: str) -> Page:
-    watched.goto(address)
-    return watched
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
-    expect(page.locator(READY[name]).first).to_be_visible()
-
-
-def choose_pack(page: Page, name: str) -> None:
-    page.get_by_role("group", name="Pack").get_by_role("radio", name=name, exact=True).check()
-
-
-def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:
-    """Clicks the middle of the i-th cell; a grid has no elements for its cells."""
-    expect(grid).to_be_visible()
-    box = grid.bounding_box()
-    side = box["width"] / columns
-    grid.click(position={"x": (i % columns + 0.5) * side, "y": (i // columns + 0.5) * side})
 
 
 def canvases(page: Page) -> list[np.ndarray]:

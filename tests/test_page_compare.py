@@ -11,17 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import Locator, Page, choose_pack, expect, launched
 from PIL import Image
-from test_page import browser, choose_pack, launched, pytestmark, watched  # noqa: F401
 
 from mmdemo.errors import ArgumentError
 from mmdemo.images import enlarge
 from mmdemo.studio import Studio
 from mmdemo.ui.compare import values
 from mmdemo.ui.labelled import SIDE, table
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +33,12 @@ def address(studio: Studio) -> Iterator[str]:
 
 
 @pytest.fixture
-def grid(watched: Page, address: str) -> Locator:  # noqa: F811
+def grid(watched: Page, address: str) -> Locator:
     return opened(watched, address, "Grid")
 
 
 @pytest.fixture
-def strip(watched: Page, address: str) -> Locator:  # noqa: F811
+def strip(watched: Page, address: str) -> Locator:
     return opened(watched, address, "Strip")
 
 
@@ -207,7 +204,7 @@ class SlowStudio(Studio):
             self.stopped.set()
 
 
-def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):  # noqa: F811
+def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):
     studio = SlowStudio([tiny_weights], device="cpu")
     with launched(studio) as address:
         grid = opened(watched, address, "Grid")
@@ -255,7 +252,7 @@ def test_a_strip_goes_from_one_class_and_seed_to_the_others(strip: Locator, stud
     assert all(holds(page, picture) for picture in ours)
 
 
-def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page, tiny_weights: Path):  # noqa: F811
+def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page, tiny_weights: Path):
     studio = SlowStudio([tiny_weights], device="cpu")
     with launched(studio) as address:
         strip = opened(watched, address, "Strip")
@@ -294,7 +291,7 @@ def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str, width: int):  # noqa: F811
+def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str, width: int):
     watched.set_viewport_size({"width": width, "height": 844})
     opened(watched, address, "Grid")
     for mode in ("Grid", "Strip"):

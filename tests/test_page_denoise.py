@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import Locator, Page, expect, launched, open_tab
 from PIL import Image, ImageDraw
-from test_page import address, browser, launched, open_tab, page, pytestmark, studio, watched  # noqa: F401
 
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import Studio
@@ -19,12 +19,9 @@ from mmdemo.ui.browser import sparingly
 from mmdemo.ui.film import followed, in_words
 from mmdemo.ui.settings import Settings
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
-
 
 @pytest.fixture
-def film(page: Page) -> Locator:  # noqa: F811
+def film(page: Page) -> Locator:
     """A finished run of the class circle with seed 3, at its last step."""
     open_tab(page, "Denoise")
     tab = page.locator("#denoise")
@@ -44,14 +41,14 @@ def decoded(film: Locator, name: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
 
 
-def requests_of(page: Page) -> list[str]:  # noqa: F811
+def requests_of(page: Page) -> list[str]:
     """What the page asks the server from now on."""
     asked = []
     page.on("request", lambda one: asked.append(one.url) if one.url.startswith("http") else None)
     return asked
 
 
-def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film: Locator, studio: Studio):  # noqa: F811
+def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film: Locator, studio: Studio):
     frames = list(studio.denoise("tiny", "circle", 3))
     film.get_by_label("Step", exact=True).focus()
     film.page.keyboard.press("Home")
@@ -69,7 +66,7 @@ def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film
         film.page.keyboard.press("ArrowRight")
 
 
-def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Studio):  # noqa: F811
+def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Studio):
     frames = list(studio.denoise("tiny", "circle", 3))
     film.get_by_label("show tokens").check()
     for i in (5, 4, 3):
@@ -136,7 +133,7 @@ def test_a_run_can_be_saved_as_gif_video_and_png_without_the_server(film: Locato
     assert strip.format == "PNG" and strip.width == 6 * (side + 8) + 8
 
 
-def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):  # noqa: F811
+def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
@@ -165,7 +162,7 @@ def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
     expect(film.page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
 
 
-def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):  # noqa: F811
+def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     expect(film.locator(".mm-shade").first).to_have_attribute("d", "")  # off by default
@@ -194,7 +191,7 @@ def test_settings_hand_over_the_interval_and_refuse_an_empty_seed():
         Settings.arguments(None, False, 20, 2, "ddim")
 
 
-def test_a_run_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):  # noqa: F811
+def test_a_run_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):
     messages = [shown for _, shown in followed(studio.denoise("tiny", "circle", 3, 100), in_words)]
     assert len(messages[-1]["frames"]) == 100
     live = [frame["index"] for shown in messages[:-1] for frame in shown["frames"]]
@@ -229,7 +226,7 @@ COUNT_PICTURES = """() => { window.shown = 0; new MutationObserver((all) => { wi
 KEEP_BUSY = "ms => { const end = performance.now() + ms; while (performance.now() < end); }"
 
 
-def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):  # noqa: F811
+def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     tab.get_by_role("button", name="Advanced").click()
@@ -261,7 +258,7 @@ class SteadyStudio(Studio):
         return steadily()
 
 
-def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(watched: Page, tiny_weights: Path):  # noqa: F811
+def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(watched: Page, tiny_weights: Path):
     with launched(SteadyStudio([tiny_weights], device="cpu")) as url:
         watched.goto(url)
         open_tab(watched, "Denoise")
@@ -287,7 +284,7 @@ def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(
 
 
 @pytest.fixture
-def edit(page: Page) -> Locator:  # noqa: F811
+def edit(page: Page) -> Locator:
     open_tab(page, "Denoise")
     page.get_by_role("tab", name="Edit a picture").click()
     tab = page.locator("#edit")
@@ -302,7 +299,7 @@ def test_an_edit_is_there_before_the_first_click(edit: Locator):
     expect(edit.locator(".mm-formula")).to_contain_text("+ s ε")
 
 
-def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit: Locator, studio: Studio):  # noqa: F811
+def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit: Locator, studio: Studio):
     from mmdemo.ui.pictures import stand_in
 
     frames = list(studio.noise("tiny", stand_in(), 2))
@@ -328,7 +325,7 @@ def square(path: Path) -> Path:
     return path
 
 
-def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Locator, studio: Studio, tmp_path: Path):  # noqa: F811
+def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Locator, studio: Studio, tmp_path: Path):
     file = square(tmp_path / "square.png")
     edit.locator("#edit-upload input[type=file]").set_input_files(file)
     expect(edit.locator(".mm-status")).to_contain_text("then Edit")

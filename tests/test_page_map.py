@@ -4,36 +4,24 @@ import base64
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
 from PIL import Image
-from test_page import browser, choose_cell, choose_pack, launched, open_tab, pytestmark, watched  # noqa: F401
-from test_page_packs import weights as packs  # noqa: F401
-from test_page_surgery import studio as varied  # noqa: F401
 
 from mmdemo.studio import Studio
 from mmdemo.ui.codebook import colours, swatch
 from mmdemo.ui.pictures import photographs
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
-
 
 @pytest.fixture(scope="module")
-def studio(varied: Studio) -> Studio:  # noqa: F811
+def studio(varied: Studio) -> Studio:
     return varied
 
 
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with launched(studio) as url:
-        yield url
-
-
 @pytest.fixture
-def page(watched: Page, address: str) -> Page:  # noqa: F811
+def page(watched: Page, address: str) -> Page:
     """The Codebook tab on `cifar`, with the chosen code's places in the first example."""
     watched.goto(address)
     choose_pack(watched, "cifar")
@@ -196,7 +184,7 @@ def test_a_token_of_the_picture_leads_to_its_code_and_an_edited_picture_is_follo
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_4096_codes_are_on_the_map_and_a_click_finds_one(watched: Page, address: str, studio: Studio, width):  # noqa: F811
+def test_4096_codes_are_on_the_map_and_a_click_finds_one(watched: Page, address: str, studio: Studio, width):
     watched.set_viewport_size({"width": width, "height": 844})
     watched.goto(address)
     choose_pack(watched, "photos")

@@ -1,66 +1,25 @@
 """The page with packs of several kinds, in a real browser: which one a tab opens on, and what a choice changes."""
 
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from conftest import flow_schedule, tiny_dit, tiny_vae
+from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
 from PIL import Image
-from test_page import browser, choose_cell, choose_pack, launched, open_tab, pytestmark, watched  # noqa: F401
 
-from mmdemo import codec, data
 from mmdemo.studio import Studio
-from mmdemo.training import export
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.reconstruct import size_of, sizes
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
-
-CODES = 4096
-
-
-def save_colour_pack(pack: Path, codes: int, classes: tuple[str, ...] = ()) -> None:
-    vae = tiny_vae(in_channels=3, num_codes=codes)
-    pixels = data.load("shapes", "train", image_size=16, channels=3).pixels[:100]
-    statistics = codec.statistics(vae, pixels)
-    vae.codebook.data.copy_(torch.randn(codes, 3, generator=torch.Generator().manual_seed(3)))
-    vae.register_to_config(latent_std=statistics.latent_std)
-    training = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
-    export.save_codec(pack, vae, codec.statistics(vae, pixels), classes, training)
-
 
 @pytest.fixture(scope="module")
-def weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`cifar` samples in colour, `mnist` in grey, `photos` is a codec in colour with 4096 codes."""
-    folder = tmp_path_factory.mktemp("kinds")
-    save_colour_pack(folder / "photos", CODES)
-    save_colour_pack(folder / "cifar", 16, ("circle", "plane"))
-    export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
-    export.set_defaults(folder / "cifar", num_inference_steps=4)
-    shutil.copytree(tiny_weights / "tiny", folder / "mnist")
-    (folder / "mnist" / "examples").mkdir()
-    Image.new("L", (16, 16), 99).save(folder / "mnist" / "examples" / "plain.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def studio(weights: Path) -> Studio:
-    return Studio([weights], device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with launched(studio) as url:
-        yield url
+def studio(kinds: Path) -> Studio:
+    return Studio([kinds], device="cpu")
 
 
 @pytest.fixture
-def page(watched: Page, address: str) -> Page:  # noqa: F811
+def page(watched: Page, address: str) -> Page:
     watched.goto(address)
     expect(chosen(watched)).to_have_attribute("value", "mnist")
     return watched
@@ -182,7 +141,7 @@ def test_a_token_leads_to_its_code_in_the_pack_that_it_is_of(page: Page):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_4096_codes_are_large_enough_to_choose_and_quick_to_build(watched: Page, address: str, studio: Studio, width):  # noqa: F811
+def test_4096_codes_are_large_enough_to_choose_and_quick_to_build(watched: Page, address: str, studio: Studio, width):
     watched.set_viewport_size({"width": width, "height": 844})
     watched.goto(address)
     choose_pack(watched, "photos")

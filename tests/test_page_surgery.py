@@ -4,53 +4,24 @@ import base64
 import io
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import flow_schedule, tiny_dit, tiny_vae
+from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
 from PIL import Image
-from test_page import browser, choose_cell, choose_pack, launched, open_tab, pytestmark, watched  # noqa: F401
-from test_page_packs import weights as packs  # noqa: F401
 
-from mmdemo import codec, data
-from mmdemo.images import fit_square, open_image, to_tensor
 from mmdemo.studio import Studio
-from mmdemo.training import export
 from mmdemo.ui.pictures import photographs
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
-
 
 @pytest.fixture(scope="module")
-def studio(packs: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:  # noqa: F811
-    """`cifar` with codes from among the photographs' latents, so that a picture has tokens of many kinds."""
-    folder = tmp_path_factory.mktemp("varied")
-    shutil.copytree(packs, folder, dirs_exist_ok=True)
-    vae = tiny_vae(in_channels=3)
-    pictures = torch.stack([to_tensor(fit_square(open_image(file), 32, 3)) for file in photographs()])
-    cells = codec.encode(vae, pictures).movedim(1, -1).flatten(0, 2)
-    vae.codebook.data.copy_(cells[torch.randperm(len(cells), generator=torch.Generator().manual_seed(4))[:16]])
-    pixels = data.load("shapes", "train", image_size=16, channels=3).pixels[:100]
-    shutil.rmtree(folder / "cifar")
-    settings = {"dataset": "shapes", "image_size": 16, "minutes": 0.0}
-    export.save_codec(folder / "cifar", vae, codec.statistics(vae, pixels), ("circle", "plane"), settings)
-    export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
-    return Studio([folder], device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with launched(studio) as url:
-        yield url
+def studio(varied: Studio) -> Studio:
+    return varied
 
 
 @pytest.fixture
-def page(watched: Page, address: str) -> Page:  # noqa: F811
+def page(watched: Page, address: str) -> Page:
     """Reconstruct on `cifar`, 4 × 4 tokens of 16 codes, with its tokens being edited."""
     watched.goto(address)
     choose_pack(watched, "cifar")
@@ -78,7 +49,7 @@ def pixels(picture: Locator) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.get_attribute("src").partition(",")[2]))))
 
 
-def is_decoded(page: Page, studio: Studio, expected: list[list[int]], name: str = "Reconstruction") -> None:  # noqa: F811
+def is_decoded(page: Page, studio: Studio, expected: list[list[int]], name: str = "Reconstruction") -> None:
     """Waits until every picture of that name is the one that the studio decodes these ids to."""
     wanted = np.asarray(studio.decode("cifar", expected))
     for _ in range(50):
@@ -210,7 +181,7 @@ def test_a_code_of_the_codebook_is_used_and_leads_back_to_the_picture(page: Page
     is_decoded(page, studio, [[code] * 4, [before[1][0], code, *before[1][2:]], *before[2:]])
 
 
-def test_use_this_code_brings_the_pack_it_is_of(watched: Page, address: str):  # noqa: F811
+def test_use_this_code_brings_the_pack_it_is_of(watched: Page, address: str):
     watched.goto(address)
     expect(watched.locator("#codebook-view .mm-card h3")).to_be_visible()
     watched.locator("#codebook-view").get_by_role("button", name="Use this code").click()
@@ -384,7 +355,7 @@ def test_every_number_stands_in_the_middle_of_its_place_and_a_drag_selects_no_te
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_4096_codes_and_many_tokens_are_edited_on_a_phone(watched: Page, address: str, studio: Studio, theme):  # noqa: F811
+def test_4096_codes_and_many_tokens_are_edited_on_a_phone(watched: Page, address: str, studio: Studio, theme):
     watched.set_viewport_size({"width": 390, "height": 844})
     watched.goto(f"{address}?__theme={theme}")
     choose_pack(watched, "photos")

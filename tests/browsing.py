@@ -1,0 +1,64 @@
+"""What the tests of the page share: serving it, and the first things one does in it."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mmdemo.studio import Studio
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+TABS = ["Codebook", "Reconstruct", "Sample", "Denoise"]
+READY = {
+    "Codebook": ".mm-card",
+    "Reconstruct": "#reconstruct-view .mm-tokens",
+    "Sample": ".mm-foot a",
+    "Denoise": ".mm-strip img",
+}
+
+expect.set_options(timeout=20_000)
+
+
+@contextmanager
+def launched(studio: Studio) -> Iterator[str]:
+    """The address at which the page for this studio is being served."""
+    from mmdemo.ui import build_demo, launch_options
+
+    demo = build_demo(studio)
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
+    try:
+        yield demo.local_url
+    finally:
+        demo.close(verbose=False)
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+    expect(page.locator(READY[name]).first).to_be_visible()
+
+
+def choose_pack(page: Page, name: str) -> None:
+    page.get_by_role("group", name="Pack").get_by_role("radio", name=name, exact=True).check()
+
+
+def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:
+    """Clicks the middle of the i-th cell; a grid has no elements for its cells."""
+    expect(grid).to_be_visible()
+    box = grid.bounding_box()
+    side = box["width"] / columns
+    grid.click(position={"x": (i % columns + 0.5) * side, "y": (i // columns + 0.5) * side})
