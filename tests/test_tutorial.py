@@ -90,7 +90,7 @@ def test_the_resumed_training_went_on_to_its_last_step(home: Path):
 
 def test_every_option_the_page_names_is_one_of_a_command(capsys: pytest.CaptureFixture[str]):
     known = (ROOT / "app.py").read_text(encoding="utf-8")
-    for command in ("train vqvae", "train dit", "evaluate", "sample", "reconstruct"):
+    for command in ("train vqvae", "train dit", "train decoder", "evaluate", "sample", "reconstruct"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         known += capsys.readouterr().out
