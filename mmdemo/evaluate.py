@@ -17,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance  # not exported wher
 
 from mmdemo import codec, data, jpeg, packs
 from mmdemo.arguments import choice, interval, number, whole
+from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.training.classifier import Classifier, load_classifier
@@ -59,6 +60,11 @@ def evaluate(
     training = packs.read_training(pack)["vqvae"]
     dataset, size, channels = training["dataset"], training["image_size"], described.channels
     test = data.load(dataset, "test", data_dir, size, channels)
+    if described.can_sample and test.classes and len(test.classes) != len(described.classes):
+        raise DataError(
+            f"{Path(dataset).name} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
+            f"what it draws can be judged only on the data set it was trained on"
+        )
     started = time.perf_counter()
 
     report("reconstructing the test split")

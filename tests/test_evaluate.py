@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmdemo import codec, data, evaluate, packs
 from mmdemo.data import LabelledImages
+from mmdemo.errors import DataError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.training import classifier, export
 
@@ -249,3 +250,9 @@ def test_the_picture_for_the_card_stays_small_whatever_the_size_of_the_pictures(
         columns = evaluate._columns(noise, 3)
         assert 1 <= columns <= 10 and 3 * columns * side * side <= evaluate.SHEET
     assert evaluate._columns(torch.zeros(1, 3, 1024, 1024), 3) == 1
+
+
+def test_a_transformer_is_not_judged_on_a_data_set_of_other_classes(tiny_weights, tmp_path):
+    """`tiny` has three classes, `shapes`, which it says it was trained on, five."""
+    with pytest.raises(DataError, match="shapes has 5 classes and pack 'tiny' 3"):
+        evaluate.evaluate(tiny_weights / "tiny", tmp_path, samples=100)
