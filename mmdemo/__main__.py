@@ -139,7 +139,7 @@ def train_decoder(options) -> None:
     config = DecoderConfig(**{field.name: getattr(options, field.name) for field in fields(DecoderConfig)})
     _show(train_decoder(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
     if _speaks():
-        print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
+        print(f"wrote {pack}; measure it again: python -m mmdemo evaluate --pack {options.pack}")
 
 
 def reconstruct(options) -> None:
@@ -313,7 +313,9 @@ def _new_pack(options) -> Path:
     from mmdemo import packs
 
     pack = _pack_folder(options)
-    finished = pack.exists() and (not options.resume or packs.read(pack).can_sample)
+    finished = pack.exists() and (
+        not options.resume or packs.read(pack).can_sample or "decoder" in packs.read_training(pack)
+    )
     if finished and not options.overwrite:
         raise PackError(
             f"pack {options.pack!r} is already at {pack}; choose another name, or replace it with --overwrite"

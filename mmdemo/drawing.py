@@ -19,6 +19,7 @@ from PIL import Image
 from mmdemo import arguments, images, packs
 from mmdemo.arguments import choice, number, shown, whole
 from mmdemo.errors import ArgumentError, PackError
+from mmdemo.packs import MAX_GUIDANCE, MAX_STEPS
 from mmdemo.views import Cell, Frame, NoisedFrame, Samples, SamplingProgress, Strip
 
 if TYPE_CHECKING:
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline, Step
 
 MAX_COUNT = 64
-MAX_STEPS = 250
 BUDGET = 6400  # steps × pictures of one request: about half a minute on two CPU cores
-MAX_GUIDANCE = 20.0
 MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
 MAX_AXIS = 8  # values along a side of a comparison
 MAX_STRIP = 16

@@ -50,8 +50,8 @@ def evaluate(
         guidance = described.guidance if guidance_scale is None else guidance_scale
         between = described.interval if guidance_interval is None else guidance_interval
         settings = {
-            "num_inference_steps": whole("steps", steps, 1, 1000),
-            "guidance_scale": number("guidance", guidance, 0, 20),
+            "num_inference_steps": whole("steps", steps, 1, packs.MAX_STEPS),
+            "guidance_scale": number("guidance", guidance, 0, packs.MAX_GUIDANCE),
             "sampler": choice("sampler", described.samplers[0] if sampler is None else sampler, described.samplers),
             "guidance_interval": interval("interval", between),
         }

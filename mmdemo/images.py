@@ -6,8 +6,10 @@ a page shows stored pictures before that import is through.
 
 from __future__ import annotations
 
+import struct
 import warnings
 from colorsys import hls_to_rgb
+from contextlib import suppress
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +40,8 @@ def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.I
             raise ImageError(
                 f"{name} is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
             )
-        image = ImageOps.exif_transpose(image)
+        with suppress(struct.error):  # an EXIF block too broken to be turned with the picture: the picture is whole
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith(("I", "F")):  # 16-bit PNGs would saturate at 255
             low, high = image.getextrema()
             depth = 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)

@@ -37,6 +37,7 @@ MALFORMED = (
     TypeError,
     ValueError,
 )
+MAX_STEPS, MAX_GUIDANCE = 250, 20.0  # of a request, and so of a pack's defaults
 FLOW_SAMPLERS = ("euler", "dpm++", "unipc", "heun", "ddim", "ddpm")
 
 
@@ -146,8 +147,8 @@ def _read(path: Path, name: str) -> Pack:
     return replace(
         pack,
         samplers=(sampler, *(other for other in samplers if other != sampler)),
-        steps=whole("num_inference_steps", index.get("num_inference_steps", 25), 1, 1000),
-        guidance=number("guidance_scale", index.get("guidance_scale", 2.0), 0, 100),
+        steps=whole("num_inference_steps", index.get("num_inference_steps", 25), 1, MAX_STEPS),
+        guidance=number("guidance_scale", index.get("guidance_scale", 2.0), 0, MAX_GUIDANCE),
         interval=interval("guidance_interval", index.get("guidance_interval", [0.0, 1.0])),
     )
 
@@ -326,8 +327,20 @@ def _sprite(file: Path, stamp: int, size: tuple[int, int], mode: str) -> Image.I
 
 
 def read_training(pack: Path) -> dict:
-    """How a pack was trained: {"vqvae": {…}, "dit": {…}}, each its configuration and its minutes."""
-    return read_json(pack / "training.json")
+    """How a pack was trained: {"vqvae": {…}, "dit": {…}, "decoder": {…}}, each its configuration and its minutes.
+
+    Raises PackError if it does not say on which pictures: a data set's name, and their side or None for its own.
+    """
+    training = read_json(pack / "training.json")
+    codec = training.get("vqvae")
+    if not isinstance(codec, dict) or not isinstance(codec.get("dataset"), str):
+        raise PackError(f"pack {pack.name!r} does not say what its codec was trained on: training.json has no dataset")
+    if codec.setdefault("image_size", None) is not None:
+        try:
+            whole("image_size", codec["image_size"], 1, 4096)
+        except ArgumentError as error:
+            raise PackError(f"pack {pack.name!r} has a training.json that cannot be used: {error}") from None
+    return training
 
 
 def fingerprint(pack: Path) -> str:

@@ -215,8 +215,11 @@ class Studio:
         """A picture noised part of the way and denoised with a label (SDEdit, arXiv:2108.01073)."""
         original, frames = self.editing(pack, image, label, strength, seed, steps, guidance, sampler, invert, interval)
         *_, last = frames
+        from mmdemo.pipeline import first_step
+
         settings = {name: getattr(last, name) for name in SETTINGS}
-        return Edit(original, last.x0, float(strength), taken=last.total, seconds=last.seconds, **settings)
+        taken = last.steps - first_step(last.steps, strength)  # frames are more: Heun looks at a step twice
+        return Edit(original, last.x0, float(strength), taken=taken, seconds=last.seconds, **settings)
 
     def editing(
         self, pack, image, label, strength=0.6, seed=None, steps=None, guidance=None, sampler=None, invert="auto",

@@ -293,7 +293,7 @@ def edit(page: Page) -> Locator:
 
 
 def test_an_edit_is_there_before_the_first_click(edit: Locator):
-    expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.65 (4 of 6 steps)")
+    expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.65, seed 2")
     original = decoded(edit, "The picture to edit")
     assert not np.array_equal(original, decoded(edit, "The guess of the finished picture"))
     expect(edit.locator(".mm-formula")).to_contain_text("+ s ε")
@@ -313,7 +313,7 @@ def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit
     assert [url for url in asked if "heartbeat" not in url] == []
     edit.get_by_label("number input for Strength").fill("0.35")
     readout = edit.locator("#noised-view .mm-readout")
-    expect(readout).to_contain_text("strength 0.35: denoised back from step 2 of 6")
+    expect(readout).to_contain_text("strength 0.35: the way back begins here, 2 of 6 steps into noise")
     expect(readout).to_contain_text(f"timestep {frames[1].timestep:.0f}")
     expect(edit.locator("#noised-view .mm-unused")).to_have_count(4)
 
@@ -337,7 +337,7 @@ def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Loca
     edit.get_by_label("Randomize").uncheck()
     edit.get_by_label("Seed", exact=True).fill("7")
     edit.get_by_role("button", name="Edit", exact=True).click()
-    expect(edit.locator(".mm-status")).to_contain_text("Turned into square, strength 0.5 (3 of 6 steps), seed 7")
+    expect(edit.locator(".mm-status")).to_contain_text("Turned into square, strength 0.5, seed 7")
     ours = studio.edit("tiny", file, "square", 0.5, 7)
     at_step(edit.locator("#edit-view"), 3, 3)
     assert np.array_equal(decoded(edit, "The guess of the finished picture"), np.asarray(ours.image))

@@ -56,7 +56,7 @@ def train_decoder(
     mixed_precision: str | None = None,  # None = as accelerate was configured
     checkpoint_every: int = 200,
 ) -> Iterator[Record]:
-    """Train, one Record a step; after the last one the pack has the new decoder, and all else as it was.
+    """Train, one Record a step; after the last one the pack has the new decoder, and no card: that is measured anew.
 
     Raises PackError if the pack has no codec of ours, its decoder was trained so before or there is nothing fitting to
     resume, and DataError if the data cannot be read.
@@ -66,6 +66,9 @@ def train_decoder(
     vae, training = _read(pack, resume)
     with accelerator.main_process_first():  # one process downloads, the others find it there
         images = data.load(training["dataset"], "train", data_dir, training["image_size"], vae.config.in_channels)
+    side = images.pixels.shape[-1]
+    if side % vae.config.stride:
+        raise PackError(f"pack {pack.name!r} was not trained on these pictures: {side} is no multiple of its stride")
 
     torch.manual_seed(config.seed)
     vae.to(device, torch.float32, memory_format=torch.channels_last).requires_grad_(False)
@@ -121,8 +124,7 @@ def _read(pack: Path, resume: bool) -> tuple[VQVAE, dict]:
     """The pack's codec, and how that was trained."""
     described = packs.read(pack)
     if described.problem:
-        raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
-                        f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
+        raise PackError(f"pack {pack.name!r} cannot be used: {described.problem}")
     training = packs.read_training(pack)
     if "decoder" in training and not resume:
         raise PackError(f"pack {pack.name!r} has a decoder trained so already; train its codec anew before another")

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdemo import codec, packs
 from mmdemo.codec import CodebookStatistics
@@ -27,7 +28,7 @@ def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: 
 
     def write(folder: Path) -> None:
         pipeline = ClassPipeline(
-            vae=_half(vae),
+            vae=_stored(vae),
             id2label={str(i): label for i, label in enumerate(classes)},
             image_size=statistics.latents.shape[-1] * vae.config.stride,
         )
@@ -44,8 +45,8 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
 
     def write(folder: Path) -> None:
         ClassPipeline(
-            vae=_half(codec.vae),
-            transformer=_half(transformer),
+            vae=_stored(codec.vae),
+            transformer=_stored(transformer),
             scheduler=scheduler,
             id2label=codec.config.id2label,
             image_size=codec.config.image_size,
@@ -59,10 +60,11 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
 
 
 def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, training: dict) -> None:
-    """The pack with another decoder, and the explorer's pictures painted by it. All else stays as it was."""
+    """The pack with another decoder, and the explorer's pictures painted by it. What was measured on the old one goes;
+    models, schedule and defaults stay as they were."""
 
     def write(folder: Path) -> None:
-        _half(vae).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
+        _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
         for part in ("model_index.json", "vae/config.json", "transformer", "scheduler"):  # byte for byte as they were
             if (pack / part).is_dir():
                 shutil.copytree(pack / part, folder / part)
@@ -114,9 +116,15 @@ def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -
     os.replace(run / "latents.partial", run / "latents.safetensors")
 
 
-def _half(model):
-    """A float16 copy: half the file, and the app computes in float32 all the same."""
-    return torch.nn.Module.half(copy.deepcopy(model).to("cpu"))
+def _stored(model: nn.Module, dtype: torch.dtype = torch.float16):
+    """A copy for the file: half precision is half the file, and the app computes in float32 all the same."""
+    return nn.Module.to(copy.deepcopy(model), "cpu", dtype)
+
+
+def _dtype(part: Path) -> torch.dtype:
+    """The precision a model is stored in; a pack from elsewhere may have another than ours."""
+    with safe_open(next(part.glob("*.safetensors")), "pt") as tensors:
+        return tensors.get_tensor(next(iter(tensors.keys()))).dtype
 
 
 def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:

@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from mmdemo.studio import Studio
 from mmdemo.ui import chooser, codebook, compare, denoise, endpoints, reconstruct, sample
-from mmdemo.ui.browser import PRIVATE, STATIC, widget
+from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, widget
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.limits import BodyLimit
 
@@ -71,7 +71,7 @@ def whenever_opened(pack: gr.components.Component) -> Callable:
     changed = pack.change(lambda: None, **every_time, **PRIVATE)
 
     def opened(show: Callable, inputs: list, outputs: list, **options) -> None:
-        changed.then(show, inputs, outputs, **every_time, **options)
+        changed.then(said_plainly(show), inputs, outputs, **every_time, **options)
 
     return opened
 
@@ -94,7 +94,8 @@ def launch_options() -> dict:
         "theme": theme,
         "css_paths": [STATIC / "page.css"],
         # On a phone gradio hides the link before this dot. A rule in page.css would not reach the footer.
-        "head": "<style>@media (max-width: 640px) { footer .divider { display: none !important } }</style>",
+        "head": "<style>@media (max-width: 640px) { footer .divider { display: none !important } }"
+        ":root:has(body.dark) { color-scheme: dark }</style>",  # scrollbars
         "footer_links": ["api", "settings"],
         "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence
         "app_kwargs": {"middleware": [Middleware(BodyLimit)]},

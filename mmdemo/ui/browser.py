@@ -26,6 +26,8 @@ STATIC = Path(__file__).parent / "static"
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
 WATCHING = 0.1  # share of a run's time that may go into showing it
 turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
+# What a list had chosen is handed over unchecked: the next pack's list may have come to the page in between.
+FITTING = {"preprocess": False, **PRIVATE}
 OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models do not hold up MODELS
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
 

@@ -13,9 +13,9 @@ from mmdemo.arguments import shown
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_AXIS
 from mmdemo.ui import strip
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
 from mmdemo.ui.labelled import png_bytes, table
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, to_draw, waiting
 from mmdemo.views import Cell, PackInfo
 
 # The studio's axes, as the page calls them.
@@ -75,7 +75,7 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         return in_words(done, x, y), finished(done, x, xs, y, ys)
 
     def fit(name: str, labels: list | None, samplers: list | None, label: str | None, sampler: str | None) -> tuple:
-        info = about(studio, name)
+        info = to_draw(studio, name)
         steps, *rest = settings.of(info, sampler)
         one_label = label if label in info.classes else next(iter(info.classes), None)
         return (
@@ -110,7 +110,7 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         yield tell(text=in_words(done, x, y)), tell(**finished(done, x, xs, y, ys)), gr.skip(), *IDLE
 
     fitted = [fields["label"], fields["sampler"]]
-    opened(fit, [pack, *fitted, label, settings.sampler], [go, *fitted, label, *settings.choices], **PRIVATE)
+    opened(fit, [pack, *fitted, label, settings.sampler], [go, *fitted, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first grid…", first_grid)
     opened(show, [pack], [status, view], **OPENING, **PRIVATE)
     for side, axis in enumerate((x, y)):

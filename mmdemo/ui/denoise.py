@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import gradio as gr
 
 from mmdemo.ui import edit
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, said_plainly, speaker, widget
+from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, said_plainly, speaker, widget
 from mmdemo.ui.film import followed, in_words, screen
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, to_draw, waiting
 from mmdemo.views import PackInfo
 
 FIRST_SEED = 0
@@ -43,7 +43,7 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
         return words, {**shown, "show": shown["total"] * 2 // 5}  # noise on the left, a guess on the right
 
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
-        info = about(studio, name)
+        info = to_draw(studio, name)
         value = chosen if chosen in info.classes else next(iter(info.classes), None)
         choice = gr.update(choices=list(info.classes), value=value)
         return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
@@ -60,7 +60,7 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
             yield tell(text=words), tell(**shown), gr.skip(), gr.skip(), gr.skip()
         yield gr.skip(), gr.skip(), gr.skip(), *IDLE
 
-    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
+    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Denoising the first picture…", first_film)
     opened(show, [pack], [status, film], **OPENING, **PRIVATE)
     inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]

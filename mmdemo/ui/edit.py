@@ -10,20 +10,21 @@ import gradio as gr
 from PIL import Image
 
 from mmdemo.errors import MmdemoError
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
+from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
 from mmdemo.ui.film import followed, screen
 from mmdemo.ui.pictures import drawn, examples, thumbnail
 from mmdemo.ui.reconstruct import source_of
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, kept, recipe, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, drawable, kept, recipe, to_draw, waiting
 from mmdemo.views import Frame, NoisedFrame, PackInfo
 
+FIRST = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
-FIRST = ("example", 3)
-FIRST_LABEL, FIRST_STRENGTH, FIRST_SEED = "8", 0.65, 2
+FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH, FIRST_SEED = 3, "8", 0.65, 2
+FIRST_OTHER = 1  # of CIFAR-10's examples it is a car, to be turned into the last class, a truck
 
 
 def build(studio, pack: gr.components.Component, opened: Callable) -> None:
-    source = gr.State(FIRST)  # ("example", its number), ("drawing", a picture) or ("file", its path)
+    source = gr.State(FIRST)  # or ("example", its number), ("drawing", a picture), ("file", its path)
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
@@ -49,11 +50,15 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     def chosen(name: str, picked: tuple) -> tuple[tuple, str | Image.Image]:
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
         kind, image = picked
-        if kind != "example":
+        if kind not in ("first", "example"):
             return picked, image
-        offered = examples(studio, about(studio, name))
+        info = about(studio, name)
+        offered = examples(studio, info)
+        if kind == "first":  # of the pack's own, which are of its classes
+            own = FIRST_DIGIT if FIRST_LABEL in info.classes else FIRST_OTHER
+            image = len(offered) - len(studio.examples(name)) + own
         image = image if image < len(offered) else 0
-        return (kind, image), offered[image]
+        return ("example", image), offered[image]
 
     def into_noise(name: str, picked: tuple, strength: float, *how) -> dict:
         """What forward shows; how: seed, steps, sampler."""
@@ -76,7 +81,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         return into_noise(info.name, FIRST, FIRST_STRENGTH, FIRST_SEED), words, {**shown, "show": shown["total"] - 1}
 
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
-        info = about(studio, name)
+        info = to_draw(studio, name)
         choice = gr.update(choices=list(info.classes), value=chosen if chosen in info.classes else first_label(info))
         thumbnails = message(examples=[thumbnail(image) for image in examples(studio, info)])
         return thumbnails, gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
@@ -84,7 +89,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     def show(name: str, picked: tuple, strength: float) -> Iterator[tuple]:
         tell = speaker()
         try:
-            studio.denoise(name, "all")  # a pack that cannot sample says so here, before its models are loaded
+            drawable(studio, name)  # a pack that cannot sample says so here, before its models are loaded
             for text in waiting(studio, name):
                 yield tell(text=text), gr.skip(), gr.skip()
             if picked == FIRST:
@@ -129,7 +134,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *IDLE
 
     shown = [status, forward, film]
-    opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **PRIVATE)
+    opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **FITTING)
     opened(show, [pack, source, strength], shown, **OPENING, **PRIVATE)
     always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
     how = [strength, settings.seed, settings.steps, settings.sampler]
@@ -152,8 +157,9 @@ def first_label(info: PackInfo) -> str | None:
 
 
 def in_words(frame: Frame, strength: float) -> str:
-    turned = f"Turned into {frame.label}, strength {strength:g} ({frame.total} of {frame.steps} steps)"
-    return f"{turned}, seed {frame.seed}, {recipe(frame)}: {frame.seconds:.1f} s."
+    return (
+        f"Turned into {frame.label}, strength {strength:g}, seed {frame.seed}, {recipe(frame)}: {frame.seconds:.1f} s."
+    )
 
 
 def noised(pack: str, picked: tuple, strength: float, frames: list[NoisedFrame]) -> dict:

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import gradio as gr
 from gradio.components.api_component import Api
+from gradio.exceptions import InvalidPathError
 from PIL import Image
 
+from mmdemo.arguments import shown
 from mmdemo.errors import ArgumentError
 from mmdemo.ui.browser import MODELS, said_plainly
 
@@ -37,6 +39,14 @@ class Page(gr.Blocks):
         left_out = block_fn.inputs[len(inputs) :]
         inputs += [argument.value for argument in left_out if isinstance(argument, Api)]
         super().validate_inputs(block_fn, inputs)
+
+    async def preprocess_data(self, *args, **options) -> list:
+        try:
+            return await super().preprocess_data(*args, **options)
+        except InvalidPathError:
+            raise gr.Error(
+                "a picture is a file that was not uploaded; upload it first", print_exception=False
+            ) from None
 
 
 def register(studio) -> None:
@@ -175,5 +185,6 @@ def uploaded(image, name: str = "image") -> str:
     """The path of an uploaded file. Only files sent by a client carry gradio's mark; any other path is refused."""
     marked = isinstance(image, dict) and isinstance(image.get("meta"), dict)
     if not marked or image["meta"].get("_type") != "gradio.FileData" or not isinstance(image.get("path"), str):
-        raise ArgumentError(f"{name} must be an uploaded image file; with gradio_client: handle_file('picture.png').")
+        example = "with gradio_client: handle_file('picture.png')"
+        raise ArgumentError(f"{name} is {shown(image)}; it must be an uploaded image file; {example}")
     return image["path"]

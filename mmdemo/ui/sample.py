@@ -9,6 +9,7 @@ import gradio as gr
 
 from mmdemo.studio import MAX_COUNT
 from mmdemo.ui.browser import (
+    FITTING,
     MODELS,
     OPENING,
     PRIVATE,
@@ -20,7 +21,7 @@ from mmdemo.ui.browser import (
     speaker,
     widget,
 )
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, recipe, to_draw, waiting
 from mmdemo.views import PackInfo
 
 FIRST_COUNT = 10
@@ -46,7 +47,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
         return in_words(done), finished(done)
 
     def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
-        info = about(studio, name)
+        info = to_draw(studio, name)
         labels = ["all", *info.classes]
         choice = gr.update(choices=labels, value=chosen if chosen in labels else "all")
         return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
@@ -67,7 +68,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
                 done = progress.result
                 yield tell(text=in_words(done)), tell(**finished(done)), done.seed, *IDLE
 
-    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **PRIVATE)
+    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first pictures…", first_pictures)
     opened(show, [pack], [status, pictures], **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('sample')")

@@ -3,13 +3,14 @@
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeVar
 
 import gradio as gr
 
-from mmdemo.errors import ArgumentError, MmdemoError
-from mmdemo.studio import MAX_SEED
-from mmdemo.ui.browser import PRIVATE, message, speaker
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.studio import MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from mmdemo.ui.browser import PRIVATE, message, said_plainly, speaker
 from mmdemo.views import PackInfo
 
 T = TypeVar("T")
@@ -27,8 +28,10 @@ class Settings:
             self.seed = gr.Number(seed, label="Seed", precision=0, info="The same seed draws the same picture.")
             self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
         with gr.Accordion("Advanced", open=False):
-            self.steps = gr.Slider(1, 100, 20, step=1, label="Steps", info="More steps are slower and finer.")
-            self.guidance = gr.Slider(0, 10, 2, step=0.1, label="Guidance", info="How strongly to follow the class.")
+            self.steps = gr.Slider(1, MAX_STEPS, 20, step=1, label="Steps", info="More steps are slower and finer.")
+            self.guidance = gr.Slider(
+                0, MAX_GUIDANCE, 2, step=0.1, label="Guidance", info="How strongly to follow the class."
+            )
             # From pure noise down, as the run goes. All of it unless somebody narrows it (arXiv:2404.07724).
             self.upper = gr.Slider(0, 1, 1, step=0.05, label="Guide from noise level", info="1 is pure noise.")
             self.lower = gr.Slider(
@@ -62,8 +65,11 @@ def recipe(drawn) -> str:
 
 
 def about(studio, pack: str) -> PackInfo:
-    """What the studio's list says of one pack."""
-    return next(info for info in studio.packs() if info.name == pack)
+    """What the studio's list says of one pack.  Raises PackError if it is gone."""
+    for info in studio.packs():
+        if info.name == pack:
+            return info
+    raise PackError(f"pack {pack!r} is no longer there; reload the page to see those that are")
 
 
 def kept(draw: Callable[[PackInfo], T]) -> Callable[[PackInfo], T]:
@@ -89,7 +95,7 @@ def first_shown(studio, saying: str, draw: Callable[[PackInfo], tuple[str, dict]
     def show(pack: str) -> Iterator[tuple]:
         tell = speaker()
         try:
-            studio.sampling(pack, "all")  # a pack that cannot sample says so here, before its models are loaded
+            drawable(studio, pack)  # a pack that cannot sample says so here, before its models are loaded
             for text in waiting(studio, pack):
                 yield tell(text=text), gr.skip()
             yield tell(text=saying), gr.skip()
@@ -104,6 +110,7 @@ def first_shown(studio, saying: str, draw: Callable[[PackInfo], tuple[str, dict]
 def can_be_stopped(studio, pack, running, status: gr.HTML, go: gr.Button, stop: gr.Button) -> None:
     """Ends the event `running` at a click on Stop, or when another pack is chosen, and gives the buttons back."""
 
+    @said_plainly
     def stopped(name: str) -> tuple:
         # Another pack may have been chosen meanwhile, and what is said of that one stays.
         return message(text="Stopped.", ends=True), gr.update(interactive=about(studio, name).can_sample), IDLE[1]
@@ -112,6 +119,22 @@ def can_be_stopped(studio, pack, running, status: gr.HTML, go: gr.Button, stop: 
     running.failure(**ended)  # gradio counts a Stop as a failure too
     stop.click(**ended, cancels=[running])
     pack.change(None, cancels=[running], trigger_mode="multiple")
+
+
+def drawable(studio, pack: str) -> PackInfo:
+    """`about` a pack that can sample.  Raises PackError, with what to do instead, if it cannot."""
+    info = about(studio, pack)
+    if info.can_sample:
+        return info
+    others = " or ".join(other.name for other in studio.packs() if other.can_sample and not other.problem)
+    choose = f"choose {others}, or train one" if others else "train one"
+    raise PackError(f"{pack} has no transformer, so it cannot draw; {choose}: python -m mmdemo train dit --pack {pack}")
+
+
+def to_draw(studio, pack: str) -> PackInfo:
+    """`about` a pack, for the controls: without class names where nothing can be drawn of them."""
+    info = about(studio, pack)
+    return info if info.can_sample else replace(info, classes=())
 
 
 def waiting(studio, pack: str) -> Iterator[str]:

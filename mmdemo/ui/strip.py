@@ -9,9 +9,20 @@ import gradio as gr
 
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import MAX_STRIP
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, sparingly, speaker, widget
+from mmdemo.ui.browser import (
+    FITTING,
+    MODELS,
+    OPENING,
+    PRIVATE,
+    data_uri,
+    picture,
+    said_plainly,
+    sparingly,
+    speaker,
+    widget,
+)
 from mmdemo.ui.labelled import png_bytes, table
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, first_shown, recipe, waiting
+from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, recipe, to_draw, waiting
 from mmdemo.views import PackInfo, SamplingProgress, Strip
 
 FIRST_COUNT = 8
@@ -42,10 +53,10 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         return in_words(made), finished(made)
 
     def fit(name: str, label: str | None, other_label: str | None, sampler: str | None) -> tuple:
-        info = about(studio, name)
+        info = to_draw(studio, name)
         if label not in info.classes or other_label not in info.classes:
             label, other_label, _ = ends(info)
-        classes = [gr.update(choices=list(info.classes), value=value) for value in (label, other_label)]
+        classes = [gr.update(choices=list(info.classes), value=value or None) for value in (label, other_label)]
         return gr.update(interactive=info.can_sample), *classes, *settings.of(info, sampler)
 
     @said_plainly
@@ -67,7 +78,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
                 made = progress.result
                 yield tell(text=in_words(made)), tell(**finished(made)), made.seed, *IDLE
 
-    opened(fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **PRIVATE)
+    opened(fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first strip…", first_strip)
     opened(show, [pack], [status, view], **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('strip')")

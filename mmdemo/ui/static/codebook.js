@@ -5,7 +5,7 @@ const root = element.firstElementChild;
 // Swatches are a few pixels wide: drawn large once, so that any size on screen looks even, as far as memory allows.
 const ENLARGE = 8, MOST_PIXELS = 4e6;
 const places = window.mmdemo.places(server, (code) => choose(code));
-let book, swatches, bars, card, map, sprite, wanted, first = {};
+let book, swatches, bars, card, map, sprite, wanted, untouched, first = {};
 
 listen(props, watch, async (message) => {
   if (!message.codes) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
@@ -27,8 +27,9 @@ listen(props, watch, async (message) => {
         el("h3", {}, "How often each code is used"),
         el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
         (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));
-  lookAt();
   wanted?.pack === book.pack ? choose(wanted.code) : choose(book.chosen, book.card);
+  untouched = wanted?.pack !== book.pack;
+  lookAt();
   wanted = sprite = null;
   sprite = await load(book.swatches);
   drawSwatches();
@@ -38,7 +39,11 @@ listen(props, watch, async (message) => {
 listen(props, watch, (message) => { first = message; lookAt(); }, "picture");
 document.addEventListener("mmdemo:picture", lookAt);
 function lookAt() {
-  if (book) places.look([window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null);
+  if (!book) return;
+  const picture = [window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null, ids = picture?.tokens?.flat();
+  places.look(picture);
+  // Nobody has chosen yet: what is in the middle of a picture says more than a code that is not in it.
+  if (untouched && ids) choose(ids[(picture.tokens.length >> 1) * picture.tokens[0].length + (picture.tokens[0].length >> 1)]);
 }
 
 // Where a code is in the sprite
@@ -63,6 +68,7 @@ function drawSwatches() {
 }
 
 async function choose(code, known) {
+  untouched = false;
   if (places.took(code)) return;
   book.chosen = code;
   swatches.mark(book.order.indexOf(code));

@@ -167,11 +167,14 @@ window.mmdemo ??= (() => {
       for (const i of among) {
         const column = i % columns, x = column * side, y = Math.floor(i / columns) * side;
         context.clearRect(x, y, side, side);
-        context.fillStyle = style.getPropertyValue("--mm-mark");
-        if (!among.has(i - columns)) context.fillRect(x, y, side, thick);
-        if (!among.has(i + columns)) context.fillRect(x, y + side - thick, side, thick);
-        if (!column || !among.has(i - 1)) context.fillRect(x, y, thick, side);
-        if (column === columns - 1 || !among.has(i + 1)) context.fillRect(x + side - thick, y, thick, side);
+        // In two tones, so that it is seen whatever the picture's colour.
+        for (const [colour, wide] of [["#000", 2 * thick], ["#fff", 1.5 * thick], [style.getPropertyValue("--mm-mark"), thick]]) {
+          context.fillStyle = colour;
+          if (!among.has(i - columns)) context.fillRect(x, y, side, wide);
+          if (!among.has(i + columns)) context.fillRect(x, y + side - wide, side, wide);
+          if (!column || !among.has(i - 1)) context.fillRect(x, y, wide, side);
+          if (column === columns - 1 || !among.has(i + 1)) context.fillRect(x + side - wide, y, wide, side);
+        }
       }
       context.fillStyle = style.getPropertyValue("--mm-changed");
       context.strokeStyle = "#000";

@@ -45,7 +45,7 @@ function show(index) {
 function mark() {
   const exact = way.frames.length * share, up = Math.round(exact);
   const taken = Math.max(1, up - (exact % 1 === 0.5 && up % 2));
-  begin.textContent = `strength ${share}: denoised back from step ${taken} of ${way.frames.length}`;
+  begin.textContent = `strength ${share}: the way back begins here, ${taken} of ${way.frames.length} steps into noise; those beyond are pale`;
   for (const thumb of thumbs.children) thumb.classList.toggle("mm-unused", Number(thumb.dataset.index) >= taken);
   show(taken - 1);
 }

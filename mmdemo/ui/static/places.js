@@ -25,13 +25,12 @@ window.mmdemo.places ??= (server, choose) => {
     return picture.tokens.flat().filter((one) => one === id).length;
   }
 
-  // Unless the person named one: the code nearest to this one, or, if the picture has none of it, its commonest.
+  // Unless the person named one: the commonest other code of the picture, which makes for more to see than the nearest.
   function partner() {
     if (wish !== null && wish !== code) return wish;
-    if (!inwards) return near[0]?.code ?? (code + 1) % codes;
-    const ids = picture.tokens.flat(), times = new Map();
-    for (const id of ids) times.set(id, (times.get(id) ?? 0) + 1);
-    return ids.reduce((a, b) => times.get(b) > times.get(a) ? b : a);
+    const others = picture.tokens.flat().filter((id) => id !== code), times = new Map();
+    for (const id of others) times.set(id, (times.get(id) ?? 0) + 1);
+    return others.reduce((a, b) => times.get(b) > (times.get(a) ?? 0) ? b : a, near[0]?.code ?? (code + 1) % codes);
   }
 
   function ask() {

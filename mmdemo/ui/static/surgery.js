@@ -193,7 +193,12 @@ window.mmdemo.surgery ??= (() => {
     async function read(text) {
       let pasted = text;
       try { pasted = JSON.parse(text); } catch { /* the studio says what is wrong with it */ }
-      const { error } = await server.decode_tokens(shown.pack, pasted);
+      let error = "";
+      try {
+        ({ error } = await server.decode_tokens(shown.pack, pasted));
+      } catch {
+        error = `tokens cannot be sent: ${text.length} characters are too many`;
+      }
       const fits = !error && pasted.length === shown.tokens.length && pasted[0].length === columns;
       ids.hidden = fits;
       if (!fits) return say(error ?? `tokens is ${pasted.length} × ${pasted[0].length}; this picture has ${shown.tokens.length} × ${columns}`);
