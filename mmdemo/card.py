@@ -46,9 +46,7 @@ A VQ-VAE with {described.codes} codes of {described.dim} numbers ({described.ima
 one token for {described.stride}×{described.stride} of them) and {does}, trained by mmdemo.
 
 ```python
-from mmdemo.pipeline import ClassPipeline
-
-pipeline = ClassPipeline.from_pretrained("weights/{pack.name}", use_safetensors=True)
+{_use(pack.name, described.can_sample)}
 ```
 
 ## Data
@@ -61,7 +59,7 @@ pipeline = ClassPipeline.from_pretrained("weights/{pack.name}", use_safetensors=
 {_cost(training["vqvae"])}
 {_further("dit", pack.name, training, DiTConfig)}{_further("decoder", pack.name, training, DecoderConfig)}
 ## Measured
-By `{_evaluation(pack.name, numbers)}`
+By `{_evaluation(pack.name, numbers)}{_where(training)}`
 on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_table(numbers)}
@@ -70,13 +68,23 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
 
 
+def _use(name: str, draws: bool) -> str:
+    if draws:
+        return f"""from mmdemo.pipeline import ClassPipeline
+
+pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True)"""
+    return f"""from mmdemo.studio import Studio
+
+Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""
+
+
 def _further(model: str, name: str, training: dict, config) -> str:
     """What was trained after the codec, if it was."""
     if model not in training:
         return ""
     return f"""
 ```
-{_command(model, name, training[model], config)}
+{_command(model, name, training[model], config)}{_where(training) if model == "decoder" else ""}
 ```
 {_cost(training[model])}
 """
@@ -102,6 +110,12 @@ def _evaluation(name: str, numbers: dict) -> str:
         if _narrowed(numbers):
             command += " --interval {:g} {:g}".format(*numbers["guidance_interval"])
     return command
+
+
+def _where(training: dict) -> str:
+    """The option that says where a folder of pictures is; named data sets are downloaded."""
+    dataset = training["vqvae"]["dataset"]
+    return f" --data-dir {dataset}" if dataset.endswith("/") else ""
 
 
 def _narrowed(numbers: dict) -> bool:
