@@ -320,6 +320,17 @@ def test_training_does_not_overwrite_a_pack_unasked(home, tmp_path, capsys):
     assert packs.fingerprint(tmp_path / "weights" / "demo") != before
 
 
+def test_a_trained_decoder_is_not_lost_to_a_resumed_codec_unasked(home, tmp_path, capsys):
+    folder, _ = home
+    shutil.copytree(folder / "weights" / "codec", tmp_path / "weights" / "demo")
+    where = ["--pack", "demo", "--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
+    assert main(["train", "decoder", "--steps", "2", "--channels", "4", *where]) == 0
+    assert "evaluate --pack demo" in capsys.readouterr().out
+    assert main(["train", "vqvae", *CODEC.split(), "--resume", *where]) == 1
+    assert "--overwrite" in one_line(capsys.readouterr().err)
+    assert packs.read_training(tmp_path / "weights" / "demo")["decoder"]["steps"] == 2
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "/", ".hidden"])
 @pytest.mark.parametrize("command", [["train", "vqvae", "--overwrite"], ["train", "dit"], ["evaluate"]])
 def test_a_name_that_is_no_folders_name_is_refused_and_nothing_is_touched(home, tmp_path, capsys, command, name):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, alike, checkpoint, stop_after
 
 from mmdemo import codec, data, evaluate, packs
@@ -145,3 +146,25 @@ def test_pictures_become_sharper_and_the_mean_squared_error_alone_leaves_them_bl
 def rebuilt(pack: Path, pixels: torch.Tensor) -> torch.Tensor:
     vae = packs.load(packs.read(pack), "cpu").vae
     return to_bytes(codec.decode_ids(vae, codec.encode_ids(vae, from_bytes(pixels))))
+
+
+@pytest.mark.parametrize(
+    ("training", "said"),
+    [({}, "no dataset"), ({"vqvae": None}, "no dataset"), ({"vqvae": {"dataset": 5}}, "no dataset"),
+     ({"vqvae": {"dataset": "shapes", "image_size": "16"}}, "image_size is '16'"),
+     ({"vqvae": {"dataset": "shapes", "image_size": 18}}, "18 is no multiple")],
+)  # fmt: skip
+def test_a_pack_that_does_not_say_what_it_was_trained_on_is_told_in_one_sentence(copied, training, said):
+    (copied / "pack" / "training.json").write_text(json.dumps(training))
+    with pytest.raises(PackError, match=said):
+        next(train_decoder(SHORT, copied / "pack", copied / "run"))
+
+
+def test_a_codec_stored_in_full_precision_stays_so(copied):
+    file = copied / "pack" / "vae" / "diffusion_pytorch_model.safetensors"
+    nudged = {name: tensor.float() * 1.0001 for name, tensor in load_file(file).items()}
+    save_file(nudged, file)
+    before = packs.fingerprint(copied / "pack")
+    list(train_decoder(SHORT, copied / "pack", copied / "run"))
+    assert packs.fingerprint(copied / "pack") == before
+    assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}

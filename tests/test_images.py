@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mmdemo import images
 from mmdemo.errors import ImageError
@@ -291,3 +291,19 @@ def test_a_picture_can_be_read_from_an_open_file():
     Image.fromarray(colourful()).save(file, "PNG")
     file.seek(0)
     assert np.array_equal(array(images.open_image(Image.open(file))), colourful())
+
+
+def test_a_picture_whose_exif_block_is_broken_is_shown_as_it_lies(tmp_path):
+    """The block says that it is to be turned, and cannot be written again without that."""
+    plain = io.BytesIO()
+    Image.new("RGB", (20, 10), (200, 30, 30)).save(plain, "JPEG")
+    exif = b"Exif\x00\x00" + bytes.fromhex(
+        "4d4d002a000000080003012300020000000600000032011200030000000100060000ff1a00050000"
+        "000100000038007f00006d616b6572000000004800000001"
+    )
+    block = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
+    file = tmp_path / "broken.jpg"
+    file.write_bytes(plain.getvalue()[:2] + block + plain.getvalue()[2:])
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(file))
+    assert images.open_image(file).size == (20, 10)

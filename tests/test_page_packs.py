@@ -1,11 +1,12 @@
 """The page with packs of several kinds, in a real browser: which one a tab opens on, and what a choice changes."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -196,3 +197,17 @@ def test_sizes_double_up_to_256_and_a_mere_codec_begins_with_the_second(studio: 
     assert size_of(replace(photos, image_size=512), 128) == 512  # nothing else fits
     assert size_of(replace(packs["cifar"], image_size=32), None) == 32
     assert sizes(packs["mnist"]) == [16]
+
+
+def test_a_pack_taken_away_while_the_page_is_open_is_said_to_be_gone(watched: Page, kinds: Path, tmp_path: Path):
+    shutil.copytree(kinds, tmp_path / "weights")
+    with launched(Studio([tmp_path / "weights"], device="cpu")) as address:
+        watched.goto(address)
+        expect(chosen(watched)).to_have_attribute("value", "mnist")
+        shutil.rmtree(tmp_path / "weights" / "cifar")
+        choose_pack(watched, "cifar")
+        said = watched.get_by_test_id("toast-body").filter(has_text="cifar")
+        expect(said.first).to_contain_text(re.compile("no longer there|must be one of"))
+        choose_pack(watched, "mnist")
+        open_tab(watched, "Sample")
+        expect(watched.locator("#sample .mm-status")).to_contain_text("Seed 0")
