@@ -42,8 +42,8 @@ function lookAt() {
   if (!book) return;
   const picture = [window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null, ids = picture?.tokens?.flat();
   places.look(picture);
-  // Nobody has chosen yet: what is in the middle of a picture says more than a code that is not in it.
-  if (untouched && ids) choose(ids[(picture.tokens.length >> 1) * picture.tokens[0].length + (picture.tokens[0].length >> 1)]);
+  // Nobody has chosen yet: the rarest code of a picture says more than one that is not in it.
+  if (untouched && ids) choose(ids.reduce((a, b) => book.counts[b] < book.counts[a] ? b : a));
 }
 
 // Where a code is in the sprite
