@@ -56,6 +56,12 @@ def choose_pack(page: Page, name: str) -> None:
     page.get_by_role("group", name="Pack").get_by_role("radio", name=name, exact=True).check()
 
 
+def open_pack(page: Page, name: str) -> None:
+    """Chooses a pack and waits until its codes have taken the place of the last one's."""
+    choose_pack(page, name)
+    page.wait_for_function("name => window.mmdemo.code?.pack === name", arg=name)
+
+
 def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:
     """Clicks the middle of the i-th cell; a grid has no elements for its cells."""
     expect(grid).to_be_visible()

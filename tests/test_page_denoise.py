@@ -234,7 +234,7 @@ def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):
     tab.get_by_label("number input for Steps").blur()
     page.evaluate(COUNT_PICTURES)
     page.get_by_role("button", name="Denoise", exact=True).click()
-    expect(tab.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of 100|Starting"))
+    page.wait_for_function("window.shown > 0")
     page.evaluate(KEEP_BUSY, 3000)
     at_step(film, 100, 100)
     assert page.evaluate("window.shown") < 60

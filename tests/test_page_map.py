@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
+from browsing import Locator, Page, choose_cell, expect, open_pack, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -24,7 +24,7 @@ def studio(varied: Studio) -> Studio:
 def page(watched: Page, address: str) -> Page:
     """The Codebook tab on `cifar`, with the chosen code's places in the first example."""
     watched.goto(address)
-    choose_pack(watched, "cifar")
+    open_pack(watched, "cifar")
     expect(places(watched)).to_contain_text("16 tokens of Example 1")
     return watched
 
@@ -189,7 +189,7 @@ def test_a_token_of_the_picture_leads_to_its_code_and_an_edited_picture_is_follo
 def test_4096_codes_are_on_the_map_and_a_click_finds_one(watched: Page, address: str, studio: Studio, width):
     watched.set_viewport_size({"width": width, "height": 844})
     watched.goto(address)
-    choose_pack(watched, "photos")
+    open_pack(watched, "photos")
     expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
     expect(places(watched)).to_contain_text("64 tokens of Example 1")
     plane = watched.locator(".mm-map")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, open_tab
+from browsing import Locator, Page, choose_cell, expect, open_pack, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -24,7 +24,7 @@ def studio(varied: Studio) -> Studio:
 def page(watched: Page, address: str) -> Page:
     """Reconstruct on `cifar`, 4 × 4 tokens of 16 codes, with its tokens being edited."""
     watched.goto(address)
-    choose_pack(watched, "cifar")
+    open_pack(watched, "cifar")
     open_tab(watched, "Reconstruct")
     expect(watched.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
     watched.get_by_role("button", name="Edit tokens").click()
@@ -358,7 +358,7 @@ def test_every_number_stands_in_the_middle_of_its_place_and_a_drag_selects_no_te
 def test_4096_codes_and_many_tokens_are_edited_on_a_phone(watched: Page, address: str, studio: Studio, theme):
     watched.set_viewport_size({"width": 390, "height": 844})
     watched.goto(f"{address}?__theme={theme}")
-    choose_pack(watched, "photos")
+    open_pack(watched, "photos")
     open_tab(watched, "Reconstruct")
     watched.get_by_label("64", exact=True).check()
     expect(watched.locator("#reconstruct .mm-status")).to_contain_text("64 × 64 pixels became 16 × 16 tokens")

@@ -64,14 +64,18 @@ def tab(name: str) -> gr.Tab:
 
 
 def whenever_opened(pack: gr.components.Component) -> Callable:
-    """`opened(show, inputs, outputs)`: calls show for the pack that the page opens with, and whenever it changes."""
+    """`opened(show, inputs, outputs)`: calls show for the pack that the page opens with, and whenever it changes.
+
+    after: what opened() gave for an earlier one, to be waited for: a tab's controls fit the pack before its picture is
+    there, or a quick hand would set one that the pack then sets back.
+    """
     # Listeners of one event wait for each other in gradio's page, those that follow an event run side by side.
     # Not "always_last", which gradio 6.31 triggers again and again without end.
     every_time = {"trigger_mode": "multiple"}
     changed = pack.change(lambda: None, **every_time, **PRIVATE)
 
-    def opened(show: Callable, inputs: list, outputs: list, **options) -> None:
-        changed.then(said_plainly(show), inputs, outputs, **every_time, **options)
+    def opened(show: Callable, inputs: list, outputs: list, after=changed, **options) -> gr.events.Dependency:
+        return after.then(said_plainly(show), inputs, outputs, **every_time, **options)
 
     return opened
 

@@ -109,10 +109,10 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         # The last message holds every cell, in case the browser dropped one on the way.
         yield tell(text=in_words(done, x, y)), tell(**finished(done, x, xs, y, ys)), gr.skip(), *IDLE
 
-    fitted = [fields["label"], fields["sampler"]]
-    opened(fit, [pack, *fitted, label, settings.sampler], [go, *fitted, label, *settings.choices], **FITTING)
+    lists = [fields["label"], fields["sampler"]]
+    fitted = opened(fit, [pack, *lists, label, settings.sampler], [go, *lists, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first grid…", first_grid)
-    opened(show, [pack], [status, view], **OPENING, **PRIVATE)
+    opened(show, [pack], [status, view], after=fitted, **OPENING, **PRIVATE)
     for side, axis in enumerate((x, y)):
         changed = [x, y, before, *fields.values(), label, *single.values()]
         axis.input(partial(choose, side), [x, y, before], changed, **PRIVATE)

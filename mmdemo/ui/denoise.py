@@ -60,9 +60,9 @@ def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: g
             yield tell(text=words), tell(**shown), gr.skip(), gr.skip(), gr.skip()
         yield gr.skip(), gr.skip(), gr.skip(), *IDLE
 
-    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
+    fitted = opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Denoising the first picture…", first_film)
-    opened(show, [pack], [status, film], **OPENING, **PRIVATE)
+    opened(show, [pack], [status, film], after=fitted, **OPENING, **PRIVATE)
     inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]
     bring = {"fn": None, "js": "() => window.mmdemo.bring('denoise')"}
     go.click(**bring)

@@ -134,8 +134,8 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *IDLE
 
     shown = [status, forward, film]
-    opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **FITTING)
-    opened(show, [pack, source, strength], shown, **OPENING, **PRIVATE)
+    fitted = opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **FITTING)
+    opened(show, [pack, source, strength], shown, after=fitted, **OPENING, **PRIVATE)
     always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
     how = [strength, settings.seed, settings.steps, settings.sampler]
     picker.example(take_example, [pack, *how], [*shown, source], **always)

@@ -100,8 +100,8 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
             yield text, view, side
 
     kept = [status, result, source]
-    opened(fit, [pack, wanted], [picker, invert, size], **PRIVATE)
-    opened(show, [pack, source, invert, wanted], [status, result], **OPENING, **PRIVATE)
+    fitted = opened(fit, [pack, wanted], [picker, invert, size], **PRIVATE)
+    opened(show, [pack, source, invert, wanted], [status, result], after=fitted, **OPENING, **PRIVATE)
     always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
     picker.example(take_example, [pack, invert, wanted], kept, **always)
     picker.drawing(take_drawing, [pack, invert, wanted], kept, **always)

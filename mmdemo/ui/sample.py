@@ -68,9 +68,9 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> gr.HTML:
                 done = progress.result
                 yield tell(text=in_words(done)), tell(**finished(done)), done.seed, *IDLE
 
-    opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
+    fitted = opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first pictures…", first_pictures)
-    opened(show, [pack], [status, pictures], **OPENING, **PRIVATE)
+    opened(show, [pack], [status, pictures], after=fitted, **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('sample')")
     running = go.click(
         run, [pack, label, count, *settings.inputs], [status, pictures, settings.seed, go, stop], **MODELS, **PRIVATE

@@ -78,9 +78,11 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
                 made = progress.result
                 yield tell(text=in_words(made)), tell(**finished(made)), made.seed, *IDLE
 
-    opened(fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **FITTING)
+    fitted = opened(
+        fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **FITTING
+    )
     show = first_shown(studio, "Drawing the first strip…", first_strip)
-    opened(show, [pack], [status, view], **OPENING, **PRIVATE)
+    opened(show, [pack], [status, view], after=fitted, **OPENING, **PRIVATE)
     go.click(None, js="() => window.mmdemo.bring('strip')")
     inputs = [pack, label, other_label, count, other_seed, same_noise, *settings.inputs]
     running = go.click(run, inputs, [status, view, settings.seed, go, stop], **MODELS, **PRIVATE)

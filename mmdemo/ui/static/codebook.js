@@ -38,12 +38,14 @@ listen(props, watch, async (message) => {
 // The picture that Reconstruct shows, or else the pack's first example.
 listen(props, watch, (message) => { first = message; lookAt(); }, "picture");
 document.addEventListener("mmdemo:picture", lookAt);
-function lookAt() {
+async function lookAt() {
   if (!book) return;
-  const picture = [window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null, ids = picture?.tokens?.flat();
-  places.look(picture);
+  const picture = [window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null;
+  if (!untouched || !picture?.tokens) return places.look(picture);
   // Nobody has chosen yet: the rarest code of a picture says more than one that is not in it.
-  if (untouched && ids) choose(ids.reduce((a, b) => book.counts[b] < book.counts[a] ? b : a));
+  places.look(null);
+  await choose(picture.tokens.flat().reduce((a, b) => book.counts[b] < book.counts[a] ? b : a));
+  lookAt(); // at what is the picture by now
 }
 
 // Where a code is in the sprite
