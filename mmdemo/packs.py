@@ -12,11 +12,8 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from PIL import Image
 
 from mmdemo.arguments import choice, interval, number, whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
@@ -254,24 +251,6 @@ def _load_part(path: Path, part: str):
     return model.eval().requires_grad_(False)
 
 
-def read_codes(pack: Pack):
-    """The code vectors, a (K, d) float64 numpy array, read without torch.  Raises PackError if they are not there."""
-    from safetensors import SafetensorError, safe_open
-
-    codes = None
-    for file in sorted((pack.path / "vae").glob("*.safetensors")):
-        try:
-            with safe_open(file, "numpy") as opened:
-                for name in ("codebook", "quantize.embedding.weight"):
-                    if name in opened.keys():  # noqa: SIM118
-                        codes = opened.get_tensor(name).astype("float64")
-        except (OSError, SafetensorError, TypeError) as error:
-            raise PackError(f"pack {pack.name!r} has an unreadable {file.name} ({type(error).__name__})") from None
-    if codes is None or codes.shape != (pack.codes, pack.dim) or not (abs(codes) < inf).all():
-        raise PackError(f"pack {pack.name!r} has no codebook of {pack.codes}×{pack.dim} finite numbers in vae/")
-    return codes
-
-
 def read_codebook(pack: Pack) -> dict:
     """The stored description of the codebook: counts, order, columns, swatch_size, patch_size, nearest, distances.
 
@@ -300,30 +279,6 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
     for name in ("columns", "swatch_size", "patch_size", "patches_per_code"):
         whole(name, stored.get(name), 1, 4096)
     return stored
-
-
-def read_sprite(pack: Pack, name: str, columns: int, rows: int, cell: int) -> Image.Image:
-    """ "swatches" or "patches": rows × columns pictures of cell × cell pixels, not to be drawn upon: it is kept.
-
-    Raises PackError for anything else.
-    """
-    jpeg = pack.path / "codebook" / f"{name}.jpg"
-    file = jpeg if jpeg.is_file() else jpeg.with_suffix(".png")
-    size, mode = (columns * cell, rows * cell), "RGB" if pack.channels == 3 else "L"
-    try:
-        return _sprite(file, file.stat().st_mtime_ns, size, mode)
-    except PackError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise PackError(f"pack {pack.name!r} has no readable codebook/{file.name}") from None
-
-
-@lru_cache(maxsize=8)  # of photographs and 4096 codes, one may take 14 MB and 50 ms to decode
-def _sprite(file: Path, stamp: int, size: tuple[int, int], mode: str) -> Image.Image:
-    with Image.open(file, formats=("PNG", "JPEG")) as sprite:
-        if sprite.size != size:
-            raise PackError(f"codebook/{file.name} is {sprite.size}, not {size[0]}×{size[1]} pixels")
-        return sprite.convert(mode)
 
 
 def read_training(pack: Path) -> dict:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from math import ceil, exp, log, log2
+from functools import lru_cache
+from math import ceil, exp, inf, log, log2
+from pathlib import Path
 
 from PIL import Image
 
 from mmdemo import images, packs
-from mmdemo.errors import MmdemoError
+from mmdemo.errors import MmdemoError, PackError
 from mmdemo.views import Code, Codebook, CodeMap, PackInfo
 
 COVER = 128  # pixels of a cover's side
@@ -25,7 +27,7 @@ def code_map(pack: packs.Pack) -> CodeMap:
     """The first two principal components of the codebook, which is read from the pack without torch."""
     import numpy as np
 
-    e = packs.read_codes(pack)
+    e = read_codes(pack)
     e = e - e.mean(0)
     _, sizes, directions = np.linalg.svd(e, full_matrices=False)
     # An SVD's signs are arbitrary: make the largest number of each direction positive, so that the map is stable.
@@ -86,7 +88,7 @@ def code(pack: packs.Pack, k: int) -> Code:
     sprite, size, columns = _swatches(pack, stored)
     place = {code: n for n, code in enumerate(stored["order"])}
     each, side = stored["patches_per_code"], stored["patch_size"]
-    patch_sprite = packs.read_sprite(pack, "patches", each, pack.codes, side)
+    patch_sprite = read_sprite(pack, "patches", each, pack.codes, side)
     patches = [_cell(patch_sprite, n, k, side) for n in range(min(each, stored["counts"][k]))]
     swatch = _cell(sprite, place[k] % columns, place[k] // columns, size)
     near = [_cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
@@ -101,10 +103,52 @@ def code(pack: packs.Pack, k: int) -> Code:
     )
 
 
+def read_codes(pack: packs.Pack):
+    """The code vectors, a (K, d) float64 numpy array, read without torch.  Raises PackError if they are not there."""
+    from safetensors import SafetensorError, safe_open
+
+    codes = None
+    for file in sorted((pack.path / "vae").glob("*.safetensors")):
+        try:
+            with safe_open(file, "numpy") as opened:
+                for name in ("codebook", "quantize.embedding.weight"):
+                    if name in opened.keys():  # noqa: SIM118
+                        codes = opened.get_tensor(name).astype("float64")
+        except (OSError, SafetensorError, TypeError) as error:
+            raise PackError(f"pack {pack.name!r} has an unreadable {file.name} ({type(error).__name__})") from None
+    if codes is None or codes.shape != (pack.codes, pack.dim) or not (abs(codes) < inf).all():
+        raise PackError(f"pack {pack.name!r} has no codebook of {pack.codes}×{pack.dim} finite numbers in vae/")
+    return codes
+
+
+def read_sprite(pack: packs.Pack, name: str, columns: int, rows: int, cell: int) -> Image.Image:
+    """ "swatches" or "patches": rows × columns pictures of cell × cell pixels, not to be drawn upon: it is kept.
+
+    Raises PackError for anything else.
+    """
+    jpeg = pack.path / "codebook" / f"{name}.jpg"
+    file = jpeg if jpeg.is_file() else jpeg.with_suffix(".png")
+    size, mode = (columns * cell, rows * cell), "RGB" if pack.channels == 3 else "L"
+    try:
+        return _sprite(file, file.stat().st_mtime_ns, size, mode)
+    except PackError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise PackError(f"pack {pack.name!r} has no readable codebook/{file.name}") from None
+
+
+@lru_cache(maxsize=8)  # of photographs and 4096 codes, one may take 14 MB and 50 ms to decode
+def _sprite(file: Path, stamp: int, size: tuple[int, int], mode: str) -> Image.Image:
+    with Image.open(file, formats=("PNG", "JPEG")) as sprite:
+        if sprite.size != size:
+            raise PackError(f"codebook/{file.name} is {sprite.size}, not {size[0]}×{size[1]} pixels")
+        return sprite.convert(mode)
+
+
 def _swatches(pack: packs.Pack, stored: dict) -> tuple[Image.Image, int, int]:
     """The sprite of all swatches, the side of one, and the number of columns."""
     size, columns = stored["swatch_size"], stored["columns"]
-    return packs.read_sprite(pack, "swatches", columns, ceil(pack.codes / columns), size), size, columns
+    return read_sprite(pack, "swatches", columns, ceil(pack.codes / columns), size), size, columns
 
 
 def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Image]) -> Image.Image:
