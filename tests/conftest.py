@@ -4,10 +4,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data
 from mmdemo.images import fit_square, open_image, to_tensor
@@ -70,6 +72,47 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = folder / "broken" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     return folder
+
+
+@pytest.fixture(scope="session")
+def lively_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny packs with a decoder of strong contrast: an untrained one paints nearly the same for every token."""
+    folder = tmp_path_factory.mktemp("lively") / "weights"
+    shutil.copytree(tiny_weights, folder)
+    for name in ("tiny", "tiny-v"):
+        (file,) = (folder / name / "vae").glob("*.safetensors")
+        weights = load_file(file)
+        convolutions = [key for key in weights if key.startswith("decoder") and key.endswith("weight")]
+        weights[min(convolutions)] *= 30
+        weights[max(convolutions)] *= 3
+        save_file(weights, file, {"format": "pt"})
+    return folder
+
+
+def array(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(int)
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    """Equal but for the rounding that a batch's size brings: a grey level or two."""
+    return abs(array(one) - array(other)).max() <= 2
+
+
+def digit(ink: int = 255, paper: int = 0, mode: str = "L") -> Image.Image:
+    picture = Image.new("L", (40, 40), paper)
+    picture.paste(ink, (16, 8, 24, 32))
+    return picture.convert(mode)
+
+
+def noise(side: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8))
+
+
+def save_codec(folder: Path, **options) -> None:
+    """A codec-only pack."""
+    vae = tiny_vae(**options)
+    pixels = data.load("shapes", "train", image_size=16, channels=vae.config.in_channels).pixels[:50]
+    export.save_codec(folder, vae, codec.statistics(vae, pixels), (), {"dataset": "shapes", "image_size": 16})
 
 
 def save_colour_pack(pack: Path, codes: int, classes: tuple[str, ...] = ()) -> None:

@@ -6,13 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CLASSES, v_schedule
-from safetensors.torch import load_file, save_file
-from test_studio import NO_NUMBER, NO_WHOLE_NUMBER, array, digit, noise, save_codec
+from conftest import TINY_CLASSES, alike, array, digit, v_schedule
+from test_studio import NO_NUMBER, NO_WHOLE_NUMBER
 
 from mmdemo import codec, packs
 from mmdemo.drawing import AXES, BUDGET, MAX_AXIS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRIP
-from mmdemo.errors import ImageError, MmdemoError, PackError
+from mmdemo.errors import ImageError, MmdemoError
 from mmdemo.images import to_images, to_tensor
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.studio import Studio
@@ -22,33 +21,13 @@ both_schedules = pytest.mark.parametrize("pack", ["tiny", "tiny-v"])
 
 
 @pytest.fixture(scope="module")
-def tiny_weights(tiny_weights, tmp_path_factory):
-    """The tiny packs with a decoder of strong contrast: an untrained one paints nearly the same for every token."""
-    folder = tmp_path_factory.mktemp("lively") / "weights"
-    shutil.copytree(tiny_weights, folder)
-    for name in ("tiny", "tiny-v"):
-        (file,) = (folder / name / "vae").glob("*.safetensors")
-        weights = load_file(file)
-        convolutions = [key for key in weights if key.startswith("decoder") and key.endswith("weight")]
-        weights[min(convolutions)] *= 30
-        weights[max(convolutions)] *= 3
-        save_file(weights, file, {"format": "pt"})
-    return folder
+def pipelines(lively_weights):
+    return {name: packs.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_weights):
-    return Studio(weights=[tiny_weights], device="cpu")
-
-
-@pytest.fixture(scope="module")
-def pipelines(tiny_weights):
-    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
-
-
-def alike(one, other) -> bool:
-    """Equal but for the rounding that a batch's size brings: a grey level or two."""
-    return abs(array(one) - array(other)).max() <= 2
+def studio(lively_weights):
+    return Studio(weights=[lively_weights], device="cpu")
 
 
 def clean_latents(pipeline, image) -> torch.Tensor:
@@ -99,8 +78,8 @@ def test_the_distance_is_that_to_the_nearest_codes_in_standard_deviations(studio
     json.dumps([frame.json() for frame in frames], allow_nan=False)
 
 
-def test_a_picture_nobody_looks_at_is_not_decoded(tiny_weights):
-    studio, decoded = Studio(weights=[tiny_weights], device="cpu"), []
+def test_a_picture_nobody_looks_at_is_not_decoded(lively_weights):
+    studio, decoded = Studio(weights=[lively_weights], device="cpu"), []
     studio.load("tiny")
     decoder = studio._pipelines["tiny"][1].vae.decoder
     decoder.register_forward_hook(lambda module, given, made: decoded.append(len(made)))
@@ -134,8 +113,8 @@ def test_guidance_is_on_within_the_interval_alone_and_said_to_be(studio):
         assert alike(nowhere.images[i], label_alone.images[i]) and not alike(nowhere.images[i], guided.images[i])
 
 
-def test_a_packs_own_interval_is_what_is_used_where_none_is_given(tiny_weights, tmp_path, pipelines):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+def test_a_packs_own_interval_is_what_is_used_where_none_is_given(lively_weights, tmp_path, pipelines):
+    shutil.copytree(lively_weights / "tiny", tmp_path / "tiny")
     export.set_defaults(tmp_path / "tiny", guidance_scale=3.0, guidance_interval=[0.3, 0.6])
     studio = Studio(weights=[tmp_path], device="cpu")
     assert studio.packs()[0].interval == (0.3, 0.6)
@@ -150,8 +129,8 @@ def test_a_packs_own_interval_is_what_is_used_where_none_is_given(tiny_weights, 
 
 
 @pytest.mark.parametrize("interval", [[0.6, 0.3], [0.3], "all", [0, 2], [None, 1], {}])
-def test_a_pack_with_an_impossible_interval_says_so(tiny_weights, tmp_path, interval):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+def test_a_pack_with_an_impossible_interval_says_so(lively_weights, tmp_path, interval):
+    shutil.copytree(lively_weights / "tiny", tmp_path / "tiny")
     export.set_defaults(tmp_path / "tiny", guidance_interval=interval)
     assert "guidance_interval" in packs.read(tmp_path / "tiny").problem
 
@@ -270,8 +249,8 @@ def test_cells_without_a_seed_or_a_label_share_a_drawn_seed_and_the_first_class(
     assert cells[0].settings["seed"] != next(studio.compare("tiny", "steps", [1], "guidance", [0])).settings["seed"]
 
 
-def test_cells_come_one_by_one(tiny_weights):
-    studio, asked = Studio(weights=[tiny_weights], device="cpu"), []
+def test_cells_come_one_by_one(lively_weights):
+    studio, asked = Studio(weights=[lively_weights], device="cpu"), []
     studio.load("tiny")
     transformer = studio._pipelines["tiny"][1].transformer
     transformer.register_forward_hook(lambda *_: asked.append(1))
@@ -300,121 +279,6 @@ def test_a_strip_may_change_the_label_alone_or_the_seed_alone(studio):
     assert by_seed.other_label == by_seed.label == "circle"
     assert alike(by_seed.images[2], studio.sample("tiny", "circle", 1, 8, 4).images[0])
     assert not alike(by_seed.images[1], by_seed.images[0]) and not alike(by_seed.images[1], by_seed.images[2])
-
-
-# --------------------------------------------------------------------------------------------------------- tokens
-
-
-def reach(vae, token: int) -> slice:
-    """The pixels, along a side, that a token can change: what each layer of the decoder spreads, added up."""
-    first = last = token
-    for layer in vae.decoder.modules():
-        if isinstance(layer, torch.nn.ConvTranspose2d):  # pixel i goes to 2i - 1 … 2i + 2
-            first, last = 2 * first - 1, 2 * last + 2
-        elif isinstance(layer, torch.nn.Conv2d):
-            first, last = first - layer.padding[0], last + layer.padding[0]
-    return slice(first, last + 1)
-
-
-def test_an_edited_token_changes_the_picture_only_within_the_decoders_reach(studio, pipelines):
-    rng, changed = np.random.default_rng(0), np.zeros((64, 64), bool)
-    inside = reach(pipelines["tiny"].vae, 8)
-    assert 0 < inside.start < 32 < inside.stop < 64
-    for _ in range(20):
-        tokens = rng.integers(0, 16, (16, 16))
-        tokens[tokens == 5] = 6
-        tokens[8, 8] = 5
-        made = studio.replace("tiny", tokens.tolist(), 5, int(rng.integers(0, 5)))
-        assert made.places == [(8, 8)]
-        changed |= array(made.before) != array(made.after)
-    assert changed[32:36, 32:36].all()
-    changed[inside, inside] = False
-    assert not changed.any()
-
-
-def test_a_replacement_shows_both_pictures_and_where_they_differ(studio):
-    tokens = [[1, 2, 3, 4], [5, 1, 6, 7], [8, 9, 1, 10], [11, 12, 13, 1]]
-    made = studio.replace("tiny", tokens, 1, 14)
-    expected = [[14 if k == 1 else k for k in row] for row in tokens]
-    assert made.tokens == expected and made.places == [(0, 0), (1, 1), (2, 2), (3, 3)]
-    assert alike(made.before, studio.decode("tiny", tokens)) and alike(made.after, studio.decode("tiny", expected))
-    difference = abs(array(made.before) - array(made.after))
-    assert difference.max() > 0 and abs(array(made.difference) - difference).max() <= 1
-    json.dumps(made.json())
-
-
-@pytest.mark.parametrize(("code", "by"), [(1, 1), (15, 2)])
-def test_replacing_a_code_by_itself_or_one_that_is_not_there_changes_nothing(studio, code, by):
-    made = studio.replace("tiny", [[1, 2], [3, 1]], code, by)
-    assert made.tokens == [[1, 2], [3, 1]] and len(made.places) == (2 if code == 1 else 0)
-    assert np.array_equal(array(made.before), array(made.after)) and array(made.difference).max() == 0
-
-
-def test_an_interpolation_goes_from_one_reconstruction_to_the_other(studio):
-    made = studio.interpolate("tiny", digit(), noise(40), 5, invert="no")
-    assert made.shares == [0, 0.25, 0.5, 0.75, 1] and len(made.latent) == len(made.tokens) == 5
-    for end, picture in ((0, digit()), (-1, noise(40))):
-        rebuilt = studio.reconstruct("tiny", picture, "no").image
-        assert alike(made.latent[end], rebuilt) and alike(made.tokens[end], rebuilt)
-    for strip in (made.latent, made.tokens):
-        far = [abs(array(picture) - array(strip[0])).mean() for picture in strip]
-        assert far[0] == 0 and far[1] < far[4]
-    large = studio.interpolate("tiny", digit(), noise(40), 2, size=32)
-    assert large.latent[0].size == (32, 32)
-
-
-def test_halfway_token_by_token_half_of_the_tokens_are_the_other_pictures(studio):
-    made = studio.interpolate("tiny", digit(), noise(40), 3, invert="no")
-    ids = [np.array(studio.reconstruct("tiny", picture, "no").tokens) for picture in (digit(), noise(40))]
-    turn = torch.randperm(16, generator=torch.Generator().manual_seed(0)).view(4, 4).numpy()
-    mixed = np.where(turn < 8, ids[1], ids[0])
-    assert (mixed != ids[0]).any() and (mixed != ids[1]).any()
-    assert alike(made.tokens[1], studio.decode("tiny", mixed.tolist()))
-
-
-def test_the_map_of_the_codes_is_stable_and_fits_the_square(studio, tiny_weights):
-    plane = studio.code_map("tiny")
-    assert plane == Studio(weights=[tiny_weights]).code_map("tiny")
-    assert np.shape(plane.points) == (16, 2) and abs(np.array(plane.points)).max() == pytest.approx(1)
-    assert plane.counts == studio.codebook("tiny").counts and 0 < plane.explained <= 1
-    json.dumps(plane.json(), allow_nan=False)
-
-
-def test_the_map_shows_the_two_directions_in_which_codes_differ_most(studio, pipelines):
-    codes = pipelines["tiny"].vae.codebook
-    variances = torch.linalg.eigvalsh(torch.cov(codes.T)).flip(0)
-    plane = studio.code_map("tiny")
-    assert plane.explained == pytest.approx(float(variances[:2].sum() / variances.sum()), rel=1e-2)
-    x, y = np.array(plane.points).T
-    assert x.var() / y.var() == pytest.approx(float(variances[0] / variances[1]), rel=1e-2)
-    assert abs(np.corrcoef(x, y)[0, 1]) < 1e-3
-
-
-@pytest.mark.parametrize("dim", [1, 2])
-def test_codes_of_up_to_two_numbers_are_as_far_apart_on_the_map_as_they_are(tmp_path, dim):
-    save_codec(tmp_path / "flat", latent_channels=dim, num_codes=12)
-    plane = Studio(weights=[tmp_path]).code_map("flat")
-    codes = packs.load(packs.read(tmp_path / "flat"), "cpu").vae.codebook
-    points, off = torch.tensor(plane.points, dtype=torch.float32), ~torch.eye(12, dtype=bool)
-    ratio = (torch.cdist(points, points)[off] + 1e-3) / (torch.cdist(codes, codes)[off] + 1e-3)
-    assert plane.explained == pytest.approx(1) and ratio.max() / ratio.min() < 1.1
-
-
-def test_the_map_needs_no_models(tiny_weights):
-    fresh = Studio(weights=[tiny_weights])
-    fresh.code_map("tiny")
-    assert not fresh.is_loaded("tiny")
-
-
-@pytest.mark.parametrize("damage", ["nan", "other", "none"])
-def test_a_damaged_codebook_has_no_map_and_one_sentence_says_so(tiny_weights, tmp_path, damage):
-    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "hurt")
-    (file,) = (tmp_path / "hurt" / "vae").glob("*.safetensors")
-    weights = load_file(file)
-    weights["codebook"] = {"nan": weights["codebook"] * torch.nan, "other": weights["codebook"][:5].clone()}.get(damage)
-    save_file({name: weight for name, weight in weights.items() if weight is not None}, file, {"format": "pt"})
-    with pytest.raises(PackError, match=r"^[^\n]*'hurt'[^\n]*codebook of 16×3[^\n]*$"):
-        Studio(weights=[tmp_path]).code_map("hurt")
 
 
 # ------------------------------------------------------------------------------------------------- what is refused
@@ -497,8 +361,8 @@ BAD = [
 
 
 @pytest.mark.parametrize(("verb", "name", "value", "allowed"), BAD, ids=lambda value: ascii(value)[:25])
-def test_a_bad_argument_is_named_in_one_sentence_before_any_work(tiny_weights, verb, name, value, allowed):
-    studio = Studio(weights=[tiny_weights], device="cpu")
+def test_a_bad_argument_is_named_in_one_sentence_before_any_work(lively_weights, verb, name, value, allowed):
+    studio = Studio(weights=[lively_weights], device="cpu")
     with pytest.raises(MmdemoError) as error:
         getattr(studio, verb)(**(GOOD[verb] | {name: value}))
     text = str(error.value)
@@ -524,8 +388,8 @@ def test_the_good_arguments_are_good(studio, verb):
         *[(axis, None, "must be given") for axis in AXES],
     ],
 )
-def test_a_bad_value_along_an_axis_is_named_by_the_axis_before_any_work(tiny_weights, axis, value, allowed):
-    studio = Studio(weights=[tiny_weights], device="cpu")
+def test_a_bad_value_along_an_axis_is_named_by_the_axis_before_any_work(lively_weights, axis, value, allowed):
+    studio = Studio(weights=[lively_weights], device="cpu")
     other = "seed" if axis != "seed" else "steps"
     for values in (
         {"x": axis, "xs": [value], "y": other, "ys": [1]},
@@ -536,8 +400,8 @@ def test_a_bad_value_along_an_axis_is_named_by_the_axis_before_any_work(tiny_wei
     assert not studio.is_loaded("tiny")
 
 
-def test_more_work_than_the_budget_is_refused_with_the_budget(tiny_weights):
-    studio = Studio(weights=[tiny_weights])
+def test_more_work_than_the_budget_is_refused_with_the_budget(lively_weights):
+    studio = Studio(weights=[lively_weights])
     with pytest.raises(MmdemoError, match=f"all cells together take 16000 steps.*{BUDGET}"):
         studio.compare("tiny", "seed", list(range(8)), "guidance", list(range(8)), steps=250)
     assert not studio.is_loaded("tiny")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import flow_schedule, tiny_dit, tiny_vae
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data, packs
 from mmdemo.errors import PackError
-from mmdemo.stored import read_sprite
 from mmdemo.training import export
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -325,33 +322,8 @@ def test_the_stored_codebook_is_the_codecs(tiny_weights):
         assert shown.max() <= distances[k, others].min() + 1e-2 and (shown.diff() > -1e-2).all()
 
 
-def test_sprites_show_swatches_in_order_and_patches_by_code(tiny_weights):
-    pack = packs.read(tiny_weights / "tiny")
-    stored = packs.read_codebook(pack)
-    size, columns = stored["swatch_size"], stored["columns"]
-    swatches = read_sprite(pack, "swatches", columns, -(-pack.codes // columns), size)
-    patches = read_sprite(pack, "patches", stored["patches_per_code"], pack.codes, stored["patch_size"])
-    assert swatches.size == (columns * size, -(-16 // columns) * size) and swatches.mode == "L"
-    assert patches.size == (stored["patches_per_code"] * stored["patch_size"], 16 * stored["patch_size"])
-    with pytest.raises(PackError, match="nothing.png"):
-        read_sprite(pack, "nothing", 1, 1, 1)
-
-
 def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):
     assert packs.fingerprint(tiny_weights / "tiny") == packs.fingerprint(tiny_weights / "tiny-codec")
     shutil.copytree(tiny_weights / "tiny", tmp_path / "other")
     edit_weights(tmp_path / "other" / VAE, spoil("codebook", 0.5))
     assert packs.fingerprint(tmp_path / "other") != packs.fingerprint(tiny_weights / "tiny")
-
-
-def test_a_sprite_is_decoded_once_and_again_when_it_has_changed(tiny_weights, tmp_path):
-    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "seen")
-    pack, file = packs.read(tmp_path / "seen"), tmp_path / "seen" / "codebook" / "swatches.png"
-    first = read_sprite(pack, "swatches", 4, 4, 12)
-    assert read_sprite(pack, "swatches", 4, 4, 12) is first
-    before = file.stat()
-    Image.new("L", first.size, 77).save(file)
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert read_sprite(pack, "swatches", 4, 4, 12).getextrema() == (77, 77)
-    with pytest.raises(PackError, match="swatches.png is"):
-        read_sprite(pack, "swatches", 4, 3, 12)

@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import re
 import shutil
 import subprocess
@@ -14,14 +13,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
+from conftest import TINY_CLASSES, array, digit, flow_schedule, tiny_dit
 from PIL import Image
 
-from mmdemo import codec, data, packs
+from mmdemo import packs
 from mmdemo.coding import MIN_SIDE
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError, PackError
-from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
-from mmdemo.stored import COVER
 from mmdemo.studio import BUDGET, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_SIDE, MAX_STEPS, Studio
 from mmdemo.training import export
 
@@ -33,186 +30,7 @@ def studio(tiny_weights):
     return Studio(weights=[tiny_weights], device="cpu")
 
 
-def array(image: Image.Image) -> np.ndarray:
-    return np.asarray(image).astype(int)
-
-
-def digit(ink: int = 255, paper: int = 0, mode: str = "L") -> Image.Image:
-    picture = Image.new("L", (40, 40), paper)
-    picture.paste(ink, (16, 8, 24, 32))
-    return picture.convert(mode)
-
-
-def noise(side: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side), dtype=np.uint8))
-
-
-def save_codec(folder, **options) -> None:
-    """A codec-only pack."""
-    vae = tiny_vae(**options)
-    pixels = data.load("shapes", "train", image_size=16, channels=vae.config.in_channels).pixels[:50]
-    export.save_codec(folder, vae, codec.statistics(vae, pixels), (), {"dataset": "shapes", "image_size": 16})
-
-
 # ---------------------------------------------------------------------------------------------------- what it says
-
-
-def test_every_pack_is_listed_with_what_it_can_do(studio):
-    listed = {pack.name: pack for pack in studio.packs()}
-    assert set(listed) == {"tiny", "tiny-v", "tiny-codec", "broken"}
-    assert listed["tiny"].can_sample and not listed["tiny-codec"].can_sample
-    assert listed["broken"].problem and "vae" in listed["broken"].problem
-    entry = listed["tiny"].json()
-    assert entry["classes"] == list(TINY_CLASSES) and entry["codes"] == 16 and entry["image_size"] == 16
-    assert listed["tiny"].stride == 4 and listed["broken"].stride == 0
-    assert set(entry) == {"name", "classes", "codes", "image_size", "can_sample", "samplers"}
-    json.dumps([pack.json() for pack in listed.values()], allow_nan=False)
-
-
-def test_the_codebooks_numbers_are_those_of_its_counts(studio):
-    book = studio.codebook("tiny")
-    total = sum(book.counts)
-    shares = [n / total for n in book.counts]
-    assert len(book.counts) == book.codes == 16 and total == 300 * 16
-    assert book.used == sum(n > 0 for n in book.counts)
-    assert book.perplexity == pytest.approx(math.prod(p**-p for p in shares if p))
-    assert book.bits_per_token == 4 and book.dim == 3
-    assert sorted(book.order) == list(range(16))
-    json.dumps(book.json(), allow_nan=False)
-
-
-def test_the_sheet_shows_every_codes_swatch_in_order(studio):
-    book = studio.codebook("tiny")
-    gap = (book.sheet.width - book.columns * book.swatch_size) // (book.columns - 1)
-    for n, k in enumerate(book.order):
-        column, row = n % book.columns, n // book.columns
-        step = book.swatch_size + gap
-        cell = book.sheet.crop((column * step, row * step, column * step + 12, row * step + 12)).convert("L")
-        assert np.array_equal(array(cell), array(studio.code("tiny", k).swatch))
-
-
-def test_shares_of_all_codes_sum_to_one(studio):
-    codes = [studio.code("tiny", k) for k in range(16)]
-    assert sum(code.share for code in codes) == pytest.approx(1)
-    assert [code.count for code in codes] == studio.codebook("tiny").counts
-    assert all(len(code.patches) == min(8, code.count) for code in codes if code.count < 8 or len(code.patches) == 8)
-    assert all(code.card.width > code.swatch.width for code in codes)
-
-
-def test_nearest_codes_are_the_nearest_ones(studio, tiny_weights):
-    codes = codec.codebook(packs.load(packs.read(tiny_weights / "tiny"), "cpu").vae)
-    for k in (0, 7, 15):
-        answer = studio.code("tiny", k).json()
-        distances = (codes - codes[k]).norm(dim=1)
-        distances[k] = INF
-        assert answer["code"] == k and len(answer["nearest"]) == 8
-        for entry, true in zip(answer["nearest"], distances.sort().values[:8].tolist(), strict=True):
-            # On disk codes are rounded to half precision, so that two nearly alike may have changed places.
-            assert entry["distance"] == pytest.approx(true, abs=0.02)
-            assert distances[entry["code"]] == pytest.approx(true, abs=0.02)
-
-
-def test_the_codebook_needs_no_models(tiny_weights):
-    fresh = Studio(weights=[tiny_weights])
-    fresh.codebook("tiny"), fresh.code("tiny", 3), fresh.packs(), fresh.examples("tiny"), fresh.cover("tiny")
-    assert not fresh.is_loaded("tiny")
-
-
-def test_a_reconstructions_numbers_are_true(studio):
-    made = studio.reconstruct("tiny", digit())
-    a, b = array(made.original), array(made.image)
-    assert made.original.size == made.image.size == made.token_map.size == (16, 16)
-    assert made.psnr == pytest.approx(10 * math.log10(255**2 / ((a - b) ** 2).mean()), abs=1e-3)
-    assert made.ssim == pytest.approx(codec.quality(image_bytes(made.image)[None], image_bytes(made.original)[None])[1])
-    assert made.bits_per_pixel == 16 * 4 / 256 and made.compression_ratio == 8 / made.bits_per_pixel
-    assert made.stride == 4 and np.shape(made.tokens) == (4, 4)
-    told = json.loads(json.dumps(made.json(), allow_nan=False))
-    assert told["tokens"] == made.tokens and {"psnr", "ssim", "bits_per_pixel"} <= set(told)
-
-
-def test_the_tokens_of_a_reconstruction_decode_to_its_picture(studio):
-    made = studio.reconstruct("tiny", digit())
-    assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
-    assert len({k for row in made.tokens for k in row}) > 1
-    cells = {
-        (k, tuple(array(made.token_map)[4 * i, 4 * j])) for i, row in enumerate(made.tokens) for j, k in enumerate(row)
-    }
-    assert len(cells) == len({k for k, _ in cells}) == len({colour for _, colour in cells})
-
-
-def test_one_token_changed_changes_the_picture_around_it(studio):
-    tokens = studio.reconstruct("tiny", digit()).tokens
-    before = array(studio.decode("tiny", tokens))
-    tokens[0][0] = (tokens[0][0] + 5) % 16
-    changed = abs(array(studio.decode("tiny", tokens)) - before)
-    assert changed[:4, :4].max() > 0
-
-
-def test_any_grid_within_bounds_is_decoded(studio):
-    assert studio.decode("tiny", [[3]]).size == (4, 4)
-    assert studio.decode("tiny", [[1, 2, 3]]).size == (12, 4)
-    assert studio.decode("tiny", [[0] * (MAX_SIDE // 4)] * (MAX_SIDE // 4)).size == (MAX_SIDE, MAX_SIDE)
-    assert np.array_equal(array(studio.decode("tiny", [[3.0, 4.0]])), array(studio.decode("tiny", [[3, 4]])))
-
-
-def test_dark_ink_on_white_is_inverted_unless_one_says_otherwise(studio):
-    for ink, paper, auto in ((0, 255, True), (255, 0, False)):
-        for invert, expected in (("auto", auto), ("yes", True), ("no", False), (True, True), (False, False)):
-            made = studio.reconstruct("tiny", digit(ink, paper), invert)
-            assert made.inverted == expected
-            assert (array(made.original)[0, 0] == 255) == ((paper == 255) != expected)
-
-
-def test_twice_the_size_gives_twice_the_tokens_each_way(studio):
-    for size in (None, 16, 32, 32.0, MIN_SIDE, 20, MAX_SIDE):
-        made, side = studio.reconstruct("tiny", digit(), size=size), int(size or 16)
-        assert made.original.size == made.image.size == made.token_map.size == (side, side)
-        assert np.shape(made.tokens) == (side // 4, side // 4)
-        assert made.bits_per_pixel == 4 / 16, "a larger picture takes as many bits for each of its pixels"
-        assert math.isfinite(made.psnr) and math.isfinite(made.ssim)
-        assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
-    assert studio.reconstruct("tiny", digit(), size=16).tokens == studio.reconstruct("tiny", digit()).tokens
-
-
-def test_at_any_size_the_tokens_and_the_picture_are_those_of_the_codec_run_by_hand(studio, tiny_weights):
-    photograph, vae = noise(160), packs.load(packs.read(tiny_weights / "tiny"), "cpu").vae
-    made = studio.reconstruct("tiny", photograph, "no", size=128)
-    seen = fit_square(photograph, 128, 1)
-    assert np.array_equal(array(made.original), array(seen))
-    with torch.inference_mode():
-        z = vae.encode(from_bytes(image_bytes(seen))[None]).latents
-        ids = torch.cdist(z[0].flatten(1).T, vae.codebook).argmin(1).view(32, 32)
-        painted = vae.decode(vae.codebook[ids].movedim(-1, 0)[None], force_not_quantize=True).sample
-    assert len(ids.unique()) > 4
-    assert np.array_equal(made.tokens, ids) and np.array_equal(array(made.image), array(to_images(painted)[0]))
-
-
-def test_at_a_larger_size_the_middle_is_what_the_codec_makes_of_the_middle_alone(studio):
-    """A token depends on what is around it, not on the picture's size."""
-    large, far = noise(128), 6  # tokens: further than the encoder sees
-    whole = np.array(studio.reconstruct("tiny", large, "no", size=128).tokens)
-    middle = np.array(studio.reconstruct("tiny", large.crop((32, 32, 96, 96)), "no", size=64).tokens)
-    assert (whole[8:24, 8:24][far:-far, far:-far] == middle[far:-far, far:-far]).all()
-    assert not np.array_equal(whole[8:24, 8:24], middle), "the edge must show, or the test compares nothing"
-
-
-def test_a_size_that_fits_one_stride_is_refused_by_a_pack_of_another(tmp_path):
-    save_codec(tmp_path / "coarse", stride=8)
-    save_codec(tmp_path / "fine", stride=2)
-    studio = Studio([tmp_path], device="cpu")
-    assert {pack.name: pack.stride for pack in studio.packs()} == {"coarse": 8, "fine": 2}
-    with pytest.raises(ArgumentError, match="size is 20; it must be a multiple of .* stride, 8, and at most 256"):
-        studio.reconstruct("coarse", digit(), size=20)
-    assert np.shape(studio.reconstruct("coarse", digit(), size=24).tokens) == (3, 3)
-    made = studio.reconstruct("fine", digit(), size=MAX_SIDE)
-    assert np.shape(made.tokens) == (128, 128) and studio.decode("fine", made.tokens).size == (MAX_SIDE, MAX_SIDE)
-
-
-def test_a_file_and_the_picture_in_it_give_the_same_tokens(studio, tmp_path):
-    for mode, suffix in (("L", "png"), ("RGB", "png"), ("RGBA", "webp"), ("L", "bmp")):
-        digit(mode=mode).save(tmp_path / f"digit.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
-        for source in (tmp_path / f"digit.{suffix}", str(tmp_path / f"digit.{suffix}"), digit()):
-            assert studio.reconstruct("tiny", source).tokens == studio.reconstruct("tiny", digit()).tokens
 
 
 def test_image_i_has_seed_s_plus_i_and_label_i_of_the_list(studio):
@@ -455,30 +273,6 @@ def test_without_any_pack_the_sentence_says_how_to_get_one(tmp_path):
             studio.codebook("mnist")
 
 
-@pytest.mark.parametrize(
-    "damage", ["missing", "empty object", "no JSON", "too few", "sprite missing", "sprite no picture"]
-)
-def test_a_damaged_codebook_folder_is_told_in_one_sentence(tiny_weights, tmp_path, damage):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
-    folder = tmp_path / "hurt" / "codebook"
-    stored = json.loads((folder / "codebook.json").read_text())
-    if damage == "missing":
-        shutil.rmtree(folder)
-    elif damage == "sprite missing":
-        (folder / "swatches.png").unlink()
-    elif damage == "sprite no picture":
-        (folder / "swatches.png").write_text("Dear reader")
-    else:
-        few = {name: value[:3] if isinstance(value, list) else value for name, value in stored.items()}
-        content = {"empty object": "{}", "no JSON": "{", "too few": json.dumps(few)}[damage]
-        (folder / "codebook.json").write_text(content)
-    studio = Studio(weights=[tmp_path])
-    for ask in (lambda: studio.codebook("hurt"), lambda: studio.code("hurt", 9)):
-        with pytest.raises(PackError) as error:
-            ask()
-        assert "\n" not in str(error.value) and "codebook" in str(error.value)
-
-
 # ---------------------------------------------------------------------------------------------- many users, and time
 
 
@@ -608,76 +402,6 @@ def test_a_pack_that_is_taken_away_is_gone(tiny_weights, tmp_path):
     shutil.rmtree(tmp_path / "brief")
     with pytest.raises(PackError, match="brief"):
         studio.sample("brief", "circle", steps=1)
-
-
-def test_example_pictures_are_found_by_name(tiny_weights, tmp_path):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
-    studio = Studio(weights=[tmp_path])
-    assert studio.examples("shown") == []
-    (tmp_path / "shown" / "examples").mkdir()
-    for grey in (30, 10, 20):
-        Image.new("L", (5, 5), grey).save(tmp_path / "shown" / "examples" / f"{grey}.png")
-    assert [array(picture)[0, 0, 0] for picture in studio.examples("shown")] == [10, 20, 30]
-
-
-def test_a_cover_shows_four_examples_in_a_square_without_gaps(tiny_weights, tmp_path):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
-    (tmp_path / "shown" / "examples").mkdir()
-    colours = ["red", "green", "blue", "yellow", "white"]
-    for n, colour in enumerate(colours):
-        Image.new("RGB", (30 + 7 * n, 40), colour).save(tmp_path / "shown" / "examples" / f"{n}.png")
-    cover = Studio(weights=[tmp_path]).cover("shown")
-    assert cover.size == (COVER, COVER) and cover.mode == "RGB"
-    for n, colour in enumerate(colours[:4]):
-        left, top = n % 2 * COVER // 2, n // 2 * COVER // 2
-        quarter = cover.crop((left, top, left + COVER // 2, top + COVER // 2))
-        assert quarter.getcolors() == [(COVER**2 // 4, Image.new("RGB", (1, 1), colour).getpixel((0, 0)))]
-
-
-def test_with_fewer_examples_a_cover_shows_the_first(tiny_weights, tmp_path):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
-    (tmp_path / "shown" / "examples").mkdir()
-    for n, grey in enumerate((40, 80, 120)):
-        Image.new("L", (9, 9), grey).save(tmp_path / "shown" / "examples" / f"{n}.png")
-        assert Studio(weights=[tmp_path]).cover("shown").getcolors() == [(COVER**2, (40, 40, 40))]
-
-
-def test_a_cover_that_a_person_put_there_is_shown(tiny_weights, tmp_path):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
-    Image.new("RGB", (64, 64), (1, 200, 3)).save(tmp_path / "shown" / "cover.png")
-    assert Studio(weights=[tmp_path]).cover("shown").getcolors() == [(COVER**2, (1, 200, 3))]
-
-
-def test_every_usable_pack_has_a_cover_and_a_damaged_one_says_why_not(tiny_weights, tmp_path, studio):
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "bare")
-    shutil.rmtree(tmp_path / "bare" / "codebook")
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
-    (tmp_path / "hurt" / "examples").mkdir()
-    (tmp_path / "hurt" / "examples" / "a.png").write_text("Dear reader")
-    other = Studio(weights=[tmp_path])
-    codes = studio.cover("tiny")
-    assert codes.size == (COVER, COVER) and len(codes.getcolors()) > 16, "not a picture of codes"
-    assert np.array_equal(array(other.cover("hurt")), array(codes))
-    assert other.cover("bare").size == (COVER, COVER) and len(other.cover("bare").getcolors()) == 1
-    with pytest.raises(PackError, match="vae"):
-        studio.cover("broken")
-    with pytest.raises(PackError, match="tiny"):
-        studio.cover("nope")
-
-
-def test_a_large_codebook_is_shown_in_part_at_its_own_size(tmp_path):
-    save_codec(tmp_path / "many", num_codes=400)
-    studio = Studio(weights=[tmp_path])
-    swatches = studio.codebook("many").swatches
-    margin = (swatches.width - COVER) // 2
-    assert margin > 10
-    middle = swatches.crop((margin, margin, margin + COVER, margin + COVER)).convert("RGB")
-    assert np.array_equal(array(studio.cover("many")), array(middle))
-
-
-def test_a_cover_needs_no_torch(tiny_weights):
-    script = f"from mmdemo.studio import Studio; Studio([{str(tiny_weights)!r}]).cover('tiny'); "
-    subprocess.run([sys.executable, "-c", script + "import sys; assert 'torch' not in sys.modules"], check=True)
 
 
 # --------------------------------------------------------------------------------------------------------- memory
