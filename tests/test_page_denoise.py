@@ -68,7 +68,6 @@ def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film
 
 def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Studio):
     frames = list(studio.denoise("tiny", "circle", 3))
-    film.get_by_label("show tokens").check()
     for i in (5, 4, 3):
         at_step(film, i + 1)
         shown = [int(text) for text in film.locator(".mm-token").all_inner_texts()]
@@ -154,7 +153,6 @@ def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
 
 
 def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
-    film.get_by_label("show tokens").check()
     film.get_by_role("grid", name="Tokens").click(position={"x": 10, "y": 10})
     code = film.locator(".mm-token").first.inner_text()
     expect(film.locator(".mm-card h3")).to_have_text(f"Code {code}")

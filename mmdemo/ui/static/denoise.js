@@ -2,12 +2,12 @@
 const { el, listen, pixels, tokenGrid, codeCard, codeLink, strip, exports } = window.mmdemo;
 const root = element.firstElementChild;
 const PLAY_SECONDS = 4;
-let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, thumbs, card;
+let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, thumbs, grid, card;
 
 const original = pixels("", "The picture to edit");
 const noisy = pixels("", "The noisy picture"), guess = pixels("", "The guess of the finished picture");
 const byLabel = pixels("", "The guess by the label alone"), without = pixels("", "The guess without a label"), both = pixels("", "The guess with guidance");
-const over = el("div", { class: "mm-over" }), tokens = el("input", { type: "checkbox", onchange: () => paint() });
+const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span");
 const play = el("button", { type: "button", class: "mm-button mm-play", onclick: toggle });
 const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step", oninput: () => go(Number(slider.value), slider.value > at ? 1 : -1) });
 const step = el("b"), timestep = el("b"), noise = el("b"), guidance = el("span");
@@ -23,10 +23,10 @@ const curves = [
 const source = el("figure", {}, framed(original), el("figcaption", {}, math("x", ""), " — the picture to edit"));
 const strips = el("div"), saving = el("div", { class: "mm-save" });
 const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "group", "aria-label": "The run, step by step: the arrow keys go from one to the next", onkeydown: keyed },
-  el("div", { class: "mm-pair" }, source,
+  el("div", { class: "mm-pair mm-looks" }, source,
     el("figure", {}, framed(noisy), el("figcaption", {}, math("x", "t"), " — the noisy picture at this step")),
-    el("figure", {}, framed(guess, over),
-      el("figcaption", {}, math("x", "0"), " — the guess of the finished picture. ", el("label", {}, tokens, " show tokens")))),
+    el("figure", {}, framed(guess), el("figcaption", {}, math("x", "0"), " — the guess of the finished picture")),
+    el("figure", {}, tokens, el("figcaption", {}, "its tokens", changed))),
   el("div", { class: "mm-scrub" }, play, slider),
   el("div", { class: "mm-readout" }, el("span", {}, "step ", step), el("span", {}, "timestep ", timestep), el("span", {}, "noise ", noise), guidance),
   strips,
@@ -52,6 +52,8 @@ listen(props, watch, (message) => {
     slider.max = film.total - 1;
     thumbs = strip(film.total, go);
     strips.replaceChildren(thumbs);
+    grid = tokenGrid(message.frames[0].tokens, choose);
+    tokens.replaceChildren(snapped, grid);
     offer();
   }
   for (const frame of message.frames) film.frames[frame.index] = frame;
@@ -65,7 +67,7 @@ function paint() {
   const frame = film.frames[peek ?? at];
   if (!frame) return;
   noisy.src = frame.x_t;
-  guess.src = both.src = frame.x0;
+  guess.src = snapped.src = both.src = frame.x0;
   byLabel.src = frame.x0_label;
   without.src = frame.x0_null;
   slider.value = frame.index;
@@ -74,18 +76,15 @@ function paint() {
   timestep.textContent = frame.timestep;
   noise.textContent = percent(frame.noise);
   guidance.textContent = film.narrowed ? `guidance ${frame.guided ? "on" : "off"}` : "";
-  over.replaceChildren(...(tokens.checked ? [overlay(frame)] : []));
+  grid.change(frame.tokens.flat());
+  for (const old of grid.querySelectorAll(".mm-flip")) old.remove();
+  grid.append(...frame.flips.map(([y, x]) => el("div", { class: "mm-cell mm-flip", style: `--x: ${x}; --y: ${y}` })));
+  changed.textContent = frame.index === 0 ? "" : `, ${frame.flips.length || "none"} of them new${frame.flips.length ? " (marked)" : ""}`;
   thumbs.mark(frame.index);
   for (const { draw } of curves) draw(frame);
 }
 
-// The tokens of the guess, those that are new marked; one leads to its code.
-function overlay(frame) {
-  const grid = tokenGrid(frame.tokens, choose);
-  grid.append(...frame.flips.map(([y, x]) => el("div", { class: "mm-cell mm-flip", style: `--x: ${x}; --y: ${y}` })));
-  return grid;
-}
-
+// A token of the guess leads to its code.
 async function choose(code) {
   halt();
   const answer = await server.describe_code(film.pack, code);
