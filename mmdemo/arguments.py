@@ -39,7 +39,10 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value as an error shows it: never pages long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or lists within lists without end
+        text = f"{type(value).__name__} too large to be shown"
     return text if len(text) <= 60 else text[:57] + "…"
 
 

@@ -87,9 +87,9 @@ def request(found: packs.Pack, label, count, seed, steps, guidance, sampler, int
 
 def one_class(found: packs.Pack, label, *settings, count: int = 1) -> Request:
     """A request whose label is a single class: neither several nor `all`."""
-    asked = request(found, label, count, *settings)
-    choice("label", label, found.classes)
-    return asked
+    if found.can_sample:
+        choice("label", label, found.classes)
+    return request(found, label, count, *settings)
 
 
 def comparison(asked: Request, x: str, xs: Sequence, y: str, ys: Sequence) -> list[list[Request]]:

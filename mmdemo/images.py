@@ -21,6 +21,7 @@ from mmdemo.errors import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+DRAFT = 1024  # pixels that a JPEG's shorter side keeps at least: 4 times the most that a codec is shown
 MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
 
@@ -34,7 +35,11 @@ def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.I
     Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.  name: what it calls it.
     """
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS)
+        if isinstance(source, Image.Image):
+            image = source
+        else:
+            image = Image.open(source, formats=FORMATS)
+            image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half, a quarter or an eighth of its size
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(

@@ -62,14 +62,14 @@ class Pack:
         return bool(self.samplers)
 
 
-def find(folders: Sequence[str | Path]) -> list[Pack]:
-    """Every pack in the folders, damaged ones included. A name's first finder wins."""
-    found: dict[str, Pack] = {}
+def find(folders: Sequence[str | Path], name: str | None = None) -> list[Pack]:
+    """Every pack in the folders, or those of one name; damaged ones included. A name's first finder wins."""
+    found: dict[str, Path] = {}
     for folder in map(Path, folders):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if path.is_dir() and not path.name.startswith("."):
-                found.setdefault(path.name, read(path))
-    return list(found.values())
+            if path.is_dir() and not path.name.startswith(".") and name in (None, path.name):
+                found.setdefault(path.name, path)
+    return [read(path) for path in found.values()]
 
 
 def read(path: Path, name: str | None = None) -> Pack:
@@ -118,8 +118,8 @@ def _read(path: Path, name: str) -> Pack:
     number("latent_std", vae["latent_std"] if ours else vae["scaling_factor"], 1e-6, 1e6)
     if pack.image_size % pack.stride:
         raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
-    if (path / "codebook").is_dir():
-        read_codebook(pack)
+    if (path / "codebook").exists():
+        _check_codebook(path / "codebook" / "codebook.json", _codebook_stamp(path), pack.codes)
     if (index.get("transformer") or [None])[0] is None:
         return pack
 
@@ -256,11 +256,19 @@ def read_codebook(pack: Pack) -> dict:
 
     Raises PackError if it is missing, damaged or another codebook's.
     """
-    file = pack.path / "codebook" / "codebook.json"
+    return _codebook(pack.path / "codebook" / "codebook.json", _codebook_stamp(pack.path), pack.codes)
+
+
+def _codebook_stamp(path: Path) -> int:
     try:
-        return _codebook(file, file.stat().st_mtime_ns, pack.codes)
-    except FileNotFoundError:
+        return (path / "codebook" / "codebook.json").stat().st_mtime_ns
+    except (FileNotFoundError, NotADirectoryError):
         raise PackError("codebook/codebook.json is missing, so there are no statistics to show") from None
+
+
+@lru_cache(maxsize=4096)  # a list of many packs would push each other's content out of the cache below
+def _check_codebook(file: Path, stamp: int, codes: int) -> None:
+    _codebook(file, stamp, codes)
 
 
 @lru_cache(maxsize=32)
@@ -273,9 +281,12 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
         raise PackError("codebook/codebook.json has an order that does not hold every code once")
     for count in stored["counts"]:
         whole("counts", count, 0, 2**53)
+    places = set(range(codes))
     for near, far in zip(stored["nearest"], stored["distances"], strict=True):
-        if len(near) != len(far) or not set(near) <= set(range(codes)):
+        if len(near) != len(far) or not places.issuperset(near):
             raise PackError("codebook/codebook.json names nearest codes that there are not")
+        if not all(type(distance) in (int, float) for distance in far):
+            raise PackError("codebook/codebook.json has distances that are no numbers")
     for name in ("columns", "swatch_size", "patch_size", "patches_per_code"):
         whole(name, stored.get(name), 1, 4096)
     return stored

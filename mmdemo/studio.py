@@ -289,20 +289,22 @@ class Studio:
         """draw(pipeline, *arguments), with the models loaded when the first of it is asked for."""
         yield from draw(self._pipeline(asked.pack), *arguments)
 
-    def _found(self) -> dict[str, packs.Pack]:
+    def _found(self, name: str | None = None) -> dict[str, packs.Pack]:
+        """Every pack by its name, or those of one name."""
         with self._fetching:
             if self._fetched is None:
                 self._fetched = [packs.read_hub(repo) for repo in self._hub]
-        return {pack.name: pack for pack in (*packs.find(self._weights), *self._fetched)}
+        return {pack.name: pack for pack in (*packs.find(self._weights, name), *self._fetched)}
 
     def _pack(self, name: str) -> packs.Pack:
-        found = self._found()
-        if not isinstance(name, str) or name not in found:
-            usable = ", ".join(pack.name for pack in found.values() if not pack.problem) or "none yet: train one"
+        found = self._found(name).get(name) if isinstance(name, str) else None
+        if found is None:
+            every = self._found().values()
+            usable = ", ".join(pack.name for pack in every if not pack.problem) or "none yet: train one"
             raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
-        if found[name].problem:
-            raise PackError(f"pack {name!r} cannot be used: {found[name].problem}")
-        return found[name]
+        if found.problem:
+            raise PackError(f"pack {name!r} cannot be used: {found.problem}")
+        return found
 
     def _pipeline(self, pack: packs.Pack) -> ClassPipeline:
         """Asked for before torch, diffusers or what needs them is imported: two threads at it at once would fail."""

@@ -371,6 +371,12 @@ def test_a_bad_argument_is_named_in_one_sentence_before_any_work(lively_weights,
     assert not studio.is_loaded("tiny")
 
 
+def test_no_label_is_offered_that_would_be_refused(studio):
+    with pytest.raises(MmdemoError) as error:
+        studio.edit("tiny", digit(), "oval")
+    assert "one of circle, square, triangle" in str(error.value)
+
+
 @pytest.mark.parametrize("verb", GOOD)
 def test_the_good_arguments_are_good(studio, verb):
     made = getattr(studio, verb)(**GOOD[verb])

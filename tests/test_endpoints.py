@@ -248,6 +248,9 @@ def test_bad_pictures_are_refused_by_name(client: Client, drawing: Path, tmp_pat
         with pytest.raises(AppError) as refusal:
             client.predict("tiny", handle_file(path), api_name="/reconstruct")
         assert_one_sentence(str(refusal.value), "image", allowed)
+    with pytest.raises(AppError) as refusal:  # the app asks nothing of other machines, nor of its own
+        client.predict("tiny", handle_file("http://127.0.0.1:9/picture.png"), api_name="/reconstruct")
+    assert_one_sentence(str(refusal.value), "picture", "upload")
 
 
 @pytest.mark.parametrize(

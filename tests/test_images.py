@@ -170,6 +170,15 @@ def test_16_megapixels_exactly_are_allowed(tmp_path):
     assert images.open_image(tmp_path / "large.png").size == (4000, 4000)
 
 
+def test_a_telephones_jpeg_is_read_smaller_and_looks_the_same(tmp_path):
+    tall = Image.new("RGB", (6000, 8000), (200, 30, 30))
+    tall.paste((20, 40, 220), (3000, 0, 6000, 8000))
+    tall.save(tmp_path / "telephone.jpg")
+    seen = images.fit_square(images.open_image(tmp_path / "telephone.jpg"), 64, 3)
+    assert abs(array(seen).astype(int) - array(images.fit_square(tall, 64, 3))).max() < 12
+    assert min(images.open_image(tmp_path / "telephone.jpg").size) >= 1024
+
+
 def test_too_large_a_picture_in_memory_is_refused():
     assert "16 megapixels" in refused(Image.new("1", (4001, 4000)))
 

@@ -37,6 +37,11 @@ def cut(file: Path, kept: int) -> None:
     file.write_bytes(file.read_bytes()[:kept])
 
 
+def file_instead(pack: Path) -> None:
+    shutil.rmtree(pack / "codebook")
+    (pack / "codebook").write_text("nothing")
+
+
 def pickle_instead(pack: Path) -> None:
     torch.save(load_file(pack / VAE), pack / "vae" / "diffusion_pytorch_model.bin")
     (pack / VAE).unlink()
@@ -105,6 +110,11 @@ DAMAGES = {
         "stray",
     ),
     "pickle only": (pickle_instead, "safetensors"),
+    "codebook is a file": (file_instead, "codebook.json"),
+    "distances are words": (
+        lambda pack: edit_json(pack / "codebook/codebook.json", distances=[["far"] * 8] * 16),
+        "distances",
+    ),
 }
 
 
@@ -150,6 +160,25 @@ def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_p
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny")
     (found,) = (pack for pack in packs.find([tmp_path, tiny_weights]) if pack.name == "tiny")
     assert found.path == tmp_path / "tiny" and not found.can_sample
+
+
+def test_a_pack_found_by_its_name_is_the_only_one_read(tiny_weights, monkeypatch):
+    opened = []
+    monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path) or read(path))
+    (found,) = packs.find([tiny_weights], "tiny-v")
+    assert found == packs.read(tiny_weights / "tiny-v")
+    assert opened and all(path.is_relative_to(tiny_weights / "tiny-v") for path in opened)
+    assert packs.find([tiny_weights], "../tiny") == packs.find([tiny_weights], "") == []
+
+
+def test_a_long_list_reads_each_codebook_once(tiny_weights, tmp_path, monkeypatch):
+    for i in range(40):
+        shutil.copytree(tiny_weights / "tiny-codec", tmp_path / f"{i}")
+    packs.find([tmp_path])
+    opened = []
+    monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path.name) or read(path))
+    assert len(packs.find([tmp_path])) == 40
+    assert "codebook.json" not in opened and "model_index.json" in opened
 
 
 def test_a_pack_is_described_without_loading_it(tiny_weights):

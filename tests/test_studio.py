@@ -192,6 +192,16 @@ BAD = [
 ]  # fmt: skip
 
 
+def test_what_is_too_large_to_be_shown_is_refused_all_the_same(studio):
+    nested = []
+    for _ in range(100_000):
+        nested = [nested]
+    for bad in ({"seed": 10**5000}, {"interval": nested}):
+        with pytest.raises(MmdemoError) as error:
+            studio.sample("tiny", "circle", **bad)
+        assert next(iter(bad)) in str(error.value) and "too large to be shown" in str(error.value)
+
+
 @pytest.mark.parametrize(("verb", "name", "value", "allowed"), BAD, ids=lambda value: ascii(value)[:25])
 def test_a_bad_argument_is_named_in_one_sentence_before_any_model_is_loaded(tiny_weights, verb, name, value, allowed):
     studio = Studio(weights=[tiny_weights], device="cpu")

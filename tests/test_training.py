@@ -22,6 +22,7 @@ from mmdemo.errors import DataError, MmdemoError, PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.dit import DiT, timestep_embedding
 from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
+from mmdemo.training import export
 from mmdemo.training.config import DiTConfig, VQVAEConfig
 from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
@@ -315,6 +316,27 @@ def test_a_checkpoint_that_is_no_checkpoint_is_told_in_one_sentence(tmp_path):
     assert "model.pt" in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("damage", [{"config": 7}, {"ema": None}, {"optimizer": {}}, {"step": None}])
+def test_a_checkpoint_with_a_part_damaged_or_lost_is_told_in_one_sentence(short, tmp_path, damage):
+    whole = load_checkpoint(short / "run" / "vqvae.pt", {})
+    save_checkpoint(tmp_path / "vqvae.pt", {name: part for name, part in (whole | damage).items() if part is not None})
+    with pytest.raises(PackError) as error:
+        next(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path, resume=True))
+    assert "vqvae.pt cannot be read" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_training_that_diverged_says_so_and_leaves_the_pack_that_was_there(short, tmp_path):
+    shutil.copytree(short / "codec", tmp_path / "pack")
+    vae = packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    statistics = codec.statistics(vae, data.load("shapes", "train", image_size=16).pixels[:50])
+    vae.decoder[0].weight[0, 0] = 1e6  # finite, but not in half precision
+    with pytest.raises(PackError) as error:
+        export.save_codec(tmp_path / "pack", vae, statistics, (), {"dataset": "shapes"})
+    assert "diverged" in str(error.value) and "learning_rate" in str(error.value) and "\n" not in str(error.value)
+    assert packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
 def test_each_steps_randomness_depends_on_seed_step_and_process_only():
     device = torch.device("cpu")
     drawn = {
@@ -552,6 +574,7 @@ from dataclasses import replace
 import torch
 from accelerate import PartialState
 from mmdemo.errors import ArgumentError
+from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import train_decoder
 from mmdemo.training.dit import train_dit

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmdemo import codec, packs
 from mmdemo.codec import CodebookStatistics
+from mmdemo.errors import MmdemoError, PackError
 from mmdemo.images import grid, to_images
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
@@ -118,7 +119,14 @@ def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -
 
 def _stored(model: nn.Module, dtype: torch.dtype = torch.float16):
     """A copy for the file: half precision is half the file, and the app computes in float32 all the same."""
-    return nn.Module.to(copy.deepcopy(model), "cpu", dtype)
+    stored = nn.Module.to(copy.deepcopy(model), "cpu", dtype)
+    for name, weight in stored.state_dict().items():
+        if not weight.isfinite().all():
+            raise PackError(
+                f"the training diverged: the weight {name} is not finite in {dtype}, so nothing was written; "
+                f"train again with a lower learning_rate"
+            )
+    return stored
 
 
 def _dtype(part: Path) -> torch.dtype:
@@ -142,7 +150,11 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     new.mkdir()
-    write(new)
+    try:
+        write(new)
+    except MmdemoError:
+        shutil.rmtree(new)
+        raise
     if pack.exists():
         if (pack / "examples").is_dir():  # what a person added stays
             shutil.copytree(pack / "examples", new / "examples")

@@ -65,9 +65,12 @@ class Run:
         self.done, self.seconds = 0, 0.0
         if resume:
             saved = load_checkpoint(checkpoint, self.identity)
-            for name, part in self.state.items():
-                part.load_state_dict(saved[name])
-            self.done, self.seconds = saved["step"], saved["seconds"]
+            try:
+                for name, part in self.state.items():
+                    part.load_state_dict(saved[name])
+                self.done, self.seconds = saved["step"], saved["seconds"]
+            except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise unreadable(checkpoint, error) from None
         self.model, self.optimizer = accelerator.prepare(weights, optimizer)  # model: wrapped for several processes
         self.model.train()
 
@@ -154,9 +157,9 @@ def load_checkpoint(path: Path, config: dict) -> dict:
         raise PackError(f"there is no checkpoint at {path} to resume; start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = state["config"]
+        saved = dict(state["config"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise PackError(f"checkpoint {path} cannot be read ({type(error).__name__}); start without --resume") from None
+        raise unreadable(path, error) from None
     for name, value in config.items():
         if saved.get(name) != value:
             raise PackError(
@@ -164,3 +167,7 @@ def load_checkpoint(path: Path, config: dict) -> dict:
                 f"give the same options to resume, or start without --resume"
             )
     return state
+
+
+def unreadable(path: Path, error: Exception) -> PackError:
+    return PackError(f"checkpoint {path} cannot be read ({type(error).__name__}); start without --resume")

@@ -99,6 +99,7 @@ def launch_options() -> dict:
         "css_paths": [STATIC / "page.css"],
         # On a phone gradio hides the link before this dot. A rule in page.css would not reach the footer.
         "head": "<style>@media (max-width: 640px) { footer .divider { display: none !important } }"
+        ".gradio-container { overflow: clip !important }"  # as gradio's hidden, but what is sticky stays in sight
         ":root:has(body.dark) { color-scheme: dark }</style>",  # scrollbars
         "footer_links": ["api", "settings"],
         "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence

@@ -10,7 +10,7 @@ import gradio as gr
 from PIL import Image
 
 from mmdemo.errors import MmdemoError
-from mmdemo.ui.browser import OPENING, PRIVATE, message, picture, speaker, widget
+from mmdemo.ui.browser import OPENING, PRIVATE, picture, speaker, widget
 from mmdemo.ui.pictures import examples, seen_at, size_of
 from mmdemo.ui.settings import about, kept
 from mmdemo.ui.surgery import asked
@@ -21,13 +21,14 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
     functions = [code_reader(studio), replacer(studio)]
     book = widget("codebook", "map", "places", elem_id="codebook-view", server_functions=functions, picture="")
-    shown = kept(lambda info: codebook_message(studio, info.name))  # a second to make for 4096 codes
+    contents = kept(lambda info: everything(studio, info.name))  # a second to make for 4096 codes
 
     def show(name: str) -> str:
+        tell = speaker()
         try:
-            return shown(about(studio, name))
+            return tell(**contents(about(studio, name)))
         except MmdemoError as error:
-            return message(text=str(error))
+            return tell(text=str(error))
 
     @kept
     def first_picture(info: PackInfo) -> dict:
@@ -46,35 +47,36 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     opened(show_picture, [pack], [book], **OPENING, **PRIVATE)  # for want of one in Reconstruct
 
 
-def codebook_message(studio, pack: str) -> str:
+def everything(studio, pack: str) -> dict:
+    """What static/codebook.js shows of a pack's codebook."""
     book, plane = studio.codebook(pack), studio.code_map(pack)
     total = max(1, sum(book.counts))
     # Begin with a code of middling use: the most used ones are often mere background, the least used are oddities.
     by_use = sorted(range(book.codes), key=book.counts.__getitem__, reverse=True)
     chosen = by_use[book.used // 2]
-    return message(
-        pack=pack,
-        codes=book.codes,
-        swatches=picture(book.swatches),
-        swatch_size=book.swatch_size,
-        columns=book.columns,
-        order=book.order,
-        counts=book.counts,
-        points=plane.points,
-        explained=percent(plane.explained),
-        colours=colours(book),
-        shares=[percent(count / total) for count in book.counts],
-        usage=f"Usage of the {book.codes} codes, from {percent(max(book.counts) / total)} of all tokens "
+    return {
+        "pack": pack,
+        "codes": book.codes,
+        "swatches": picture(book.swatches),
+        "swatch_size": book.swatch_size,
+        "columns": book.columns,
+        "order": book.order,
+        "counts": book.counts,
+        "points": plane.points,
+        "explained": percent(plane.explained),
+        "colours": colours(book),
+        "shares": [percent(count / total) for count in book.counts],
+        "usage": f"Usage of the {book.codes} codes, from {percent(max(book.counts) / total)} of all tokens "
         f"down to {percent(min(book.counts) / total)}",
-        tiles=[
+        "tiles": [
             ("Codes", f"{book.codes}", f"patterns to choose from, {book.dim} numbers each"),
             ("Used", f"{book.used}", f"chosen at least once in training: {book.used / book.codes:.1%}"),
-            ("Perplexity", f"{book.perplexity:.1f}", "as many codes, used equally, would be as varied"),
+            ("Perplexity", f"{book.perplexity:.1f}", "in training: as many codes, used equally, would be as varied"),
             ("Bits per token", f"{book.bits_per_token:.2f}", "to say which code a token is"),
         ],
-        chosen=chosen,
-        card=code_reader(studio)([pack, chosen]),
-    )
+        "chosen": chosen,
+        "card": code_reader(studio)([pack, chosen]),
+    }
 
 
 def code_reader(studio) -> Callable[[list], dict]:

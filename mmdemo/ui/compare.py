@@ -11,7 +11,7 @@ import gradio as gr
 
 from mmdemo.arguments import shown
 from mmdemo.errors import ArgumentError
-from mmdemo.studio import MAX_AXIS
+from mmdemo.studio import MAX_AXIS, MAX_GUIDANCE
 from mmdemo.ui import strip
 from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, data_uri, picture, said_plainly, speaker, widget
 from mmdemo.ui.labelled import png_bytes, table
@@ -69,19 +69,21 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
 
     def first_grid(info: PackInfo) -> tuple[str, dict]:
         x, y = FIRST_AXES
-        xs, ys = values(x, FIRST[x]), list(info.classes[:FIRST_LABELS])
+        xs, ys = values(x, guidances(info)), list(info.classes[:FIRST_LABELS])
         steps = min(info.steps, FEW_STEPS)
         done = list(studio.compare(info.name, x, xs, y, ys, seed=FIRST_SEED, steps=steps))
         return in_words(done, x, y), finished(done, x, xs, y, ys)
 
-    def fit(name: str, labels: list | None, samplers: list | None, label: str | None, sampler: str | None) -> tuple:
+    def fit(name: str, labels: list | None, samplers: list | None, typed: str, label: str | None, sampler: str | None):
         info = to_draw(studio, name)
+        untouched = typed in {FIRST["guidance"], *map(guidances, studio.packs())}
         steps, *rest = settings.of(info, sampler)
         one_label = label if label in info.classes else next(iter(info.classes), None)
         return (
             gr.update(interactive=info.can_sample),
             fitting(labels, info.classes, FIRST_LABELS),
             fitting(samplers, info.samplers, MAX_AXIS),
+            guidances(info) if untouched and info.can_sample else typed,
             gr.update(choices=list(info.classes), value=one_label),
             min(steps, FEW_STEPS),
             *rest,
@@ -109,7 +111,7 @@ def build_grid(studio, pack: gr.components.Component, opened: Callable) -> gr.HT
         # The last message holds every cell, in case the browser dropped one on the way.
         yield tell(text=in_words(done, x, y)), tell(**finished(done, x, xs, y, ys)), gr.skip(), *IDLE
 
-    lists = [fields["label"], fields["sampler"]]
+    lists = [fields["label"], fields["sampler"], fields["guidance"]]
     fitted = opened(fit, [pack, *lists, label, settings.sampler], [go, *lists, label, *settings.choices], **FITTING)
     show = first_shown(studio, "Drawing the first grid…", first_grid)
     opened(show, [pack], [status, view], after=fitted, **OPENING, **PRIVATE)
@@ -129,6 +131,12 @@ def field(axis: str) -> gr.components.Component:
     if axis in FIRST:
         return gr.Textbox(FIRST[axis], label=label, info="Numbers with commas between them.", visible=visible)
     return gr.Dropdown([], multiselect=True, max_choices=MAX_AXIS, label=label, visible=visible)
+
+
+def guidances(info: PackInfo) -> str:
+    """What to try first: none, the label alone, the pack's own guidance and twice it."""
+    wanted = sorted({0, 1, info.guidance, min(2 * info.guidance, MAX_GUIDANCE)})
+    return ", ".join(f"{one:g}" for one in wanted) if len(wanted) > 2 else FIRST["guidance"]
 
 
 def fitting(chosen: list | None, allowed: tuple[str, ...], count: int) -> dict:

@@ -66,13 +66,14 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
         return noised(name, picked, strength, list(studio.noise(name, image, *how)))
 
     def edit(name: str, picked: tuple, label: str, strength: float, seed=None, steps=None, *how) -> Iterator[tuple]:
-        """What to say and the film, after every step; how: guidance, sampler, interval."""
+        """What to say and the film, after every step, once the arguments are found good; how: guidance, sampler,
+        interval."""
         guidance, sampler, interval = how or (None, None, None)
         _, image = chosen(name, picked)
         original, going = studio.editing(
             name, image, label, strength, seed, steps, guidance, sampler, interval=interval
         )
-        yield from followed(going, lambda frame: in_words(frame, strength), original=picture(original))
+        return followed(going, lambda frame: in_words(frame, strength), original=picture(original))
 
     @kept
     def first_edit(info: PackInfo) -> tuple[dict, str, dict]:

@@ -43,7 +43,7 @@ class Page(gr.Blocks):
     async def preprocess_data(self, *args, **options) -> list:
         try:
             return await super().preprocess_data(*args, **options)
-        except InvalidPathError:
+        except (InvalidPathError, ValueError):  # gradio's own words on an address it would not or could not fetch
             raise gr.Error(
                 "a picture is a file that was not uploaded; upload it first", print_exception=False
             ) from None

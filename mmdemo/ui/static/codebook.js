@@ -31,7 +31,9 @@ listen(props, watch, async (message) => {
   untouched = wanted?.pack !== book.pack;
   lookAt();
   wanted = sprite = null;
-  sprite = await load(book.swatches);
+  const loaded = await load(message.swatches);
+  if (book !== message) return; // another pack's came meanwhile
+  sprite = loaded;
   drawSwatches();
 });
 
@@ -78,8 +80,8 @@ async function choose(code, known) {
   drawBars();
   window.mmdemo.code = { pack: book.pack, code };
   document.dispatchEvent(new CustomEvent("mmdemo:chosen"));
-  const answer = known ?? await server.describe_code(book.pack, code);
-  if (book.chosen !== code) return;
+  const asked = book, answer = known ?? await server.describe_code(book.pack, code);
+  if (book !== asked || book.chosen !== code) return;
   const use = el("button", { type: "button", class: "mm-button", onclick: () => {
     window.mmdemo.use = window.mmdemo.code;
     document.dispatchEvent(new CustomEvent("mmdemo:use", { detail: window.mmdemo.use }));

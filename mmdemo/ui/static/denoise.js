@@ -87,8 +87,9 @@ function paint() {
 // A token of the guess leads to its code.
 async function choose(code) {
   halt();
-  const answer = await server.describe_code(film.pack, code);
-  card.replaceChildren(codeCard(answer, choose, codeLink(film.pack, answer.code)));
+  const { pack, turn } = film, answer = await server.describe_code(pack, code);
+  if (film.turn !== turn) return; // another film came meanwhile
+  card.replaceChildren(codeCard(answer, choose, codeLink(pack, answer.code)));
   card.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
@@ -178,17 +179,18 @@ function label() {
 }
 
 function offer() {
-  const button = (name, make) => {
+  const button = (words, make) => {
     const one = el("button", { type: "button", class: "mm-button", onclick: async () => {
+      const name = `${film.pack}-${film.label}-seed-${film.seed}`; // of this film, whatever is shown once it is made
       one.disabled = true;
       one.textContent = "Making it…";
       try {
-        exports.save(await make(shots()), `${film.pack}-${film.label}-seed-${film.seed}`);
+        exports.save(await make(shots()), name);
       } finally {
         one.disabled = false;
-        one.textContent = name;
+        one.textContent = words;
       }
-    } }, name);
+    } }, words);
     return one;
   };
   saving.replaceChildren(el("span", {}, "Save as"), button("GIF", (all) => exports.gif(all, pace())),

@@ -206,25 +206,29 @@ window.mmdemo.surgery ??= (() => {
     }
 
     // The second picture
-    async function open(chosen) {
+    function open(chosen) {
       if (!chosen) return;
+      takeSecond(chosen);
       file.value = "";
-      try {
-        await takeSecond(await dataUri(chosen));
-      } catch {
-        say(`${chosen.name} cannot be read as a picture.`);
-      }
     }
 
-    async function takeSecond(source) {
-      say();
-      const answer = await server.second_picture(shown.pack, source, shown.side, shown.invert);
-      if (answer.error) return say(answer.error);
+    // source: an example's number or a file. Of several quick choices the last one stays.
+    async function askSecond(source) {
+      try {
+        const sent = source instanceof File ? await dataUri(source) : source;
+        return server.second_picture(shown.pack, sent, shown.side, shown.invert);
+      } catch {
+        return { error: `${source.name} cannot be read as a picture.` };
+      }
+    }
+    const takeSecond = latest(askSecond, (answer, source) => {
+      say(answer.error);
+      if (answer.error) return;
       second = { ...answer, ...secondView(answer) };
       past = past.map((state) => ({ ...state, other: answer.tokens.flat() })); // its own edits begin now
       for (const one of thumbs.children) one.setAttribute("aria-pressed", one.dataset.index === String(source));
       draw();
-    }
+    });
 
     function secondView(answer) {
       const other = tokenGrid(answer.tokens, look), over = marks(columns, first.length), strips = el("div", { class: "mm-between" });
@@ -242,7 +246,7 @@ window.mmdemo.surgery ??= (() => {
         between.disabled = false;
         if (made.error) return say(made.error);
         strips.replaceChildren(
-          strip("Through the latents", "Every latent goes straight from one picture to the other, then takes the code nearest to it.", made.latent, made.shares),
+          strip("Through the latents", "Every latent goes straight from one picture, as it was opened, to the other, then takes the code nearest to it.", made.latent, made.shares),
           strip("Token by token", "More and more tokens are the second picture's; each is at all times one or the other.", made.tokens, made.shares));
       });
       pair.replaceChildren(
