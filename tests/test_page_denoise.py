@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, expect, launched, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_tab
 from PIL import Image, ImageDraw
 
 from mmdemo.errors import ArgumentError
@@ -158,6 +158,34 @@ def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
     expect(film.locator(".mm-card h3")).to_have_text(f"Code {code}")
     film.get_by_role("button", name="Open in Codebook").click()
     expect(film.page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
+
+
+def test_a_code_that_comes_late_is_not_shown_under_another_packs_film(page: Page):
+    open_tab(page, "Denoise")
+    held = []
+    page.route("**/component_server/**", lambda route: held.append(route))  # what the page's scripts ask of Python
+    choose_cell(page.locator("#denoise-view").get_by_role("grid", name="Tokens"), 0)
+    page.wait_for_timeout(500)
+    asked = list(held)
+    assert asked
+    choose_pack(page, "tiny-v")
+    expect(page.locator("#denoise-view .mm-readout")).to_contain_text("of 6")
+    expect(page.locator("#denoise .mm-status")).to_contain_text("denoised in")
+    page.wait_for_timeout(500)
+    for route in held:
+        route.continue_()
+    page.unroute("**/component_server/**")
+    page.wait_for_timeout(1000)
+    expect(page.locator("#denoise-view .mm-card")).to_have_count(0)
+
+
+def test_a_film_is_saved_under_its_own_name_though_another_has_begun(film: Locator):
+    film.page.locator("#denoise").get_by_label("Seed", exact=True).fill("4")
+    with film.page.expect_download() as download:
+        film.get_by_role("button", name="Video").click()
+        film.page.get_by_role("button", name="Denoise", exact=True).click()
+        expect(film.page.locator("#denoise .mm-status")).to_contain_text(re.compile("seed 4, .* denoised in"))
+    assert download.value.suggested_filename.startswith("tiny-circle-seed-3.")
 
 
 def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):
@@ -344,6 +372,18 @@ def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Loca
         edit.get_by_role("button", name="PNG strip").click()
     strip = Image.open(download.value.path())
     assert strip.width == strip.height  # three steps, and of each the original, the noisy picture and the guess
+
+
+@pytest.mark.parametrize("seed", ["1e30", "99999999999", "-1"])
+def test_a_seed_that_is_none_is_refused_and_the_edit_stays(edit: Locator, seed: str):
+    said = edit.locator(".mm-status").inner_text()
+    edit.get_by_label("Randomize").uncheck()
+    edit.get_by_label("Seed", exact=True).fill(seed)
+    edit.get_by_role("button", name="Edit", exact=True).click()
+    expect(edit.page.get_by_test_id("toast-body").last).to_contain_text("must be a whole number from 0 to 2147483647")
+    expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+    expect(edit.locator(".mm-status")).to_have_text(said)
+    expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
 
 
 def test_a_drawing_and_an_example_can_be_edited_and_are_marked(edit: Locator):

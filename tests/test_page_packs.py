@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +168,37 @@ def test_4096_codes_are_large_enough_to_choose_and_quick_to_build(watched: Page,
     frame, cell = watched.locator(".mm-swatches").bounding_box(), picked.bounding_box()
     assert frame["x"] <= cell["x"] <= frame["x"] + frame["width"]  # the box has scrolled to it
     assert frame["y"] <= cell["y"] <= frame["y"] + frame["height"]
+
+
+def test_quick_choices_leave_one_codebook_and_it_is_the_last_ones(watched: Page, kinds: Path):
+    with launched(SlowBooks([kinds], device="cpu")) as address:
+        watched.goto(address)
+        expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
+        for name in ("photos", "cifar", "mnist", "photos", "mnist"):
+            choose_pack(watched, name)
+            watched.wait_for_timeout(60)
+        watched.wait_for_timeout(3000)
+        expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
+        expect(watched.locator(".mm-swatches canvas")).to_have_count(1)
+        assert watched.evaluate("window.mmdemo.code.pack") == "mnist"
+
+
+class SlowBooks(Studio):
+    """A studio that takes its time to read what it has not read before, and the longer the larger."""
+
+    def code_map(self, pack: str):
+        time.sleep(self.codebook(pack).codes / 4096)
+        return super().code_map(pack)
+
+
+def test_the_chosen_codes_card_stays_in_sight_beside_the_map_and_the_bars(page: Page):
+    card = page.locator("#codebook-view .mm-card")
+    expect(page.locator("#codebook-view .mm-four img").first).to_be_visible()  # nothing will grow any more
+    for height in (700, 1000):
+        page.set_viewport_size({"width": 1280, "height": height})
+        page.locator(".mm-bars").scroll_into_view_if_needed()
+        assert page.evaluate("window.scrollY") > 0
+        expect(card.locator("h3")).to_be_in_viewport()
 
 
 def test_a_run_begun_at_the_bottom_of_a_phone_is_brought_into_view(page: Page):

@@ -268,6 +268,23 @@ def test_tokens_change_sides_between_two_pictures_and_come_back(page: Page, stud
     is_decoded(page, studio, theirs, "Second picture")
 
 
+def test_of_two_second_pictures_chosen_quickly_the_last_one_stays(page: Page, studio: Studio, tmp_path: Path):
+    Image.effect_noise((3000, 3000), 80).convert("RGB").save(tmp_path / "large.png")
+    page.get_by_label("A second picture's file").set_input_files(tmp_path / "large.png")
+    page.get_by_label("Second picture: example 2").click()
+    example = page.locator("[data-index='1'][aria-pressed='true']").and_(
+        page.get_by_label("Second picture: example 2")
+    )
+    expect(example).to_be_visible()
+    page.wait_for_timeout(1500)
+    expect(example).to_be_visible()
+    shown = ids(second(page))
+    page.get_by_label("Second picture: example 1").click()
+    page.get_by_label("Second picture: example 2").click()
+    page.wait_for_timeout(1000)
+    assert ids(second(page)) == shown
+
+
 def test_the_brush_copies_what_a_second_file_has_there(page: Page, studio: Studio, tmp_path: Path):
     expect(page.get_by_label("copies from the second picture")).to_be_disabled()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
