@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     change.add_argument("image", metavar="IMAGE", help="a picture file")
     change.add_argument("--label", required=True, metavar="L", help="a class name")
     change.add_argument(
-        "--strength", type=_number, default=0.6, metavar="S", help="share of the steps to take, up to 1"
+        "--strength", type=_number, default=0.8, metavar="S", help="share of the steps to take, up to 1"
     )
     change.add_argument("--seed", type=_number, metavar="S", help="drawn if not given")
     _add_sampling(change)

@@ -204,7 +204,7 @@ class Studio:
         pack: str,
         image: str | Path | Image.Image,
         label: str,
-        strength: float = 0.6,  # share of the steps to take: 1 forgets the picture, little changes little
+        strength: float = 0.8,  # share of the steps to take: 1 forgets the picture, little changes little
         seed: int | None = None,  # None = draw one and report it
         steps: int | None = None,  # None = the pack's default, here and below
         guidance: float | None = None,
@@ -222,7 +222,7 @@ class Studio:
         return Edit(original, last.x0, float(strength), taken=taken, seconds=last.seconds, **settings)
 
     def editing(
-        self, pack, image, label, strength=0.6, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
+        self, pack, image, label, strength=0.8, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
         interval=None,
     ) -> tuple[Image.Image, Iterator[Frame]]:  # fmt: skip
         """`edit`, watched: the picture as the model sees it, and an iterator of Frames, the last one the result."""

@@ -29,7 +29,7 @@ def test_edit_takes_the_contracts_arguments_and_gives_the_studios_pixels(client:
     assert settings.items() <= told.items() and told["taken"] == here.taken == 4
     image, told = client.predict("tiny", handle_file(drawing), "square", api_name="/edit")
     again = studio.edit("tiny", drawing, "square", seed=told["seed"])
-    assert told["strength"] == 0.6 and np.array_equal(pixels(image), pixels(again.image))
+    assert told["strength"] == 0.8 and np.array_equal(pixels(image), pixels(again.image))
 
 
 def test_edit_obeys_invert_and_interval(client: Client, studio: Studio, drawing: Path):

@@ -43,7 +43,7 @@ def test_edit_without_more_uses_the_packs_defaults_and_says_which_seed(tiny_weig
     for name in ("a", "b"):
         assert main([*arguments, "--out", str(tmp_path / f"{name}.png")]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
-    assert first["seed"] != second["seed"] and first["strength"] == 0.6 and first["steps"] == 6
+    assert first["seed"] != second["seed"] and first["strength"] == 0.8 and first["steps"] == 6
     again = Studio(weights=[tiny_weights]).edit("tiny", picture, "circle", seed=first["seed"])
     assert np.array_equal(array(Image.open(tmp_path / "a.png")), array(again.image))
 

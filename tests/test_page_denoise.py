@@ -319,7 +319,7 @@ def edit(page: Page) -> Locator:
 
 
 def test_an_edit_is_there_before_the_first_click(edit: Locator):
-    expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.65, seed 2")
+    expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.8, seed 3")
     original = decoded(edit, "The picture to edit")
     assert not np.array_equal(original, decoded(edit, "The guess of the finished picture"))
     expect(edit.locator(".mm-formula")).to_contain_text("+ s ε")
@@ -328,7 +328,7 @@ def test_an_edit_is_there_before_the_first_click(edit: Locator):
 def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit: Locator, studio: Studio):
     from mmdemo.ui.pictures import stand_in
 
-    frames = list(studio.noise("tiny", stand_in(), 2))
+    frames = list(studio.noise("tiny", stand_in(), 3))
     asked = requests_of(edit.page)
     slider = edit.get_by_label("Amount of noise")
     slider.focus()

@@ -19,7 +19,7 @@ from mmdemo.views import Frame, NoisedFrame, PackInfo
 
 FIRST = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
-FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH, FIRST_SEED = 3, "8", 0.65, 2
+FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH, FIRST_SEED = 3, "8", 0.8, 3
 FIRST_OTHER = 1  # of CIFAR-10's examples it is a car, to be turned into the last class, a truck
 
 
@@ -38,7 +38,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
                 FIRST_STRENGTH,
                 step=0.05,
                 label="Strength",
-                info="How far into noise: a little keeps the picture, 1 forgets it.",
+                info="How far into noise: a little keeps the picture, 1 forgets it. Too little, and it stays what it was.",
             )
             settings = Settings(FIRST_SEED)
             with gr.Row():

@@ -105,7 +105,7 @@ def register(studio) -> None:
             yield own_file(frame.image), frame.json()
 
     def edit(
-        pack, image, label, strength=0.6, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
+        pack, image, label, strength=0.8, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
         interval=None,
     ):  # fmt: skip
         """A picture noised part of the way and denoised with a label. strength: the share of the steps to take."""
