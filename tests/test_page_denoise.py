@@ -387,6 +387,8 @@ def test_a_seed_that_is_none_is_refused_and_the_edit_stays(edit: Locator, seed: 
 
 
 def test_a_drawing_and_an_example_can_be_edited_and_are_marked(edit: Locator):
+    edit.get_by_label("number input for Strength").fill("0.35")  # under more noise every picture looks alike
+    expect(edit.locator("#noised-view .mm-readout")).to_contain_text("strength 0.35")
     pad = edit.locator(".mm-pad")
     pad.scroll_into_view_if_needed()
     box, before = pad.bounding_box(), decoded(edit, "The picture under noise")
