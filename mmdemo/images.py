@@ -39,7 +39,7 @@ def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.I
             image = source
         else:
             image = Image.open(source, formats=FORMATS)
-            image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half, a quarter or an eighth of its size
+            image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half to an eighth of its size
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ImageError(

@@ -38,7 +38,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
                 FIRST_STRENGTH,
                 step=0.05,
                 label="Strength",
-                info="How far into noise: a little keeps the picture, 1 forgets it. Too little, and it stays what it was.",
+                info="How far into noise: 1 forgets the picture; too little, and it stays what it was.",
             )
             settings = Settings(FIRST_SEED)
             with gr.Row():
