@@ -87,7 +87,7 @@ def request(found: packs.Pack, label, count, seed, steps, guidance, sampler, int
 
 def one_class(found: packs.Pack, label, *settings, count: int = 1) -> Request:
     """A request whose label is a single class: neither several nor `all`."""
-    if found.can_sample:
+    if found.can_sample:  # else that is what request() says
         choice("label", label, found.classes)
     return request(found, label, count, *settings)
 

@@ -119,7 +119,7 @@ def _read(path: Path, name: str) -> Pack:
     if pack.image_size % pack.stride:
         raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
     if (path / "codebook").exists():
-        _check_codebook(path / "codebook" / "codebook.json", _codebook_stamp(path), pack.codes)
+        _check_codebook(*_codebook_file(path), pack.codes)
     if (index.get("transformer") or [None])[0] is None:
         return pack
 
@@ -256,12 +256,14 @@ def read_codebook(pack: Pack) -> dict:
 
     Raises PackError if it is missing, damaged or another codebook's.
     """
-    return _codebook(pack.path / "codebook" / "codebook.json", _codebook_stamp(pack.path), pack.codes)
+    return _codebook(*_codebook_file(pack.path), pack.codes)
 
 
-def _codebook_stamp(path: Path) -> int:
+def _codebook_file(path: Path) -> tuple[Path, int]:
+    """Where it is, and a stamp that changes when it is written anew."""
+    file = path / "codebook" / "codebook.json"
     try:
-        return (path / "codebook" / "codebook.json").stat().st_mtime_ns
+        return file, file.stat().st_mtime_ns
     except (FileNotFoundError, NotADirectoryError):
         raise PackError("codebook/codebook.json is missing, so there are no statistics to show") from None
 
