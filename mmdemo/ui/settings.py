@@ -127,8 +127,8 @@ def drawable(studio, pack: str) -> PackInfo:
     if info.can_sample:
         return info
     others = " or ".join(other.name for other in studio.packs() if other.can_sample and not other.problem)
-    choose = f"choose {others}" if others else f"train one: python -m mmdemo train dit --pack {pack}"
-    raise PackError(f"{pack} has no transformer, so it cannot draw; {choose}")
+    choose = f"choose {others}, or train one" if others else "train one"
+    raise PackError(f"{pack} has no transformer, so it cannot draw; {choose}: python -m mmdemo train dit --pack {pack}")
 
 
 def to_draw(studio, pack: str) -> PackInfo:
