@@ -52,6 +52,12 @@ def open_tab(page: Page, name: str) -> None:
     expect(page.locator(READY[name]).first).to_be_visible()
 
 
+def open_advanced(tab: Locator) -> None:
+    """Unfolds the settings. gradio builds them then, and for a moment sets again what is typed at once."""
+    tab.get_by_role("button", name="Advanced").click()
+    tab.page.wait_for_timeout(500)
+
+
 def choose_pack(page: Page, name: str) -> None:
     page.get_by_role("group", name="Pack").get_by_role("radio", name=name, exact=True).check()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import TABS, Page, choose_cell, choose_pack, expect, launched, open_tab
+from browsing import TABS, Page, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
 from PIL import Image, ImageDraw
 
 from mmdemo.studio import Studio
@@ -182,7 +182,7 @@ def test_stop_works_at_once_the_first_time(watched: Page, tiny_weights: Path):
         watched.goto(address)
         open_tab(watched, "Sample")
         sample = watched.locator("#sample")
-        sample.get_by_role("button", name="Advanced").click()
+        open_advanced(sample)
         steps = sample.get_by_label("number input for Steps")
         expect(steps).to_have_value("6")  # the pack's own default
         steps.fill("100")

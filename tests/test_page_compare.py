@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_pack, expect, launched
+from browsing import Locator, Page, choose_pack, expect, launched, open_advanced
 from PIL import Image
 
 from mmdemo.errors import ArgumentError
@@ -105,7 +105,7 @@ def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tell
     choose(grid.get_by_role("combobox", name="Down"), "Sampler")
     grid.get_by_label("Seed: values").fill("3,5")
     choose(grid.get_by_role("combobox", name="Class", exact=True), "square")
-    grid.get_by_role("button", name="Advanced").click()
+    open_advanced(grid)
     grid.get_by_label("number input for Steps").fill("4")
     compare(grid)
     expect(grid.locator("th[scope=col]")).to_have_text(["3", "5"])
@@ -132,7 +132,7 @@ def test_an_axis_given_to_the_other_side_makes_the_two_change_places(grid: Locat
     choose(grid.get_by_role("combobox", name="Across"), "Steps")
     expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_visible()
     expect(grid.get_by_label("Steps: values")).to_be_visible()
-    grid.get_by_role("button", name="Advanced").click()
+    open_advanced(grid)
     expect(grid.get_by_label("number input for Steps")).to_be_disabled()
     expect(grid.get_by_label("number input for Guidance")).to_be_disabled()
     choose(grid.get_by_role("combobox", name="Down"), "Class")
@@ -257,7 +257,7 @@ def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page,
     with launched(studio) as address:
         strip = opened(watched, address, "Strip")
         first = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
-        strip.get_by_role("button", name="Advanced").click()
+        open_advanced(strip)
         strip.get_by_label("number input for Steps").fill("50")
         strip.get_by_role("button", name="Draw strip").click()
         expect(strip.locator(".mm-status")).to_contain_text(re.compile(r"Step [3-9] of 50"))

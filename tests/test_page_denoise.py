@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
 from PIL import Image, ImageDraw
 
 from mmdemo.errors import ArgumentError
@@ -192,7 +192,7 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     expect(film.locator(".mm-shade").first).to_have_attribute("d", "")  # off by default
-    tab.get_by_role("button", name="Advanced").click()
+    open_advanced(tab)
     tab.get_by_label("number input for Guide from noise level").fill("0.7")
     tab.get_by_label("number input for Guide down to noise level").fill("0.4")
     tab.get_by_label("number input for Guidance").fill("4")
@@ -255,7 +255,7 @@ KEEP_BUSY = "ms => { const end = performance.now() + ms; while (performance.now(
 def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
-    tab.get_by_role("button", name="Advanced").click()
+    open_advanced(tab)
     tab.get_by_label("number input for Steps").fill("100")
     tab.get_by_label("number input for Steps").blur()
     page.evaluate(COUNT_PICTURES)
@@ -289,7 +289,7 @@ def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(
         watched.goto(url)
         open_tab(watched, "Denoise")
         tab, film = watched.locator("#denoise"), watched.locator("#denoise-view")
-        tab.get_by_role("button", name="Advanced").click()
+        open_advanced(tab)
         tab.get_by_label("number input for Steps").fill("100")
         watched.get_by_role("button", name="Denoise", exact=True).click()
         readout = film.locator(".mm-readout")

@@ -272,9 +272,7 @@ def test_of_two_second_pictures_chosen_quickly_the_last_one_stays(page: Page, st
     Image.effect_noise((3000, 3000), 80).convert("RGB").save(tmp_path / "large.png")
     page.get_by_label("A second picture's file").set_input_files(tmp_path / "large.png")
     page.get_by_label("Second picture: example 2").click()
-    example = page.locator("[data-index='1'][aria-pressed='true']").and_(
-        page.get_by_label("Second picture: example 2")
-    )
+    example = page.locator("[data-index='1'][aria-pressed='true']").and_(page.get_by_label("Second picture: example 2"))
     expect(example).to_be_visible()
     page.wait_for_timeout(1500)
     expect(example).to_be_visible()
