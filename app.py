@@ -100,7 +100,7 @@ def serve(studio: Studio, host: str, port: int) -> None:
 
 def load_first(studio: Studio) -> None:
     """The models of the packs that the page opens with, so that the first click need not wait for them."""
-    from mmdemo.ui import opens_on
+    from mmdemo.ui.chooser import opens_on
 
     try:
         for name in filter(None, dict.fromkeys(opens_on(studio.packs()))):

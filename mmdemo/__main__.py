@@ -4,16 +4,19 @@ Exit codes: 0 = done, 1 = one line `error: …` on stderr, 2 = usage, 130 = stop
 """
 
 import argparse
+import inspect
 import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 from mmdemo import __version__
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.studio import VERBS, Studio
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,9 +43,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, does: str, run, under=commands) -> argparse.ArgumentParser:
-        added = under.add_parser(
-            name, help=does, description=does, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        added = under.add_parser(name, help=does, description=does, formatter_class=Help)
         added.set_defaults(command=run)
         added.add_argument("--weights", default="weights", metavar="DIR", help="the folder of packs")
         return added
@@ -56,42 +57,36 @@ def parser() -> argparse.ArgumentParser:
     sharper = command("decoder", "Train a pack's decoder further, to paint its tokens sharper.", train_decoder, train)
     _add_training(sharper, "decoder")
 
-    rebuild = command("reconstruct", "Turn pictures into tokens and back.", reconstruct)
-    rebuild.add_argument("--pack", required=True, help="a pack's name")
-    rebuild.add_argument("images", nargs="+", metavar="IMAGE", help="picture files")
+    rebuild = command("reconstruct", _does("reconstruct"), reconstruct)
+    rebuild.add_argument("images", nargs="+", metavar="IMAGE", help=ARGUMENTS["image"].help)
+    _offer(rebuild, "reconstruct", without=("image",))
     rebuild.add_argument("--out", required=True, metavar="DIR", help="where to write")
-    rebuild.add_argument("--invert", default="auto", choices=("auto", "yes", "no"), help="turn dark ink on white round")
-    rebuild.add_argument("--size", type=_number, metavar="N", help="side in pixels; the pack's if not given")
 
-    draw = command("sample", "Sample pictures by class.", sample)
-    draw.add_argument("--pack", required=True, help="a pack's name")
-    draw.add_argument("--label", nargs="+", required=True, metavar="L", help="class names, or all")
-    draw.add_argument("--count", type=_number, default=1, metavar="N", help="how many pictures")
-    draw.add_argument("--seed", type=_number, metavar="S", help="picture i has seed S + i; drawn if not given")
-    _add_sampling(draw)
+    draw = command("sample", _does("sample"), sample)
+    _offer(draw, "sample")
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
 
-    change = command("edit", "Noise a picture part of the way and denoise it with a label.", edit)
-    change.add_argument("--pack", required=True, help="a pack's name")
-    change.add_argument("image", metavar="IMAGE", help="a picture file")
-    change.add_argument("--label", required=True, metavar="L", help="a class name")
-    change.add_argument(
-        "--strength", type=_number, default=0.8, metavar="S", help="share of the steps to take, up to 1"
-    )
-    change.add_argument("--seed", type=_number, metavar="S", help="drawn if not given")
-    _add_sampling(change)
-    change.add_argument("--invert", default="auto", choices=("auto", "yes", "no"), help="turn dark ink on white round")
+    change = command("edit", _does("edit"), edit)
+    _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
-    judge.add_argument("--pack", required=True, help="a pack's name")
+    _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
-    _add_sampling(judge)
+    for name in STORED:
+        _option(judge, name, ARGUMENTS[name])
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def list_packs(options) -> None:
@@ -160,16 +155,7 @@ def reconstruct(options) -> None:
 
 
 def sample(options) -> None:
-    result = _studio(options).sample(
-        options.pack,
-        options.label,
-        options.count,
-        options.seed,
-        options.steps,
-        options.guidance,
-        options.sampler,
-        options.interval,
-    )
+    result = _studio(options).sample(**_given(options, "sample")).result()
     out = Path(options.out)
     if out.suffix.lower() == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -186,18 +172,7 @@ def edit(options) -> None:
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
-    result = _studio(options).edit(
-        options.pack,
-        options.image,
-        options.label,
-        options.strength,
-        options.seed,
-        options.steps,
-        options.guidance,
-        options.sampler,
-        options.invert,
-        options.interval,
-    )
+    result = _studio(options).edit(**_given(options, "edit")).result()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(result.png_bytes())
     print(json.dumps(result.json(), ensure_ascii=False))
@@ -214,16 +189,12 @@ def evaluate(options) -> None:
         Path(options.runs),
         options.data_dir,
         options.samples,
-        options.steps,
-        options.guidance,
-        options.sampler,
-        options.interval,
+        {name: getattr(options, name) for name in STORED},
         report=lambda line: print(line, file=sys.stderr, flush=True),
         show=pictures.__setitem__,
     )
     if options.defaults and "sampler" in numbers:
-        names = ("sampler", "num_inference_steps", "guidance_scale", "guidance_interval")
-        export.set_defaults(pack, **{name: numbers[name] for name in names})
+        export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
         print(json.dumps(numbers, indent=1))
@@ -232,17 +203,34 @@ def evaluate(options) -> None:
             print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
 
 
-def _add_sampling(command: argparse.ArgumentParser) -> None:
-    """How to denoise; what is not given is the pack's default."""
-    command.add_argument("--steps", type=_number, metavar="N", help="denoising steps; the pack's default if not given")
-    command.add_argument(
-        "--guidance", type=_number, metavar="G", help="guidance scale; the pack's default if not given"
-    )
-    command.add_argument("--sampler", metavar="NAME", help="one of the pack's samplers; its default if not given")
-    command.add_argument(
-        "--interval", type=_number, nargs=2, metavar=("LOW", "HIGH"), help="the noise levels, of 0 (clean) to 1, "
-        "between which to guide; the pack's default if not given",
-    )  # fmt: skip
+def _does(verb: str) -> str:
+    return VERBS[verb].__doc__.split("\n")[0]
+
+
+def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] = ()) -> None:
+    """An option for every argument of a verb; a picture stands without a name."""
+    declared = VERBS[verb].arguments
+    for parameter in inspect.signature(VERBS[verb]).parameters.values():
+        if parameter.name not in without:
+            given = {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
+            _option(command, parameter.name, declared[parameter.name], **given)
+
+
+def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
+    if isinstance(argument, Picture):
+        command.add_argument(name, metavar=argument.metavar, help=argument.help)
+        return
+    more = {"nargs": argument.nargs, "metavar": argument.metavar}
+    if isinstance(argument, (Whole, Number, Interval, Side)):
+        more["type"] = _number
+    if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
+        more |= {"choices": argument.allowed, "metavar": None}
+    words = f"{argument.help} {argument.absent}".strip()
+    command.add_argument(f"--{name.replace('_', '-')}", help=words, **more, **given)
+
+
+def _given(options, verb: str) -> dict:
+    return {name: getattr(options, name) for name in VERBS[verb].arguments}
 
 
 def _add_training(command: argparse.ArgumentParser, model: str) -> None:
@@ -323,9 +311,9 @@ def _new_pack(options) -> Path:
     return pack
 
 
-def _studio(options):
-    from mmdemo.studio import Studio
-
+def _studio(options) -> Studio:
+    if not Path(options.weights).is_dir():
+        raise PackError(f"there is no folder {options.weights!r}; give the folder of packs with --weights")
     return Studio(weights=[options.weights])
 
 

@@ -1,9 +1,34 @@
-"""Checks of arguments from outside: what passes comes back clean, what does not is one sentence."""
+"""Everything one may ask of a verb, declared once: its name, what it may be, its help and its words in a caption.
 
-from collections.abc import Sequence
-from typing import Any
+Whoever offers or takes an argument reads it here: the studio's checks, the endpoints' schemas, the command's options,
+the page's controls, captions and files. An argument is checked against a pack, because some bounds are the pack's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmdemo.errors import ArgumentError
+from mmdemo.images import open_image
+
+if TYPE_CHECKING:
+    from mmdemo.packs import Pack
+
+MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
+MAX_STEPS, MAX_GUIDANCE = 250, 20.0
+MAX_COUNT = 64  # pictures in one request
+MAX_STRIP = 16  # pictures between two ends
+MAX_AXIS = 8  # values along a side of a comparison
+MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
+ALL = "all"  # the label that stands for every class in order
+OWN = "The pack's own if not given."
+AXES = ("steps", "guidance", "sampler", "seed", "label")  # what a comparison may vary
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
 
 
 def whole(name: str, value: Any, low: int, high: int) -> int:
@@ -18,16 +43,6 @@ def number(name: str, value: Any, low: float, high: float) -> float:
     if not _is_number(value) or not low <= value <= high:
         raise ArgumentError(f"{name} is {shown(value)}; it must be a number from {low:g} to {high:g}")
     return float(value)
-
-
-def interval(name: str, value: Any) -> tuple[float, float]:
-    """Two noise levels, the lower first.  Raises ArgumentError."""
-    two = isinstance(value, (list, tuple)) and len(value) == 2
-    if not two or not all(_is_number(level) and 0 <= level <= 1 for level in value) or value[0] > value[1]:
-        raise ArgumentError(
-            f"{name} is {shown(value)}; it must be two noise levels from 0 to 1, the lower first, such as [0.2, 0.8]"
-        )
-    return float(value[0]), float(value[1])
 
 
 def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
@@ -48,3 +63,301 @@ def shown(value: Any) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# -------------------------------------------------------------------------------------------------------------- kinds
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What an argument may be.
+
+    label: its name on the page.  absent: what is taken where it is not given.  words: it in a caption, {} being its
+    value.  unless: the value that a caption need not mention.
+    """
+
+    label: str
+    help: str
+    _: KW_ONLY
+    absent: str = ""
+    words: str = ""
+    unless: Any = None
+    schema: ClassVar[dict] = {"type": "string"}  # as JSON
+    nargs: ClassVar[int | None] = None  # words that a command's option takes, None = one
+    metavar: ClassVar[str | tuple | None] = None  # how a command's help calls them
+
+    def check(self, name: str, value: Any, pack: Pack | None) -> Any:
+        """The value as the verb takes it.  Raises an MmdemoError of one sentence."""
+        raise NotImplementedError
+
+    def caption(self, value: Any) -> str:
+        value = value if isinstance(value, (list, tuple)) else [value]
+        return "" if not self.words or tuple(value) == self.unless else self.words.format(*value)
+
+
+@dataclass(frozen=True)
+class Whole(Argument):
+    """A whole number.  high: or what it is for a pack."""
+
+    low: int = 0
+    high: int | Callable[[Pack], int] = 0
+    schema: ClassVar[dict] = {"type": "integer"}
+    metavar: ClassVar[str] = "N"
+
+    def check(self, name, value, pack):
+        return whole(name, value, self.low, self.high(pack) if callable(self.high) else self.high)
+
+
+@dataclass(frozen=True)
+class Number(Argument):
+    """A number.  step: between two that the page offers.  positive: low itself is not allowed."""
+
+    low: float = 0.0
+    high: float = 1.0
+    step: float = 0.05
+    positive: bool = False
+    schema: ClassVar[dict] = {"type": "number"}
+    metavar: ClassVar[str] = "X"
+
+    def check(self, name, value, pack):
+        value = number(name, value, self.low, self.high)
+        if self.positive and value == self.low:
+            bounds = f"above {self.low:g} and at most {self.high:g}"
+            raise ArgumentError(f"{name} is {value:g}; it must be a number {bounds}")
+        return value
+
+
+@dataclass(frozen=True)
+class Interval(Argument):
+    """Two numbers from 0 to 1, the lower first.  ends: label and help of each on the page, the upper first."""
+
+    ends: tuple[tuple[str, str], tuple[str, str]] = (("", ""), ("", ""))
+    schema: ClassVar[dict] = {"type": "array", "items": {"type": "number"}}
+    nargs: ClassVar[int] = 2
+    metavar: ClassVar[tuple] = ("LOW", "HIGH")
+
+    def check(self, name, value, pack):
+        two = isinstance(value, (list, tuple)) and len(value) == 2
+        if not two or not all(_is_number(level) and 0 <= level <= 1 for level in value) or value[0] > value[1]:
+            example = "the lower first, such as [0.2, 0.8]"
+            raise ArgumentError(f"{name} is {shown(value)}; it must be two noise levels from 0 to 1, {example}")
+        return float(value[0]), float(value[1])
+
+
+@dataclass(frozen=True)
+class Choice(Argument):
+    """One of some words.  allowed: or what they are for a pack."""
+
+    allowed: tuple[str, ...] | Callable[[Pack], tuple[str, ...]] = ()
+    metavar: ClassVar[str] = "NAME"
+
+    def check(self, name, value, pack):
+        return choice(name, value, self.allowed(pack) if callable(self.allowed) else self.allowed)
+
+
+@dataclass(frozen=True)
+class Invert(Choice):
+    """A choice of INVERT; True and False are yes and no."""
+
+    def check(self, name, value, pack):
+        return super().check(name, {True: "yes", False: "no"}[value] if isinstance(value, bool) else value, pack)
+
+
+@dataclass(frozen=True)
+class Labels(Argument):
+    """One class, several, or `all`; checked, a tuple of classes."""
+
+    nargs: ClassVar[str] = "+"
+    metavar: ClassVar[str] = "L"
+
+    def check(self, name, value, pack):
+        labels, allowed = [value] if isinstance(value, str) else value, (ALL, *pack.classes)
+        if not isinstance(labels, (list, tuple)) or not labels:
+            raise ArgumentError(f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}")
+        named = [choice(name, label, allowed) for label in labels]
+        return tuple(label for one in named for label in (pack.classes if one == ALL else (one,)))
+
+
+@dataclass(frozen=True)
+class Side(Argument):
+    """A number of pixels that the pack's codec takes: a multiple of its stride."""
+
+    schema: ClassVar[dict] = {"type": "integer"}
+    metavar: ClassVar[str] = "N"
+
+    def check(self, name, value, pack):
+        side = whole(name, value, max(MIN_SIDE, pack.stride), MAX_SIDE)
+        if side % pack.stride:
+            multiple = f"a multiple of the pack's stride, {pack.stride}, and at most {MAX_SIDE}"
+            raise ArgumentError(f"{name} is {side}; it must be {multiple}")
+        return side
+
+
+@dataclass(frozen=True)
+class Picture(Argument):
+    """A picture file or a PIL image; checked, an upright RGB image."""
+
+    schema: ClassVar[dict] = {"type": "picture"}  # gradio has a schema of its own for these
+    metavar: ClassVar[str] = "IMAGE"
+
+    def check(self, name, value, pack):
+        if value is None:
+            raise ArgumentError(f"{name} is missing; give a picture file")
+        return open_image(value, name)
+
+
+@dataclass(frozen=True)
+class Grid(Argument):
+    """Rows of token ids, all of one length."""
+
+    schema: ClassVar[dict] = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}
+
+    def check(self, name, value, pack):
+        side, most = pack.image_size // pack.stride, max(MAX_SIDE, pack.image_size) // pack.stride
+        form = f"a grid such as {side} rows of {side} ids from 0 to {pack.codes - 1}"
+        if not isinstance(value, list) or not value or not all(isinstance(row, list) and row for row in value):
+            raise ArgumentError(f"{name} is {shown(value)}; it must be {form}")
+        if len({len(row) for row in value}) > 1:
+            raise ArgumentError(f"{name} has rows of different lengths; it must be {form}")
+        if max(len(value), len(value[0])) > most:
+            raise ArgumentError(f"{name} is {len(value)}×{len(value[0])}; at most {most}×{most} are allowed")
+        return [[whole(f"{name} holds an id that", id, 0, pack.codes - 1) for id in row] for row in value]
+
+
+@dataclass(frozen=True)
+class Values(Argument):
+    """The values along a side of a comparison; what they may be is for the setting to say."""
+
+    schema: ClassVar[dict] = {"type": "array", "items": {}}
+
+    def check(self, name, value, pack):
+        if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_AXIS:
+            raise ArgumentError(f"{name} is {shown(value)}; it must be a list of 1 to {MAX_AXIS} values")
+        return value
+
+
+# --------------------------------------------------------------------------------------------------------- the recipe
+
+
+def _setting(argument: Argument, stored: str | None = None, **options):
+    """A field of Recipe.  stored: its key in a pack's model_index.json, where the pack has a default of its own."""
+    return field(**options, metadata={"argument": argument, "stored": stored})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a picture is drawn: with its pack and label, all it takes to draw it again."""
+
+    seed: int = _setting(
+        Whole(
+            "Seed",
+            "The same seed draws the same picture.",
+            absent="A new one if not given.",
+            words="seed {}",
+            high=MAX_SEED,
+        ),
+        default=0,
+    )
+    steps: int = _setting(
+        Whole("Steps", "More steps are slower and finer.", absent=OWN, words="{} steps", low=1, high=MAX_STEPS),
+        "num_inference_steps",
+        default=25,
+    )
+    guidance: float = _setting(
+        Number(
+            "Guidance",
+            "How strongly to follow the class.",
+            absent=OWN,
+            words="guidance {:g}",
+            high=MAX_GUIDANCE,
+            step=0.1,
+        ),
+        "guidance_scale",
+        default=2.0,
+    )
+    sampler: str = _setting(
+        Choice(
+            "Sampler",
+            "The rule that turns one step into the next.",
+            absent=OWN,
+            words="{}",
+            allowed=lambda one: one.samplers,
+        ),
+        "sampler",
+        default="",  # the first of the pack's
+    )
+    interval: tuple[float, float] = _setting(
+        Interval(
+            "Guidance interval",
+            "Guidance applies only between these two noise levels (0 is clean, 1 is noise).",
+            absent=OWN,
+            words="guided at noise levels {:g} to {:g}",
+            unless=(0.0, 1.0),
+            ends=(
+                ("Guide from noise level", "1 is pure noise."),
+                ("Guide down to noise level", "0 is the clean picture."),
+            ),
+        ),
+        "guidance_interval",
+        default=(0.0, 1.0),
+    )
+
+    @classmethod
+    def of(cls, pack: Pack, checked: Mapping[str, Any]) -> Recipe:
+        """The pack's own, but for what was asked and is not None. A seed that was not asked for is drawn."""
+        asked = {name: value for name, value in checked.items() if value is not None}
+        return cls(**asdict(pack.defaults) | {"seed": secrets.randbelow(MAX_SEED + 1)} | asked)
+
+    @classmethod
+    def stored(cls, index: Mapping[str, Any], pack: Pack) -> Recipe:
+        """The defaults in a pack's model_index.json.  Raises ArgumentError for one that is out of bounds."""
+        first = {"sampler": pack.samplers[0]}
+        found = {name: index[key] for name, key in STORED.items() if index.get(key) is not None}
+        return cls(**first | {name: SETTINGS[name].check(STORED[name], value, pack) for name, value in found.items()})
+
+    def to_store(self) -> dict[str, Any]:
+        """What `stored` reads."""
+        return {key: getattr(self, name) for name, key in STORED.items()}
+
+    def words(self, without: Sequence[str] = ()) -> str:
+        """As a caption: "seed 3, 20 steps of dpm++, guidance 1.2"."""
+        said = {name: one.caption(getattr(self, name)) for name, one in SETTINGS.items() if name not in without}
+        if said.get("steps") and said.get("sampler"):
+            said["steps"] += f" of {said.pop('sampler')}"
+        return ", ".join(filter(None, said.values()))
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+SETTINGS: dict[str, Argument] = {one.name: one.metadata["argument"] for one in fields(Recipe)}
+STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Recipe) if one.metadata["stored"]}
+
+
+# ---------------------------------------------------------------------------------------------- everything, by name
+
+INVERT = ("auto", "yes", "no")
+LABELS = Labels("Class", "What to draw; all takes every class in turn.")  # where more than one is welcome
+STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
+
+ARGUMENTS: dict[str, Argument] = SETTINGS | {
+    "pack": Choice("Pack", "A pack's name."),
+    "image": Picture("Picture", "A picture file; its middle square is taken."),
+    "other": Picture("Other picture", "The picture at the other end."),
+    "invert": Invert("Invert", "For packs of bright on dark: auto inverts light paper.", allowed=INVERT),
+    "size": Side("Size", "Side in pixels of what the codec sees: a multiple of its stride.", absent=OWN),
+    "tokens": Grid("Tokens", "Rows of token ids."),
+    "code": Whole("Code", "A code's id.", high=lambda pack: pack.codes - 1),
+    "by": Whole("By", "The id of the code that takes its place.", high=lambda pack: pack.codes - 1),
+    "label": Choice("Class", "What to draw.", words="class {}", allowed=lambda pack: pack.classes),
+    "other_label": Choice("To class", "The class at the other end.", allowed=lambda pack: pack.classes),
+    "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
+    "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
+    "strength": Number(
+        "Strength", "How far into noise: 1 forgets the picture; too little, and it stays what it was.", positive=True
+    ),
+    "x": Choice("Across", "What changes from left to right.", allowed=AXES),
+    "xs": Values("Values across", "A value for every column."),
+    "y": Choice("Down", "What changes from top to bottom.", allowed=AXES),
+    "ys": Values("Values down", "A value for every row."),
+}

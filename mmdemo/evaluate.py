@@ -6,8 +6,9 @@ as a ratio to that between training and test pictures. Pictures in colour are he
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
 from mmdemo import codec, data, jpeg, packs
-from mmdemo.arguments import choice, interval, number, whole
+from mmdemo.arguments import SETTINGS, Recipe, whole
 from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
@@ -31,10 +32,7 @@ def evaluate(
     runs: Path,
     data_dir: str | Path | None = None,
     samples: int = 10_000,  # generated for the Fréchet distance; the first fifth, at least 200 a class, is read
-    num_inference_steps: int | None = None,  # None = the pack's default, here and below
-    guidance_scale: float | None = None,
-    sampler: str | None = None,
-    guidance_interval: Sequence[float] | None = None,
+    asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; None = the pack's own, each and all
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
 ) -> dict:
@@ -46,15 +44,9 @@ def evaluate(
     described = packs.read(pack)
     samples = whole("samples", samples, 100, 1_000_000)
     if described.can_sample:
-        steps = described.steps if num_inference_steps is None else num_inference_steps
-        guidance = described.guidance if guidance_scale is None else guidance_scale
-        between = described.interval if guidance_interval is None else guidance_interval
-        settings = {
-            "num_inference_steps": whole("steps", steps, 1, packs.MAX_STEPS),
-            "guidance_scale": number("guidance", guidance, 0, packs.MAX_GUIDANCE),
-            "sampler": choice("sampler", described.samplers[0] if sampler is None else sampler, described.samplers),
-            "guidance_interval": interval("interval", between),
-        }
+        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        checked = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
+        settings = Recipe.of(described, checked).to_store()
     pipeline = packs.load(described)
     uses = torch.tensor(packs.read_codebook(described)["counts"])
     training = packs.read_training(pack)["vqvae"]

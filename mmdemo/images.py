@@ -118,14 +118,20 @@ def to_images(x: Tensor) -> list[Image.Image]:
     return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
 
 
-def grid(images: list[Image.Image], columns: int, gap: int = 2, background: str = "white") -> Image.Image:
-    """Pictures of one size in rows of `columns`, `gap` pixels apart."""
+def grid(images: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:
+    """Pictures of one size in rows of `columns`, `gap` pixels apart; without gaps, in their own mode."""
     width, height = images[0].size
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + gap) - gap, rows * (height + gap) - gap), background)
+    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
+    sheet = Image.new("RGB", size, "white") if gap else Image.new(images[0].mode, size)
     for i, image in enumerate(images):
         sheet.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
     return sheet
+
+
+def cell(sheet: Image.Image, column: int, row: int, size: int) -> Image.Image:
+    """One picture out of a sheet without gaps."""
+    return sheet.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))
 
 
 def enlarge(image: Image.Image, side: int) -> Image.Image:

@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmdemo.arguments import choice, interval, number, whole
+from mmdemo import samplers
+from mmdemo.arguments import Recipe, number, whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-VP_SAMPLERS = ("ddim", "dpm++", "unipc", "heun", "euler", "ddpm")
-# What reading or building from a stranger's configuration can raise: one pack's must not hide the others.
-MALFORMED = (
-    ArithmeticError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-MAX_STEPS, MAX_GUIDANCE = 250, 20.0  # of a request, and so of a pack's defaults
-FLOW_SAMPLERS = ("euler", "dpm++", "unipc", "heun", "ddim", "ddpm")
+FILES = ["*.json", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,22 +34,27 @@ class Pack:
 
     name: str
     path: Path
-    problem: str | None  # why it cannot be used; None = it can
-    stamp: int = 0  # changes when the pack is written anew
+    problem: str | None = None  # why it cannot be used; None = it can
+    stamp: int = 0  # changes when the pack is written anew, so what was made of it can be told to be old
     classes: tuple[str, ...] = ()  # label names in the order of their class ids
     codes: int = 0  # K
-    dim: int = 0  # numbers in a code
-    stride: int = 0
-    image_size: int = 0
+    dim: int = 0  # d, the numbers in a code
+    stride: int = 0  # pixels a token covers in each direction
+    image_size: int = 0  # pixels of a side
     channels: int = 0
     samplers: tuple[str, ...] = ()  # those that fit the schedule, the default first; () = codec only
-    steps: int = 0  # the default num_inference_steps
-    guidance: float = 0.0  # the default guidance_scale
-    interval: tuple[float, float] = (0.0, 1.0)  # the default guidance_interval, in noise levels
+    defaults: Recipe | None = None  # how it draws unless asked otherwise; None = codec only
 
     @property
     def can_sample(self) -> bool:
-        return bool(self.samplers)
+        return self.defaults is not None
+
+    def json(self) -> dict:
+        """An entry in the list of packs."""
+        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers")
+        entry = {name: getattr(self, name) for name in listed}
+        entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
+        return entry | ({"problem": self.problem} if self.problem else {})
 
 
 def find(folders: Sequence[str | Path], name: str | None = None) -> list[Pack]:
@@ -76,11 +71,10 @@ def read(path: Path, name: str | None = None) -> Pack:
     """A pack's description, from its small files; what is wrong with it, if anything, is in `problem`."""
     name = name or path.name
     try:
-        return _read(path, name)
+        with _in_one_sentence("a configuration file has an entry missing or malformed"):
+            return _read(path, name)
     except MmdemoError as error:
         return Pack(name, path, str(error))
-    except MALFORMED as error:
-        return Pack(name, path, f"a configuration file has an entry missing or malformed ({type(error).__name__})")
 
 
 def read_hub(repo: str) -> Pack:
@@ -90,10 +84,24 @@ def read_hub(repo: str) -> Pack:
 
     name, _, revision = repo.partition("@")
     try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.png"])
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=FILES)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         return Pack(repo, Path(name), f"it could not be fetched from the Hub: {str(error).splitlines()[0]}")
     return read(Path(folder), repo)
+
+
+@contextmanager
+def _in_one_sentence(what: str) -> Iterator[None]:
+    """The border to a stranger's files, which can make the libraries that read them raise anything: it becomes one
+    PackError, so that one pack never hides the others, and its cause goes to the log."""
+    try:
+        yield
+    except MmdemoError:
+        raise
+    except Exception as error:
+        log.info("%s", what, exc_info=error)
+        reason = " ".join(str(error).split())[:200]
+        raise PackError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
 def _read(path: Path, name: str) -> Pack:
@@ -106,8 +114,7 @@ def _read(path: Path, name: str) -> Pack:
     pack = Pack(
         name=name,
         path=path,
-        problem=None,
-        stamp=(path / "model_index.json").stat().st_mtime_ns,
+        stamp=stamp(path / "model_index.json", *sorted(path.glob("*/*.safetensors"))),
         classes=tuple(str(labels[str(i)]) for i in range(len(labels))),
         codes=whole("num_codes", vae["num_codes"] if ours else vae["num_vq_embeddings"], 2, 2**20),
         dim=whole("latent_channels", vae.get("vq_embed_dim") or vae["latent_channels"], 1, 4096),
@@ -139,15 +146,17 @@ def _read(path: Path, name: str) -> Pack:
     scheduler = read_json(path / "scheduler" / "scheduler_config.json")
     whole("num_train_timesteps", scheduler.get("num_train_timesteps", 1000), 10, 10_000)
     number("shift", scheduler.get("shift", 1.0), 0.01, 100)
-    samplers = FLOW_SAMPLERS if scheduler["_class_name"].startswith("FlowMatch") else VP_SAMPLERS
-    sampler = choice("sampler", index.get("sampler") or samplers[0], samplers)
-    return replace(
-        pack,
-        samplers=(sampler, *(other for other in samplers if other != sampler)),
-        steps=whole("num_inference_steps", index.get("num_inference_steps", 25), 1, MAX_STEPS),
-        guidance=number("guidance_scale", index.get("guidance_scale", 2.0), 0, MAX_GUIDANCE),
-        interval=interval("guidance_interval", index.get("guidance_interval", [0.0, 1.0])),
-    )
+    fitting = tuple(samplers.fitting(scheduler["_class_name"], scheduler))
+    pack = replace(pack, samplers=fitting)
+    defaults = Recipe.stored(index, pack)
+    first = (defaults.sampler, *(other for other in fitting if other != defaults.sampler))
+    return replace(pack, samplers=first, defaults=defaults)
+
+
+def stamp(*files: Path) -> int:
+    """Changes when one of the files is written anew, also by a copy that keeps its time."""
+    known = [file.stat() for file in files]
+    return hash(tuple((one.st_ino, one.st_ctime_ns, one.st_mtime_ns, one.st_size) for one in known))
 
 
 def read_json(path: Path) -> dict:
@@ -201,17 +210,15 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
     if pack.problem:
         raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
     try:
-        parts = {"vae": _load_part(pack.path, "vae")}
-        if pack.can_sample:
-            parts["transformer"] = _load_part(pack.path, "transformer")
-        pipeline = ClassPipeline.from_pretrained(
-            pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        )
+        with _in_one_sentence("its models cannot be made of its files"):
+            parts = {"vae": _load_part(pack.path, "vae")}
+            if pack.can_sample:
+                parts["transformer"] = _load_part(pack.path, "transformer")
+            pipeline = ClassPipeline.from_pretrained(
+                pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            )
     except MmdemoError as error:
-        raise PackError(f"pack {pack.name!r} cannot be used: {error}") from None
-    except MALFORMED as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise PackError(f"pack {pack.name!r} cannot be used: {reason}") from None
+        raise PackError(f"pack {pack.name!r} cannot be used: {error}") from error
     return pipeline.to(pick_device(device))
 
 
@@ -263,7 +270,7 @@ def _codebook_file(path: Path) -> tuple[Path, int]:
     """Where it is, and a stamp that changes when it is written anew."""
     file = path / "codebook" / "codebook.json"
     try:
-        return file, file.stat().st_mtime_ns
+        return file, stamp(file)
     except (FileNotFoundError, NotADirectoryError):
         raise PackError("codebook/codebook.json is missing, so there are no statistics to show") from None
 

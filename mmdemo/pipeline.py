@@ -13,46 +13,15 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import diffusers
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DiffusionPipeline,
-    DPMSolverMultistepScheduler,
-    EulerDiscreteScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    FlowMatchHeunDiscreteScheduler,
-    HeunDiscreteScheduler,
-    UniPCMultistepScheduler,
-)
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
 
-from mmdemo import codec
+from mmdemo import codec, samplers
 from mmdemo.images import to_images
 from mmdemo.models import dit  # noqa: F401  diffusers opens a pack of ours only where its models have been imported
-
-_FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
-_FIRST_ORDER = {**_FLOW, "solver_order": 1, "lower_order_final": True}
-SAMPLERS = {
-    "vp": {
-        "ddim": (DDIMScheduler, {}),
-        "ddpm": (DDPMScheduler, {}),
-        "dpm++": (DPMSolverMultistepScheduler, {}),
-        "unipc": (UniPCMultistepScheduler, {}),
-        "euler": (EulerDiscreteScheduler, {}),
-        "heun": (HeunDiscreteScheduler, {}),
-    },
-    # On the straight path DDIM is first-order DPM-Solver++, and DDPM its stochastic twin (arXiv:2211.01095, section 4).
-    "flow": {
-        "ddim": (DPMSolverMultistepScheduler, {**_FIRST_ORDER, "algorithm_type": "dpmsolver++"}),
-        "ddpm": (DPMSolverMultistepScheduler, {**_FIRST_ORDER, "algorithm_type": "sde-dpmsolver++"}),
-        "dpm++": (DPMSolverMultistepScheduler, _FLOW),
-        "unipc": (UniPCMultistepScheduler, _FLOW),
-        "euler": (FlowMatchEulerDiscreteScheduler, {}),
-        "heun": (FlowMatchHeunDiscreteScheduler, {}),
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -73,8 +42,9 @@ class Step:
 class ClassPipeline(DiffusionPipeline):
     """Images by class: a diffusers pipeline.
 
-    vae: VQVAE or VQModel.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any of SAMPLERS,
-    read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in pixels.
+    vae: VQVAE or VQModel.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any of
+    samplers.py, read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in
+    pixels.
     sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
     """
 
@@ -137,7 +107,7 @@ class ClassPipeline(DiffusionPipeline):
         generator: Sequence[torch.Generator] | None = None,  # one an image, on the CPU; None = fresh ones
         num_inference_steps: int | None = None,  # None = the pack's default, here and below
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
-        sampler: str | None = None,  # a name in SAMPLERS
+        sampler: str | None = None,  # a name in samplers.py
         *,
         guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
         other_labels: Sequence[int] | None = None,  # B class ids to mix in
@@ -259,7 +229,7 @@ def null_class(transformer) -> int:
 
 def is_flow(scheduler) -> bool:
     """Whether the schedule is the straight path rather than a variance-preserving one."""
-    return "FlowMatch" in type(scheduler).__name__ or bool(scheduler.config.get("use_flow_sigmas"))
+    return samplers.is_flow(type(scheduler).__name__, scheduler.config)
 
 
 def prediction_type(scheduler) -> str:
@@ -270,15 +240,15 @@ def prediction_type(scheduler) -> str:
 def make_scheduler(schedule, sampler: str | None = None):
     """A fresh scheduler on the same schedule: they keep state, so every request has its own.
 
-    sampler: a name in SAMPLERS; None = as the pack saved it.  Raises ValueError for an unknown name.
+    sampler: a name in samplers.py; None = as the pack saved it.  Raises ValueError for an unknown name.
     """
-    samplers = SAMPLERS["flow" if is_flow(schedule) else "vp"]
     if sampler is None:
         return type(schedule).from_config(schedule.config)
-    if sampler not in samplers:
-        raise ValueError(f"sampler is {sampler!r}; this schedule allows {', '.join(samplers)}")
-    scheduler, options = samplers[sampler]
-    return scheduler.from_config(dict(schedule.config), **options)
+    fitting = samplers.fitting(type(schedule).__name__, schedule.config)
+    if sampler not in fitting:
+        raise ValueError(f"sampler is {sampler!r}; this schedule allows {', '.join(fitting)}")
+    scheduler, options = fitting[sampler]
+    return getattr(diffusers, scheduler).from_config(dict(schedule.config), **options)
 
 
 def set_timesteps(scheduler, count: int, device: torch.device) -> None:
@@ -292,7 +262,8 @@ def set_timesteps(scheduler, count: int, device: torch.device) -> None:
 
 def scheduler_is_stochastic(scheduler) -> bool:
     """Whether it draws noise at every step, and so needs the generators."""
-    return isinstance(scheduler, DDPMScheduler) or scheduler.config.get("algorithm_type", "").startswith("sde-")
+    algorithm = scheduler.config.get("algorithm_type", "")
+    return isinstance(scheduler, diffusers.DDPMScheduler) or algorithm.startswith("sde-")
 
 
 def noise_level(scheduler, t: Tensor) -> tuple[Tensor, Tensor]:

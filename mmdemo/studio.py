@@ -1,27 +1,28 @@
 """Studio: what a page, a script or a command may ask for, with every argument checked before any work is done.
 
 It opens packs on first use and holds those last used. torch and diffusers are imported only then, so that a page can
-be up first; what a pack stores ready-made (its list entry, its codebook) needs neither.
+be up first; what a pack has ready to be shown (its list entry, its codebook) needs neither.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Sequence
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import coding, drawing, images, packs, stored
-from mmdemo.arguments import choice, number, shown, whole
-from mmdemo.coding import MAX_SIDE
-from mmdemo.drawing import ALL, AXES, BUDGET, MAX_AXIS, MAX_COUNT, MAX_GUIDANCE, MAX_SEED, MAX_STEPS, MAX_STRIP
+from mmdemo import catalogue, images, packs, sampling
+from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import ArgumentError, PackError
-from mmdemo.views import (
-    SETTINGS,
+from mmdemo.packs import Pack
+from mmdemo.results import (
     Cell,
     Code,
     Codebook,
@@ -30,33 +31,64 @@ from mmdemo.views import (
     Frame,
     Interpolation,
     NoisedFrame,
-    PackInfo,
+    Progress,
     Reconstruction,
     Replacement,
+    Run,
     Samples,
-    SamplingProgress,
     Strip,
-)  # fmt: skip
+)
+from mmdemo.tokens import decode, interpolate, reconstruct, replace, seen
 
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-__all__ = [
-    "ALL",
-    "AXES",
-    "BUDGET",
-    "DEVICES",
-    "MAX_AXIS",
-    "MAX_COUNT",
-    "MAX_GUIDANCE",
-    "MAX_SEED",
-    "MAX_SIDE",
-    "MAX_STEPS",
-    "MAX_STRIP",
-    "Studio",
-]
-
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RETRY = 60  # seconds after which a pack that could not be fetched from the Hub is asked for again
+
+
+def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments: Argument) -> Callable:
+    """Makes a method of Studio a verb: what a script, an endpoint and a command call by the same arguments.
+
+    Its arguments are those of the method; `pack` is given by its name. For a parameter `recipe` the settings of a
+    drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
+
+    order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
+    arguments: what differs from ARGUMENTS.
+    """
+
+    def decorate(method: Callable) -> Callable:
+        own = list(inspect.signature(method).parameters.values())[1:]
+        draws = any(one.name == "recipe" for one in own)
+        taken = [one for one in own if one.name != "recipe"]
+        if draws:
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            taken += [inspect.Parameter(name, kind, default=None) for name in settings]
+        places = order.split()
+        taken.sort(key=lambda one: places.index(one.name) if one.name in places else len(places))
+        signature = inspect.Signature(taken)
+
+        @functools.wraps(method)
+        def checked(self: Studio, *given, **named):
+            bound = signature.bind(*given, **named)
+            bound.apply_defaults()
+            values = bound.arguments
+            pack = values["pack"] = self.pack(values["pack"]) if "pack" in values else None
+            if draws:
+                _can_sample(pack)
+            for name, value in values.items():
+                optional = value is None and signature.parameters[name].default is None
+                if name != "pack" and not optional:
+                    values[name] = checked.arguments[name].check(name, value, pack)
+            if draws:
+                values["recipe"] = Recipe.of(pack, {name: values.pop(name) for name in settings})
+            return method(self, **values)
+
+        checked.__signature__ = signature
+        checked.arguments = {name: (ARGUMENTS | arguments)[name] for name in signature.parameters}
+        return checked
+
+    return decorate
 
 
 class Studio:
@@ -64,7 +96,8 @@ class Studio:
 
     weights: folders that hold packs.  hub: repositories `owner/name[@revision]`.  device: one of DEVICES.
     memory: GB that the models held may take together; beyond it the least recently used go, never those just asked for.
-    Every method raises ArgumentError, PackError or ImageError, one sentence each, before it starts to work.
+    Every verb raises ArgumentError, PackError or ImageError, one sentence each, before it starts to work. What takes
+    long is a Run: it can be watched, stopped, or waited for.
     """
 
     def __init__(
@@ -76,16 +109,33 @@ class Studio:
     ):
         self._weights = tuple(Path(folder) for folder in weights)
         self._hub = tuple(hub)
-        self._fetched: list[packs.Pack] | None = None  # the Hub's packs, asked for once
+        self._fetched: dict[str, tuple[float, Pack]] = {}  # by repository, and when it was asked for
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
         self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
-        self._loading, self._fetching = threading.Lock(), threading.Lock()  # a list need not wait for a model
+        # A pack waits for nothing but itself: each has a lock to be loaded or fetched under.
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._importing, self._holding = threading.Lock(), threading.Lock()
 
-    def packs(self) -> list[PackInfo]:
-        """Every pack, damaged ones with the reason; found anew each time, so a pack just trained is there."""
-        return [stored.pack_info(pack) for pack in self._found().values()]
+    # ------------------------------------------------------------------------------------------------------- packs
+
+    def packs(self) -> list[Pack]:
+        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem."""
+        found = {pack.name: pack for pack in packs.find(self._weights)}
+        return list((found | {repo: self._fetch(repo) for repo in self._hub}).values())
+
+    def pack(self, name: str) -> Pack:
+        """The description of one pack, found without reading the others.  Raises PackError if it cannot be used."""
+        found = self._fetch(name) if name in self._hub else None
+        if found is None and isinstance(name, str):
+            found = next(iter(packs.find(self._weights, name)), None)
+        if found is None:
+            usable = ", ".join(pack.name for pack in self.packs() if not pack.problem) or "none yet: train one"
+            raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
+        if found.problem:
+            raise PackError(f"pack {name!r} cannot be used: {found.problem}")
+        return found
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
@@ -93,230 +143,188 @@ class Studio:
 
     def load(self, pack: str) -> None:
         """Bring the pack's models into memory: seconds the first time, for torch and diffusers; then nothing."""
-        self._pipeline(self._pack(pack))
+        self._pipeline(self.pack(pack))
 
     def examples(self, pack: str) -> list[Image.Image]:
         """The pictures in the pack's examples/ folder, by name; [] without one."""
-        folder = self._pack(pack).path / "examples"
+        folder = self.pack(pack).path / "examples"
         return [images.open_image(file) for file in sorted(folder.glob("*.png"))]
 
     def cover(self, pack: str) -> Image.Image:
         """A small square to know the pack by: four of its examples, or else some of its codes, or else grey."""
-        return stored.cover(self._pack(pack))
+        return catalogue.cover(self.pack(pack))
 
-    def codebook(self, pack: str) -> Codebook:
+    # ------------------------------------------------------------------------------------------------------- codec
+
+    @verb()
+    def codebook(self, pack: Pack) -> Codebook:
         """Every code as a picture, and how often the training split used it."""
-        return stored.codebook(self._pack(pack))
+        return catalogue.codebook(pack)
 
-    def code(self, pack: str, code: int) -> Code:
-        """One code: its picture, its share, its nearest codes, real patches that use it."""
-        found = self._pack(pack)
-        return stored.code(found, whole("code", code, 0, found.codes - 1))
+    @verb()
+    def code(self, pack: Pack, code: int) -> Code:
+        """One code up close: its picture, its share of all tokens, its nearest codes, real patches that use it."""
+        return catalogue.code(pack, code)
 
-    def code_map(self, pack: str) -> CodeMap:
+    @verb()
+    def code_map(self, pack: Pack) -> CodeMap:
         """Every code as a point on the plane in which the codes differ most."""
-        return stored.code_map(self._pack(pack))
+        return catalogue.code_map(pack)
 
+    @verb()
     def reconstruct(
         self,
-        pack: str,
+        pack: Pack,
         image: str | Path | Image.Image,
         invert: str | bool = "auto",
         size: int | None = None,  # None = the side of the pictures the pack was trained on
     ) -> Reconstruction:
-        """A picture turned into tokens and back.
+        """A picture turned into tokens and back, and how much of it was lost.
 
         image: a file or a PIL image; oriented, flattened on white, cropped to its middle square and resized.
-        invert: "auto", "yes", "no" (or True, False), for one-channel packs: auto inverts if the border is lighter.
-        size: the side in pixels of the square that the codec sees, a multiple of its stride: it is all convolutions.
         """
-        found = self._pack(pack)
-        original, inverted = coding.seen(found, image, invert, size)
-        return coding.reconstruct(found, self._pipeline(found).vae, original, inverted)
+        original, inverted = seen(pack, image, invert, size)
+        return reconstruct(pack, self._pipeline(pack).vae, original, inverted)
 
-    def decode(self, pack: str, tokens: list[list[int]]) -> Image.Image:
-        """The picture of a grid of ids: h rows of w whole numbers in [0, K), at most MAX_SIDE pixels each way."""
-        found = self._pack(pack)
-        ids = coding.grid(found, tokens)
-        return coding.decode(self._pipeline(found).vae, ids)
+    @verb()
+    def decode(self, pack: Pack, tokens: list[list[int]]) -> Image.Image:
+        """The picture that a grid of token ids stands for."""
+        return decode(self._pipeline(pack).vae, tokens)
 
-    def replace(self, pack: str, tokens: list[list[int]], code: int, by: int) -> Replacement:
-        """What changes in the picture of a grid of ids when one code stands wherever another stood."""
-        found = self._pack(pack)
-        ids = coding.grid(found, tokens)
-        code, by = whole("code", code, 0, found.codes - 1), whole("by", by, 0, found.codes - 1)
-        return coding.replace(self._pipeline(found).vae, ids, code, by)
+    @verb()
+    def replace(self, pack: Pack, tokens: list[list[int]], code: int, by: int) -> Replacement:
+        """What changes in the picture of a grid of token ids when one code stands wherever another stood."""
+        return replace(self._pipeline(pack).vae, tokens, code, by)
 
+    @verb(count=STRIP)
     def interpolate(
         self,
-        pack: str,
+        pack: Pack,
         image: str | Path | Image.Image,
         other: str | Path | Image.Image,
         count: int = 7,
         invert: str | bool = "auto",
         size: int | None = None,
     ) -> Interpolation:
-        """From one picture to another, through the latents and token by token. Arguments as in `reconstruct`."""
-        found = self._pack(pack)
-        count = whole("count", count, 2, drawing.MAX_STRIP)
-        ends = tuple(
-            coding.seen(found, one, invert, size, name)[0] for one, name in ((image, "image"), (other, "other"))
-        )
-        return coding.interpolate(self._pipeline(found).vae, ends, count)
+        """From one picture to another: through the latents, and token by token."""
+        ends = tuple(seen(pack, one, invert, size)[0] for one in (image, other))
+        return interpolate(self._pipeline(pack).vae, ends, count)
 
+    # ----------------------------------------------------------------------------------------------------- drawing
+
+    @verb(label=LABELS)
     def sample(
-        self,
-        pack: str,
-        label: str | Sequence[str],  # a class, several, or "all": image i gets the (i mod number)-th
-        count: int = 1,
-        seed: int | None = None,  # None = draw one and report it; image i has seed + i
-        steps: int | None = None,  # None = the pack's default, here and below
-        guidance: float | None = None,
-        sampler: str | None = None,
-        interval: Sequence[float] | None = None,  # the two noise levels between which to guide, of 0 to 1
-    ) -> Samples:
-        """Pictures by class."""
-        *_, last = self.sampling(pack, label, count, seed, steps, guidance, sampler, interval)
-        return last.result
+        self, pack: Pack, label: str | Sequence[str], count: int = 1, *, recipe: Recipe
+    ) -> Run[Progress, Samples]:
+        """New pictures of a class, of several in turn, or of `all`: picture i has seed + i."""
+        return self._run(sampling.sample, sampling.request(pack, label, count, recipe))
 
-    def sampling(
-        self, pack, label, count=1, seed=None, steps=None, guidance=None, sampler=None, interval=None
-    ) -> Iterator[SamplingProgress]:
-        """`sample`, watched: an iterator of SamplingProgress, whose last has the result. close() stops it at once."""
-        asked = drawing.request(self._pack(pack), label, count, seed, steps, guidance, sampler, interval)
-        return self._draw(asked, drawing.sampling, asked)
+    @verb(label=LABELS)
+    def denoise(self, pack: Pack, label: str, *, recipe: Recipe) -> Run[Frame, Frame]:
+        """One new picture, watched step by step: the guess after every step, the last one being the result."""
+        return self._run(sampling.denoise, sampling.request(pack, label, 1, recipe))
 
-    def denoise(
-        self, pack, label, seed=None, steps=None, guidance=None, sampler=None, interval=None
-    ) -> Iterator[Frame]:
-        """One picture, watched step by step: an iterator of Frames, the last one the result."""
-        asked = drawing.request(self._pack(pack), label, 1, seed, steps, guidance, sampler, interval)
-        return self._draw(asked, drawing.denoising, asked)
-
-    def noise(self, pack, image, seed=None, steps=None, sampler=None, invert="auto") -> Iterator[NoisedFrame]:
+    @verb("pack image seed steps sampler", settings=("seed", "steps", "sampler"))
+    def noise(
+        self, pack: Pack, image: str | Path | Image.Image, invert: str | bool = "auto", *, recipe: Recipe
+    ) -> Run[NoisedFrame, list[NoisedFrame]]:
         """A picture under ever more noise, in closed form, at the times at which it would be denoised."""
-        found = self._pack(pack)
-        asked = drawing.request(found, ALL, 1, seed, steps, None, sampler, None)
-        return self._draw(asked, drawing.noising, asked, coding.seen(found, image, invert)[0])
+        original, _ = seen(pack, image, invert)
+        return Run(self._with_models(pack, sampling.noise, pack, original, recipe))
 
+    @verb("pack image label strength seed steps guidance sampler invert")
     def edit(
         self,
-        pack: str,
+        pack: Pack,
         image: str | Path | Image.Image,
         label: str,
-        strength: float = 0.8,  # share of the steps to take: 1 forgets the picture, little changes little
-        seed: int | None = None,  # None = draw one and report it
-        steps: int | None = None,  # None = the pack's default, here and below
-        guidance: float | None = None,
-        sampler: str | None = None,
+        strength: float = 0.8,
         invert: str | bool = "auto",
-        interval: Sequence[float] | None = None,
-    ) -> Edit:
+        *,
+        recipe: Recipe,
+    ) -> Run[Frame, Edit]:
         """A picture noised part of the way and denoised with a label (SDEdit, arXiv:2108.01073)."""
-        original, frames = self.editing(pack, image, label, strength, seed, steps, guidance, sampler, invert, interval)
-        *_, last = frames
-        from mmdemo.pipeline import first_step
+        original, _ = seen(pack, image, invert)
+        return self._run(sampling.edit, sampling.request(pack, [label], 1, recipe), original, strength)
 
-        settings = {name: getattr(last, name) for name in SETTINGS}
-        taken = last.steps - first_step(last.steps, strength)  # frames are more: Heun looks at a step twice
-        return Edit(original, last.x0, float(strength), taken=taken, seconds=last.seconds, **settings)
-
-    def editing(
-        self, pack, image, label, strength=0.8, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
-        interval=None,
-    ) -> tuple[Image.Image, Iterator[Frame]]:  # fmt: skip
-        """`edit`, watched: the picture as the model sees it, and an iterator of Frames, the last one the result."""
-        found = self._pack(pack)
-        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval)
-        strength = number("strength", strength, 0, 1)
-        if strength == 0:
-            raise ArgumentError("strength is 0; it must be a number above 0 and at most 1: the share of steps to take")
-        original, _ = coding.seen(found, image, invert)
-        return original, self._draw(asked, drawing.editing, asked, original, strength)
-
+    @verb()
     def compare(
         self,
-        pack: str,
-        x: str,  # one of AXES: what changes from left to right
-        xs: Sequence,  # its values
-        y: str,  # another of AXES: what changes from top to bottom
+        pack: Pack,
+        x: str,
+        xs: Sequence,
+        y: str,
         ys: Sequence,
-        label: str | None = None,  # None = the first class; here and below, what is no axis
-        seed: int | None = None,
-        steps: int | None = None,
-        guidance: float | None = None,
-        sampler: str | None = None,
-        interval: Sequence[float] | None = None,
-    ) -> Iterator[Cell]:
-        """A picture for every pair of values, all else being equal: an iterator of Cells, row by row."""
-        found = self._pack(pack)
-        label = next(iter(found.classes), "") if label is None else label
-        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval)
-        return self._draw(asked, drawing.comparing, drawing.comparison(asked, x, xs, y, ys))
+        label: str | None = None,  # None = the first class
+        *,
+        recipe: Recipe,
+    ) -> Run[Cell, list[Cell]]:
+        """A picture for every pair of values of two settings, row by row, all else being equal."""
+        request = sampling.request(pack, [label or pack.classes[0]], 1, recipe)
+        return Run(self._with_models(pack, sampling.compare, sampling.comparison(request, x, xs, y, ys)))
 
+    @verb("pack label other_label seed other_seed count", count=STRIP)
     def morph(
         self,
-        pack: str,
+        pack: Pack,
         label: str,
         other_label: str | None = None,  # None = the same
-        seed: int | None = None,
         other_seed: int | None = None,  # None = the same
         count: int = 7,
-        steps: int | None = None,
-        guidance: float | None = None,
-        sampler: str | None = None,
-        interval: Sequence[float] | None = None,
-    ) -> Strip:
-        """Pictures between two labels, two seeds, or both."""
-        *_, last = self.morphing(pack, label, other_label, seed, other_seed, count, steps, guidance, sampler, interval)
-        return last.result
-
-    def morphing(
-        self, pack, label, other_label=None, seed=None, other_seed=None, count=7, steps=None, guidance=None,
-        sampler=None, interval=None,
-    ) -> Iterator[SamplingProgress]:  # fmt: skip
-        """`morph`, watched: an iterator of SamplingProgress, whose last has the strip. close() stops it at once."""
-        found = self._pack(pack)
-        count = whole("count", count, 2, drawing.MAX_STRIP)
-        asked = drawing.one_class(found, label, seed, steps, guidance, sampler, interval, count=count)
-        other_label = asked.labels[0] if other_label is None else choice("other_label", other_label, found.classes)
-        other_seed = asked.seed if other_seed is None else whole("other_seed", other_seed, 0, MAX_SEED)
-        if (other_label, other_seed) == (asked.labels[0], asked.seed):
+        *,
+        recipe: Recipe,
+    ) -> Run[Progress, Strip]:
+        """Pictures between two classes, two seeds, or both."""
+        other_label = label if other_label is None else other_label
+        other_seed = recipe.seed if other_seed is None else other_seed
+        if (other_label, other_seed) == (label, recipe.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
-        return self._draw(asked, drawing.morphing, asked, other_label, other_seed)
+        return self._run(sampling.morph, sampling.request(pack, [label], count, recipe), other_label, other_seed)
 
-    def _draw(self, asked: drawing.Request, draw: Callable, *arguments) -> Iterator:
-        """draw(pipeline, *arguments), with the models loaded when the first of it is asked for."""
-        yield from draw(self._pipeline(asked.pack), *arguments)
+    # ------------------------------------------------------------------------------------------------------ models
 
-    def _found(self, name: str | None = None) -> dict[str, packs.Pack]:
-        """Every pack by its name, or those of one name."""
-        with self._fetching:
-            if self._fetched is None:
-                self._fetched = [packs.read_hub(repo) for repo in self._hub]
-        return {pack.name: pack for pack in (*packs.find(self._weights, name), *self._fetched)}
+    def _run(self, work: Callable, request: sampling.Request, *more) -> Run:
+        return Run(self._with_models(request.pack, work, request, *more))
 
-    def _pack(self, name: str) -> packs.Pack:
-        found = self._found(name).get(name) if isinstance(name, str) else None
-        if found is None:
-            every = self._found().values()
-            usable = ", ".join(pack.name for pack in every if not pack.problem) or "none yet: train one"
-            raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
-        if found.problem:
-            raise PackError(f"pack {name!r} cannot be used: {found.problem}")
-        return found
+    def _with_models(self, pack: Pack, work: Callable, *arguments):
+        """The work with the pack's pipeline, loaded when the first of it is asked for."""
+        return (yield from work(self._pipeline(pack), *arguments))
 
-    def _pipeline(self, pack: packs.Pack) -> ClassPipeline:
-        """Asked for before torch, diffusers or what needs them is imported: two threads at it at once would fail."""
-        with self._loading:
+    def _fetch(self, repo: str) -> Pack:
+        """A Hub repository's pack. One that could not be fetched is asked for again after a while."""
+        with self._locks[repo]:
+            asked, pack = self._fetched.get(repo, (-inf, None))
+            if pack is None or (pack.problem and time.monotonic() - asked > RETRY):
+                pack = packs.read_hub(repo)
+                self._fetched[repo] = time.monotonic(), pack
+            return pack
+
+    def _pipeline(self, pack: Pack) -> ClassPipeline:
+        with self._importing:  # two threads at their first import of diffusers would both fail
+            import mmdemo.pipeline  # noqa: F401
+        with self._locks[pack.name]:
             stamp, pipeline = self._pipelines.get(pack.name, (None, None))
             if stamp != pack.stamp:  # never loaded, dropped, or trained anew since
                 pipeline = packs.load(pack, self._device)
-                self._pipelines[pack.name] = pack.stamp, pipeline
-            self._pipelines.move_to_end(pack.name)
-            while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
-                self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
-            return pipeline
+            with self._holding:
+                self._hold(pack, pipeline)
+        return pipeline
+
+    def _hold(self, pack: Pack, pipeline: ClassPipeline) -> None:
+        """Keeps a pipeline as the one used last, and lets go of those that are too many."""
+        self._pipelines[pack.name] = pack.stamp, pipeline
+        self._pipelines.move_to_end(pack.name)
+        while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
+            self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
+
+
+VERBS: dict[str, Callable] = {name: one for name, one in vars(Studio).items() if hasattr(one, "arguments")}
+
+
+def _can_sample(pack: Pack) -> None:
+    if not pack.can_sample:
+        how = f"train one: python -m mmdemo train dit --pack {pack.name}"
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
 
 
 def _bytes(pipeline: ClassPipeline) -> int:

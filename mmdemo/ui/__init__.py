@@ -9,12 +9,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from mmdemo.studio import Studio
-from mmdemo.ui import chooser, codebook, compare, denoise, endpoints, reconstruct, sample
+from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
 from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, widget
-from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.limits import BodyLimit
-
-__all__ = ["build_demo", "launch_options", "opens_on"]
+from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
 SYSTEM_FONTS = [  # no web fonts: the page asks nothing of other machines
@@ -44,12 +42,13 @@ def build_demo(studio: Studio) -> gr.Blocks:
             with tab("Reconstruct"):
                 reconstruct.build(studio, seen, whenever_opened(seen))
             with tab("Sample"):
-                pictures = sample.build(studio, pack, opened)
+                sample = Sample(studio, pack)
+                sample.connect(opened)
             with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
             with tab("Compare"):
-                compared = compare.build(studio, pack, opened)
-        replay(pictures, tabs)
+                compared = grid.build(studio, pack, opened)
+        replay(sample.pictures, tabs)
         replay(compared, tabs)
         endpoints.register(studio)
     # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
@@ -59,7 +58,7 @@ def build_demo(studio: Studio) -> gr.Blocks:
 def tab(name: str) -> gr.Tab:
     """A tab that tells the page's scripts when it is shown."""
     one = gr.Tab(name, id=name.lower(), elem_id=name.lower())
-    one.select(None, js=f"() => document.dispatchEvent(new CustomEvent('mmdemo:tab', {{ detail: '{name.lower()}' }}))")
+    one.select(None, js=f"() => window.mmdemo.store.set('tab', '{name.lower()}')")
     return one
 
 

@@ -8,32 +8,33 @@ import functools
 import html
 import inspect
 import io
-import itertools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gradio as gr
 from PIL import Image
 
 from mmdemo.errors import MmdemoError
+from mmdemo.ui.messages import message
 
 T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
 WATCHING = 0.1  # share of a run's time that may go into showing it
-turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
 # What a list had chosen is handed over unchecked: the next pack's list may have come to the page in between.
 FITTING = {"preprocess": False, **PRIVATE}
 OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models do not hold up MODELS
+AT_ONCE = threading.BoundedSemaphore(4)  # what scripts ask passes gradio's queue by
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
 
 
 def widget(name: str, *needs: str, **options) -> gr.HTML:
-    """An empty element that static/NAME.js fills from `value`: a message made by `message()`.
+    """An empty element that static/NAME.js fills from `value`: a record of messages.py.
 
     needs: other scripts in static/ that it uses, besides common.js.
 
@@ -47,19 +48,6 @@ def widget(name: str, *needs: str, **options) -> gr.HTML:
         apply_default_css=False,
         **options,
     )
-
-
-def message(**fields) -> str:
-    """What a widget is sent. A string, because gradio changes dicts in place while streaming and then misses it."""
-    return json.dumps(fields, allow_nan=False)
-
-
-def speaker() -> Callable[..., str]:
-    """`message` for one run of a handler: a widget that has heard a later run no longer listens to an earlier one.
-
-    So a slow answer for the pack left behind, or for the last picture but one, never overwrites the current one.
-    """
-    return functools.partial(message, turn=next(turns))
 
 
 def sparingly(going: Iterator[T]) -> Iterator[list[T]]:
@@ -90,15 +78,6 @@ def data_uri(data: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def sheet(images: list[Image.Image], columns: int) -> Image.Image:
-    """Equal pictures side by side, row by row, without gaps: one picture to send instead of many."""
-    width, height = images[0].size
-    page = Image.new(images[0].mode, (columns * width, -(-len(images) // columns) * height))
-    for i, image in enumerate(images):
-        page.paste(image, (i % columns * width, i // columns * height))
-    return page
-
-
 def said_plainly(handler: Callable, quote: Callable[[str], str] = html.escape) -> Callable:
     """A handler whose MmdemoError reaches the person as its one sentence, with nothing lost and no traceback.
 
@@ -123,3 +102,18 @@ def said_plainly(handler: Callable, quote: Callable[[str], str] = html.escape) -
             raise refusal(error) from None
 
     return stream if inspect.isgeneratorfunction(handler) else answer
+
+
+def answered(answer: Callable[..., Any]) -> Callable[[list], dict]:
+    """What a script calls as server.NAME(...): gradio sends its arguments as one list; a refusal is an `error`."""
+
+    def respond(request: list) -> dict:
+        try:
+            with AT_ONCE:
+                made = answer(*request)
+        except MmdemoError as error:
+            return {"error": str(error)}
+        return made if isinstance(made, dict) else json.loads(message(made))
+
+    respond.__name__ = answer.__name__
+    return respond

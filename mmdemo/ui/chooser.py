@@ -5,11 +5,13 @@ Knows what a card says. How the cards look and which is marked is static/packs.j
 
 import gradio as gr
 
-from mmdemo.ui.browser import PRIVATE, message, picture, widget
-from mmdemo.views import PackInfo
+from mmdemo.packs import Pack
+from mmdemo.studio import Studio
+from mmdemo.ui.browser import PRIVATE, picture, widget
+from mmdemo.ui.messages import Card, Cards, Text, message
 
 
-def build(studio) -> tuple[gr.HTML, gr.Textbox]:
+def build(studio: Studio) -> tuple[gr.HTML, gr.Textbox]:
     """The cards, whose value is the pack's name, and the pack that Reconstruct shows: another, until one is chosen."""
     pack = widget("packs", elem_id="pack", cards="")
     seen = gr.Textbox(visible="hidden")
@@ -18,7 +20,7 @@ def build(studio) -> tuple[gr.HTML, gr.Textbox]:
     return pack, seen
 
 
-def opens_on(packs: list[PackInfo]) -> tuple[str | None, str | None]:
+def opens_on(packs: list[Pack]) -> tuple[str | None, str | None]:
     """The pack that the page opens with, and the one that Reconstruct opens with; None without a usable pack.
 
     Digits are the quickest to understand and to sample; photographs are what most people would put through a codec.
@@ -30,22 +32,18 @@ def opens_on(packs: list[PackInfo]) -> tuple[str | None, str | None]:
     return page, "photos" if "photos" in names else page
 
 
-def listed(studio) -> tuple[dict, str | None, str]:
+def listed(studio: Studio) -> tuple[dict, str | None, str]:
     """The cards, the pack that Reconstruct opens with, and one line on every pack that cannot be opened."""
     packs = studio.packs()
     page, seen = opens_on(packs)
-    cards = [
-        {"name": pack.name, "line": in_words(pack), "cover": picture(studio.cover(pack.name))}
-        for pack in packs
-        if not pack.problem
-    ]
+    cards = [Card(pack.name, in_words(pack), picture(studio.cover(pack.name))) for pack in packs if not pack.problem]
     problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
     if not cards:
         problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
-    return gr.update(value=page, cards=message(cards=cards, seen=seen)), seen, message(text="\n".join(problems))
+    return gr.update(value=page, cards=message(Cards(cards, seen))), seen, message(Text("\n".join(problems)))
 
 
-def in_words(pack: PackInfo) -> str:
+def in_words(pack: Pack) -> str:
     if not pack.can_sample:
         return f"codec only, {pack.codes} codes"
     classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"

@@ -4,87 +4,79 @@ Knows the controls; a run's film is film.py, the second half edit.py.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import gradio as gr
 
-from mmdemo.ui import edit
-from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, said_plainly, speaker, widget
-from mmdemo.ui.film import followed, in_words, screen
-from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, to_draw, waiting
-from mmdemo.views import PackInfo
+from mmdemo.arguments import ALL, ARGUMENTS, SETTINGS
+from mmdemo.studio import Studio
+from mmdemo.ui.browser import MODELS, PRIVATE, said_plainly
+from mmdemo.ui.edit import Edit
+from mmdemo.ui.film import film, screen
+from mmdemo.ui.workbench import Form, among
 
-FIRST_SEED = 0
 
-
-def build(studio, pack: gr.components.Component, opened: Callable) -> Callable:
+def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> Callable:
     """The tab's contents. Returns `replay(pictures, tabs)`, which runs here whatever `pictures` asks to see again."""
     with gr.Tabs(elem_classes="mm-switch") as modes:
         with gr.Tab("From noise", id="from-noise"):
-            replay = from_noise(studio, pack, opened, modes)
+            denoise = Denoise(studio, pack)
+            denoise.connect(opened)
         with gr.Tab("Edit a picture", id="edit", elem_id="edit"):
-            edit.build(studio, pack, opened)
-    return replay
+            Edit(studio, pack).connect(opened)
+
+    return lambda pictures, tabs: denoise.replay(pictures, {tabs: "denoise", modes: "from-noise"})
 
 
-def from_noise(studio, pack: gr.components.Component, opened: Callable, modes: gr.Tabs) -> Callable:
-    with gr.Row(elem_classes="mm-work"):
-        with gr.Column(scale=5, min_width=300):
-            status = widget("status")
-            film = screen(studio, "denoise-view")
-        with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
-            label = gr.Dropdown([], label="Class", info="What the transformer is asked to draw.")
-            settings = Settings()
-            with gr.Row():
-                go = gr.Button("Denoise", variant="primary", interactive=False, min_width=100)
-                stop = gr.Button("Stop", interactive=False, min_width=100)
+class Denoise(Form):
+    name, button, opening = "denoise", "Denoise", "Denoising the first picture…"
 
-    def first_film(info: PackInfo) -> tuple[str, dict]:
-        *_, (words, shown) = followed(studio.denoise(info.name, "all", FIRST_SEED), in_words)
-        return words, {**shown, "show": shown["total"] * 2 // 5}  # noise on the left, a guess on the right
+    def build_views(self):
+        self.film = screen(self.studio, "denoise-view")
+        return [self.film]
 
-    def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
-        info = to_draw(studio, name)
-        value = chosen if chosen in info.classes else next(iter(info.classes), None)
-        choice = gr.update(choices=list(info.classes), value=value)
-        return gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
+    def build_controls(self):
+        self.label = gr.Dropdown([], label=ARGUMENTS["label"].label, info="What the transformer is asked to draw.")
+        return [self.label]
 
-    @said_plainly
-    def run(name, label, *wanted) -> Iterator[tuple]:
-        seed, *rest = settings.arguments(*wanted)
-        going = studio.denoise(name, label, seed, *rest)
-        tell = speaker()
-        yield tell(text="Starting…"), gr.skip(), seed, *BUSY
-        for text in waiting(studio, name):
-            yield tell(text=text), gr.skip(), gr.skip(), *BUSY
-        for words, shown in followed(going, in_words):
-            yield tell(text=words), tell(**shown), gr.skip(), gr.skip(), gr.skip()
-        yield gr.skip(), gr.skip(), gr.skip(), *IDLE
+    def fit(self, pack, values):
+        return {self.label: among(pack.classes, values[self.label])}
 
-    fitted = opened(fit, [pack, label, settings.sampler], [go, label, *settings.choices], **FITTING)
-    show = first_shown(studio, "Denoising the first picture…", first_film)
-    opened(show, [pack], [status, film], after=fitted, **OPENING, **PRIVATE)
-    inputs, outputs = [pack, label, *settings.inputs], [status, film, settings.seed, go, stop]
-    bring = {"fn": None, "js": "() => window.mmdemo.bring('denoise')"}
-    go.click(**bring)
-    running = go.click(run, inputs, outputs, **MODELS, **PRIVATE)
-    can_be_stopped(studio, pack, running, status, go, stop)
+    def start(self, pack):
+        return {self.label: ALL}, {"seed": self.seed}
 
-    def replay(pictures: gr.HTML, tabs: gr.Tabs) -> None:
-        # The controls of a tab never opened yet hold no values for run() to read: the request goes beside them.
-        asked = gr.State(())
+    def first(self, pack):
+        words, shown = super().first(pack)
+        begun = shown[self.film]
+        return words, {self.film: replace(begun, show=begun.total * 2 // 5)}  # noise on the left, a guess on the right
 
-        def take(event: gr.EventData) -> tuple:
-            request = (event.label, event.seed, False, event.steps, event.guidance, event.sampler, *event.interval)
-            return gr.update(selected="denoise"), gr.update(selected="from-noise"), request, *request
+    def ask(self, pack, values, settings):
+        return self.studio.denoise(pack.name, values[self.label], **settings)
 
-        @said_plainly
-        def run_asked(name: str, request: tuple) -> Iterator[tuple]:
-            yield from run(name, *request)
+    def unfinished(self, values, new):
+        last = new[-1]
+        return f"Step {last.index + 1} of {last.total}…", {self.film: film([last])}
 
-        shown = [tabs, modes, asked, label, *settings.inputs]
-        taken = pictures.replay(take, None, shown, cancels=[running], **PRIVATE)
-        taken.then(**bring)
-        rerunning = taken.then(run_asked, [pack, asked], outputs, **MODELS, **PRIVATE)
-        can_be_stopped(studio, pack, rerunning, status, go, stop)
+    def finished(self, values, items, result):
+        words = f"{result.label}, {result.recipe.words()}: denoised in {result.seconds:.1f} s."
+        return words, {self.film: film(items)}
 
-    return replay
+    def replay(self, pictures: gr.HTML, tabs: dict[gr.Tabs, str]) -> None:
+        """Runs here what `pictures` asks to see again, and brings the tabs in which that is seen."""
+        # The controls of a tab never opened yet hold no values for a run to read: the request goes beside them.
+        wanted = gr.State()
+
+        def take(event: gr.EventData) -> dict:
+            settings = {name: getattr(event, name) for name in SETTINGS}
+            selected = {tab: gr.update(selected=name) for tab, name in tabs.items()}
+            shown = {self.label: event.label, self.recipe.randomize: False} | self.recipe.show(settings)
+            return selected | shown | {wanted: (event.label, settings)}
+
+        def run_wanted(values: dict, request: gr.Request) -> Iterator[dict]:
+            label, settings = values[wanted]
+            yield from self.watch({self.pack: values[self.pack], self.label: label}, settings, request.session_hash)
+
+        taken = pictures.replay(take, None, [*tabs, wanted, self.label, *self.recipe.components], **PRIVATE)
+        taken.then(None, js=f"() => window.mmdemo.bring('{self.name}')")
+        run = taken.then(said_plainly(run_wanted), {self.pack, wanted}, self.written(), **MODELS, **PRIVATE)
+        self.can_be_stopped(run)

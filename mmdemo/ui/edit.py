@@ -4,177 +4,135 @@ Knows the controls and where the picture comes from (as in Reconstruct). The way
 way back a film like that of any run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 import gradio as gr
 from PIL import Image
 
-from mmdemo.errors import MmdemoError
-from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, message, picture, said_plainly, speaker, widget
-from mmdemo.ui.film import followed, screen
-from mmdemo.ui.pictures import drawn, examples, thumbnail
-from mmdemo.ui.reconstruct import source_of
-from mmdemo.ui.settings import BUSY, IDLE, Settings, about, can_be_stopped, drawable, kept, recipe, to_draw, waiting
-from mmdemo.views import Frame, NoisedFrame, PackInfo
+from mmdemo.arguments import ARGUMENTS
+from mmdemo.packs import Pack
+from mmdemo.results import NoisedFrame
+from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.film import film, screen
+from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, message, speaker
+from mmdemo.ui.pictures import Source, drawn, examples, marked, refused, thumbnail
+from mmdemo.ui.workbench import Form, Values, among, control, waiting
 
-FIRST = ("first", None)
+FIRST: Source = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
-FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH, FIRST_SEED = 3, "8", 0.8, 3
+FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH = 3, "8", 0.8
 FIRST_OTHER = 1  # of CIFAR-10's examples it is a car, to be turned into the last class, a truck
-
-
-def build(studio, pack: gr.components.Component, opened: Callable) -> None:
-    source = gr.State(FIRST)  # or ("example", its number), ("drawing", a picture), ("file", its path)
-    with gr.Row(elem_classes="mm-work"):
-        with gr.Column(scale=5, min_width=300):
-            status = widget("status")
-            forward = widget("noised", elem_id="noised-view")
-            film = screen(studio, "edit-view")
-        with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
-            label = gr.Dropdown([], label="Turn it into", info="The class it is denoised with.")
-            strength = gr.Slider(
-                0.05,
-                1,
-                FIRST_STRENGTH,
-                step=0.05,
-                label="Strength",
-                info="How far into noise: 1 forgets the picture; too little, and it stays what it was.",
-            )
-            settings = Settings(FIRST_SEED)
-            with gr.Row():
-                go = gr.Button("Edit", variant="primary", interactive=False, min_width=100)
-                stop = gr.Button("Stop", interactive=False, min_width=100)
-            picker = widget("picker", elem_id="edit-picker", elem_classes="mm-later")
-            upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
-
-    def chosen(name: str, picked: tuple) -> tuple[tuple, str | Image.Image]:
-        """Which picture is meant in this pack, which may have fewer examples, and the picture."""
-        kind, image = picked
-        if kind not in ("first", "example"):
-            return picked, image
-        info = about(studio, name)
-        offered = examples(studio, info)
-        if kind == "first":  # of the pack's own, which are of its classes
-            own = FIRST_DIGIT if FIRST_LABEL in info.classes else FIRST_OTHER
-            image = len(offered) - len(studio.examples(name)) + own
-        image = image if image < len(offered) else 0
-        return ("example", image), offered[image]
-
-    def into_noise(name: str, picked: tuple, strength: float, *how) -> dict:
-        """What forward shows; how: seed, steps, sampler."""
-        picked, image = chosen(name, picked)
-        return noised(name, picked, strength, list(studio.noise(name, image, *how)))
-
-    def edit(name: str, picked: tuple, label: str, strength: float, seed=None, steps=None, *how) -> Iterator[tuple]:
-        """What to say and the film, after every step, once the arguments are found good; how: guidance, sampler,
-        interval."""
-        guidance, sampler, interval = how or (None, None, None)
-        _, image = chosen(name, picked)
-        original, going = studio.editing(
-            name, image, label, strength, seed, steps, guidance, sampler, interval=interval
-        )
-        return followed(going, lambda frame: in_words(frame, strength), original=picture(original))
-
-    @kept
-    def first_edit(info: PackInfo) -> tuple[dict, str, dict]:
-        label = first_label(info)
-        *_, (words, shown) = edit(info.name, FIRST, label, FIRST_STRENGTH, FIRST_SEED)
-        return into_noise(info.name, FIRST, FIRST_STRENGTH, FIRST_SEED), words, {**shown, "show": shown["total"] - 1}
-
-    def fit(name: str, chosen: str | None, sampler: str | None) -> tuple:
-        info = to_draw(studio, name)
-        choice = gr.update(choices=list(info.classes), value=chosen if chosen in info.classes else first_label(info))
-        thumbnails = message(examples=[thumbnail(image) for image in examples(studio, info)])
-        return thumbnails, gr.update(interactive=info.can_sample), choice, *settings.of(info, sampler)
-
-    def show(name: str, picked: tuple, strength: float) -> Iterator[tuple]:
-        tell = speaker()
-        try:
-            drawable(studio, name)  # a pack that cannot sample says so here, before its models are loaded
-            for text in waiting(studio, name):
-                yield tell(text=text), gr.skip(), gr.skip()
-            if picked == FIRST:
-                yield tell(text="Editing the first picture…"), gr.skip(), gr.skip()
-                way, words, shown = first_edit(about(studio, name))
-                yield tell(text=words), tell(**way), tell(**shown)
-            else:
-                yield tell(text=READY), tell(**into_noise(name, picked, strength)), tell()
-        except MmdemoError as error:
-            yield tell(text=str(error)), tell(), tell()
-
-    def taken(name: str, picked: tuple, strength: float, *how) -> Iterator[tuple]:
-        tell = speaker()
-        for text in waiting(studio, name):
-            yield tell(text=text), gr.skip(), gr.skip(), gr.skip()
-        yield tell(text=READY), tell(**into_noise(name, picked, strength, *how)), tell(), picked
-
-    @said_plainly
-    def take_example(name: str, strength: float, seed, steps, sampler, event: gr.EventData) -> Iterator[tuple]:
-        yield from taken(name, ("example", event.index), strength, seed, steps, sampler)
-
-    @said_plainly
-    def take_drawing(name: str, strength: float, seed, steps, sampler, event: gr.EventData) -> Iterator[tuple]:
-        yield from taken(name, ("drawing", drawn(event.png)), strength, seed, steps, sampler)
-
-    @said_plainly
-    def take_file(name: str, path: str, *how) -> Iterator[tuple]:
-        yield from taken(name, ("file", path), *how)
-
-    @said_plainly
-    def run(name: str, picked: tuple, label: str, strength: float, *wanted) -> Iterator[tuple]:
-        seed, steps, guidance, sampler, interval = settings.arguments(*wanted)
-        going = edit(name, picked, label, strength, seed, steps, guidance, sampler, interval)
-        tell = speaker()
-        yield tell(text="Starting…"), gr.skip(), gr.skip(), seed, *BUSY
-        for text in waiting(studio, name):
-            yield tell(text=text), gr.skip(), gr.skip(), gr.skip(), *BUSY
-        way = into_noise(name, picked, strength, seed, steps, sampler)
-        yield tell(text="Adding noise…"), tell(**way), gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        for words, shown in going:
-            yield tell(text=words), gr.skip(), tell(**shown), gr.skip(), gr.skip(), gr.skip()
-        yield gr.skip(), gr.skip(), gr.skip(), gr.skip(), *IDLE
-
-    shown = [status, forward, film]
-    fitted = opened(fit, [pack, label, settings.sampler], [picker, go, label, *settings.choices], **FITTING)
-    opened(show, [pack, source, strength], shown, after=fitted, **OPENING, **PRIVATE)
-    always = {"trigger_mode": "multiple", **MODELS, **PRIVATE}
-    how = [strength, settings.seed, settings.steps, settings.sampler]
-    picker.example(take_example, [pack, *how], [*shown, source], **always)
-    picker.drawing(take_drawing, [pack, *how], [*shown, source], **always)
-    upload.upload(take_file, [pack, upload, *how], [*shown, source], **always)
-    strength.change(None, [strength], None, js="(share) => window.mmdemo.strength?.(share)")
-    go.click(None, js="() => window.mmdemo.bring('edit')")
-    running = go.click(
-        run, [pack, source, label, strength, *settings.inputs], [*shown, settings.seed, go, stop], **MODELS, **PRIVATE
-    )
-    can_be_stopped(studio, pack, running, status, go, stop)
-
-
 READY = "Choose what to turn it into, how far into noise, and then Edit."
 
 
-def first_label(info: PackInfo) -> str | None:
-    return FIRST_LABEL if FIRST_LABEL in info.classes else next(reversed(info.classes), None)
+class Edit(Form):
+    name, button, opening, seed = "edit", "Edit", "Editing the first picture…", 3
+
+    def build_views(self):
+        self.into_noise = widget("noised", elem_id="noised-view")
+        self.film = screen(self.studio, "edit-view")
+        return [self.into_noise, self.film]
+
+    def build_controls(self):
+        self.picker = widget("picker", elem_id="edit-picker")
+        self.upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
+        self.source = gr.State(FIRST)
+        self.label = gr.Dropdown([], label="Turn it into", info="The class it is denoised with.")
+        (self.strength,) = control(replace(ARGUMENTS["strength"], low=0.05), FIRST_STRENGTH)
+        return [self.source, self.label, self.strength]
+
+    def connect(self, opened):
+        super().connect(opened)
+        opened(self._offer, {self.pack}, [self.picker], after=self.fitted, **PRIVATE)
+        self.strength.change(None, [self.strength], None, js="(share) => window.mmdemo.store.set('strength', share)")
+        read = {self.pack, self.strength, *self.recipe.components}
+        always = {"outputs": [*self.shown(), self.source], "trigger_mode": "multiple", **MODELS, **PRIVATE}
+        self.picker.example(said_plainly(self._take_example), read, **always)
+        self.picker.drawing(said_plainly(self._take_drawing), read, **always)
+        taken = self.upload.upload(said_plainly(self._take_file), read | {self.upload}, **always)
+        refused(taken, self.upload)
+
+    def fit(self, pack, values):
+        return {self.label: among(pack.classes, values[self.label], first_label(pack))}
+
+    def looked_at(self):
+        return [self.source, self.strength]
+
+    def start(self, pack):
+        values = {self.source: FIRST, self.label: first_label(pack), self.strength: FIRST_STRENGTH}
+        return values, {"seed": self.seed}
+
+    def first(self, pack):
+        words, shown = super().first(pack)
+        return words, shown | {self.film: replace(shown[self.film], show=shown[self.film].total - 1)}
+
+    def open(self, pack, values):
+        if values[self.source] == FIRST:
+            yield from super().open(pack, values)
+        else:
+            yield READY, {self.into_noise: self.noised(pack, values, {}), self.film: None}
+
+    def ask(self, pack, values, settings):
+        _, image = self.chosen(pack, values[self.source])
+        return self.studio.edit(pack.name, image, values[self.label], values[self.strength], **settings)
+
+    def begin(self, pack, values, settings):
+        return "Adding noise…", {self.into_noise: self.noised(pack, values, settings)}
+
+    def unfinished(self, values, new):
+        last = new[-1]
+        return f"Step {last.index + 1} of {last.total}…", {self.film: film([last])}
+
+    def finished(self, values, items, result):
+        how = f"strength {result.strength:g}, {result.recipe.words()}: {result.seconds:.1f} s."
+        return f"Turned into {result.label}, {how}", {self.film: film(items)}
+
+    def chosen(self, pack: Pack, source: Source) -> tuple[Source, str | Image.Image]:
+        """Which picture is meant in this pack, which may have fewer examples, and the picture."""
+        kind, image = source
+        if kind not in ("first", "example"):
+            return source, image
+        offered = examples(self.studio, pack)
+        if kind == "first":  # of the pack's own, which are of its classes
+            own = FIRST_DIGIT if FIRST_LABEL in pack.classes else FIRST_OTHER
+            image = len(offered) - len(self.studio.examples(pack.name)) + own
+        image = image if image < len(offered) else 0
+        return ("example", image), offered[image]
+
+    def noised(self, pack: Pack, values: Values, settings: dict) -> IntoNoise:
+        source, image = self.chosen(pack, values[self.source])
+        how = {name: settings.get(name) for name in ("seed", "steps", "sampler")}
+        frames = self.studio.noise(pack.name, image, **how).result()
+        return IntoNoise(pack.name, marked(source), values[self.strength], [noised_shot(frame) for frame in frames])
+
+    def _offer(self, values: Values) -> Values:
+        offered = examples(self.studio, self.studio.pack(values[self.pack]))
+        return {self.picker: message(Examples([thumbnail(image) for image in offered]))}
+
+    def _take(self, values: Values, source: Source) -> Iterator[Values]:
+        tell = speaker()
+        pack = self.studio.pack(values[self.pack])
+        for text in waiting(self.studio, pack.name):
+            yield self._said(tell, text)
+        how = self.recipe.peek(values)
+        shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
+        yield self._said(tell, READY, shown) | {self.source: source}
+
+    def _take_example(self, values: Values, event: gr.EventData) -> Iterator[Values]:
+        yield from self._take(values, ("example", event.index))
+
+    def _take_drawing(self, values: Values, event: gr.EventData) -> Iterator[Values]:
+        yield from self._take(values, ("drawing", drawn(event.png)))
+
+    def _take_file(self, values: Values) -> Iterator[Values]:
+        yield from self._take(values, ("file", values[self.upload]))
 
 
-def in_words(frame: Frame, strength: float) -> str:
-    return (
-        f"Turned into {frame.label}, strength {strength:g}, seed {frame.seed}, {recipe(frame)}: {frame.seconds:.1f} s."
-    )
+def first_label(pack: Pack) -> str | None:
+    return FIRST_LABEL if FIRST_LABEL in pack.classes else next(reversed(pack.classes), None)
 
 
-def noised(pack: str, picked: tuple, strength: float, frames: list[NoisedFrame]) -> dict:
-    return {
-        "pack": pack,
-        "source": source_of(picked),
-        "strength": strength,
-        "frames": [
-            {
-                "timestep": f"{frame.timestep:.0f}",
-                "a": f"{frame.a:.2f}",
-                "s": f"{frame.s:.2f}",
-                "image": picture(frame.image, exact=False),
-            }
-            for frame in frames
-        ],
-    }
+def noised_shot(frame: NoisedFrame) -> NoisedShot:
+    shown = picture(frame.image, exact=False)
+    return NoisedShot(f"{frame.timestep:.0f}", f"{frame.a:.2f}", f"{frame.s:.2f}", shown)

@@ -1,31 +1,64 @@
 """The endpoints: every verb of the studio, for gradio_client and any other program.
 
-Every argument but a picture reaches the studio as it was sent, so that the studio's one sentence answers a bad one.
-Knows the names, the order and the defaults of the arguments; what they may be is the studio's to say.
+Names, order and defaults of the arguments are read from the verb. Every argument but a picture reaches the studio as it
+was sent, so that the studio's one sentence answers a bad one. What is known here is what of an answer goes out.
 """
 
 import inspect
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import gradio as gr
 from gradio.components.api_component import Api
 from gradio.exceptions import InvalidPathError
 from PIL import Image
 
-from mmdemo.arguments import shown
+from mmdemo.arguments import Argument, Picture, shown
 from mmdemo.errors import ArgumentError
+from mmdemo.results import Run
+from mmdemo.studio import VERBS, Studio
 from mmdemo.ui.browser import MODELS, said_plainly
 
-TEXT, WHOLE, NUMBER = {"type": "string"}, {"type": "integer"}, {"type": "number"}
-GRID = {"type": "array", "items": {"type": "array", "items": WHOLE}}
-KINDS = {
-    **dict.fromkeys(("pack", "label", "other_label", "sampler", "invert", "x", "y"), TEXT),
-    **dict.fromkeys(("code", "by", "count", "seed", "other_seed", "steps", "size"), WHOLE),
-    **dict.fromkeys(("guidance", "strength"), NUMBER),
-    **dict.fromkeys(("image", "other"), gr.Image().api_info()),
-    **{"xs": {"type": "array", "items": {}}, "ys": {"type": "array", "items": {}}},
-    **{"tokens": GRID, "interval": {"type": "array", "items": NUMBER}},
+STREAMED = {"denoise", "noise", "compare"}  # answered item by item; of other runs the result is
+READ = {"codebook", "code", "code_map"}  # answered from files, so they wait for nobody's computation
+
+
+@dataclass(frozen=True)
+class Output:
+    """A part of an answer.  attribute: of the verb's result; "" = all of it.  captions: of a list of pictures."""
+
+    label: str
+    attribute: str
+    captions: str | None = None
+
+    def component(self) -> gr.components.Component:
+        if self.attribute == "json":
+            return gr.JSON(label=self.label)
+        return (gr.Gallery if self.captions else gr.Image)(format="png", label=self.label)
+
+    def of(self, result):
+        if self.attribute == "json":
+            return result.json()
+        pictures = getattr(result, self.attribute) if self.attribute else result
+        return gallery(pictures, getattr(result, self.captions)) if self.captions else own_file(pictures)
+
+
+NUMBERS = Output("numbers", "json")
+ANSWERS = {
+    "codebook": [Output("sheet", "sheet"), NUMBERS],
+    "code": [Output("card", "card"), NUMBERS],
+    "code_map": [NUMBERS],
+    "reconstruct": [Output("reconstruction", "image"), Output("token map", "token_map"), NUMBERS],
+    "decode": [Output("image", "")],
+    "replace": [*(Output(name, name) for name in ("before", "after", "difference")), NUMBERS],
+    "interpolate": [Output("latents", "latent", "shares"), Output("tokens", "tokens", "shares"), NUMBERS],
+    "sample": [Output("images", "images", "labels"), NUMBERS],
+    "denoise": [Output("x0", "x0"), NUMBERS],
+    "noise": [Output("x_t", "image"), NUMBERS],
+    "edit": [Output("image", "image"), NUMBERS],
+    "compare": [Output("image", "image"), NUMBERS],
+    "morph": [Output("images", "images", "shares"), NUMBERS],
 }
 
 
@@ -49,113 +82,53 @@ class Page(gr.Blocks):
             ) from None
 
 
-def register(studio) -> None:
+def register(studio: Studio) -> None:
     """Adds the endpoints to the page being built; nothing of them is drawn."""
 
-    def packs():
-        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem."""
+    def packs() -> list[dict]:
         return [pack.json() for pack in studio.packs()]
 
-    def codebook(pack):
-        """All codes of a pack as one picture, and how many of them are used."""
-        book = studio.codebook(pack)
-        return own_file(book.sheet), book.json()
-
-    def code(pack, code):
-        """One code up close: its share of all tokens and the codes nearest to it."""
-        card = studio.code(pack, code)
-        return own_file(card.card), card.json()
-
-    def reconstruct(pack, image, invert="auto", size=None):
-        """A picture after the codec, its tokens as a picture, and how much was lost. size: pixels of its side."""
-        seen = studio.reconstruct(pack, uploaded(image), invert, size)
-        return own_file(seen.image), own_file(seen.token_map), seen.json()
-
-    def decode(pack, tokens):
-        """The picture that a grid of token ids stands for."""
-        return own_file(studio.decode(pack, tokens))
-
-    def replace(pack, tokens, code, by):
-        """The picture of a grid of token ids, the same with one code in another's place, and what that changes."""
-        made = studio.replace(pack, tokens, code, by)
-        return own_file(made.before), own_file(made.after), own_file(made.difference), made.json()
-
-    def code_map(pack):
-        """Every code as a point on the plane in which the codes differ most."""
-        return studio.code_map(pack).json()
-
-    def interpolate(pack, image, other, count=7, invert="auto", size=None):
-        """From one picture to another: through the latents, and token by token."""
-        made = studio.interpolate(pack, uploaded(image), uploaded(other, "other"), count, invert, size)
-        return gallery(made.latent, made.shares), gallery(made.tokens, made.shares), made.json()
-
-    def sample(pack, label, count=1, seed=None, steps=None, guidance=None, sampler=None, interval=None):
-        """New pictures of a class, or of `all`: picture i has seed + i. None is the pack's default, or a drawn seed."""
-        drawn = studio.sample(pack, label, count, seed, steps, guidance, sampler, interval)
-        return gallery(drawn.images, drawn.labels), drawn.json()
-
-    def denoise(pack, label, seed=None, steps=None, guidance=None, sampler=None, interval=None) -> Iterator[tuple]:
-        """The guess of one new picture after every step; the last one is the result."""
-        for frame in studio.denoise(pack, label, seed, steps, guidance, sampler, interval):
-            yield own_file(frame.x0), frame.json()
-
-    def noise(pack, image, seed=None, steps=None, sampler=None, invert="auto") -> Iterator[tuple]:
-        """A picture under ever more noise, at the times at which it would be denoised."""
-        for frame in studio.noise(pack, uploaded(image), seed, steps, sampler, invert):
-            yield own_file(frame.image), frame.json()
-
-    def edit(
-        pack, image, label, strength=0.8, seed=None, steps=None, guidance=None, sampler=None, invert="auto",
-        interval=None,
-    ):  # fmt: skip
-        """A picture noised part of the way and denoised with a label. strength: the share of the steps to take."""
-        made = studio.edit(pack, uploaded(image), label, strength, seed, steps, guidance, sampler, invert, interval)
-        return own_file(made.image), made.json()
-
-    def compare(
-        pack, x, xs, y, ys, label=None, seed=None, steps=None, guidance=None, sampler=None, interval=None
-    ) -> Iterator[tuple]:
-        """A picture for every pair of values of two settings, row by row. x, y: names; xs, ys: lists of values."""
-        for cell in studio.compare(pack, x, xs, y, ys, label, seed, steps, guidance, sampler, interval):
-            yield own_file(cell.image), cell.json()
-
-    def morph(
-        pack, label, other_label=None, seed=None, other_seed=None, count=7, steps=None, guidance=None, sampler=None,
-        interval=None,
-    ):  # fmt: skip
-        """Pictures between two labels, two seeds, or both."""
-        rest = (count, steps, guidance, sampler, interval)
-        made = studio.morph(pack, label, other_label, seed, other_seed, *rest)
-        return gallery(made.images, made.shares), made.json()
-
     with gr.Column(visible=False):
-        expose(packs, lambda: [gr.JSON(label="packs")])
-        expose(codebook, lambda: [png("sheet"), gr.JSON(label="numbers")])
-        expose(code, lambda: [png("card"), gr.JSON(label="numbers")])
-        expose(reconstruct, lambda: [png("reconstruction"), png("token map"), gr.JSON(label="numbers")], **MODELS)
-        expose(decode, lambda: [png("image")], **MODELS)
-        expose(replace, lambda: [png("before"), png("after"), png("difference"), gr.JSON(label="numbers")], **MODELS)
-        expose(code_map, lambda: [gr.JSON(label="numbers")])
-        expose(interpolate, lambda: [pngs("latents"), pngs("tokens"), gr.JSON(label="numbers")], **MODELS)
-        expose(sample, lambda: [pngs("images"), gr.JSON(label="numbers")], **MODELS)
-        expose(denoise, lambda: [png("x0"), gr.JSON(label="numbers")], **MODELS)
-        expose(noise, lambda: [png("x_t"), gr.JSON(label="numbers")], **MODELS)
-        expose(edit, lambda: [png("image"), gr.JSON(label="numbers")], **MODELS)
-        expose(compare, lambda: [png("image"), gr.JSON(label="numbers")], **MODELS)
-        expose(morph, lambda: [pngs("images"), gr.JSON(label="numbers")], **MODELS)
+        expose("packs", packs, Studio.packs.__doc__, [], [gr.JSON(label="packs")])
+        for name, verb in VERBS.items():
+            inputs = [argument(one, verb.arguments[one.name]) for one in inspect.signature(verb).parameters.values()]
+            outputs = [output.component() for output in ANSWERS[name]]
+            expose(name, answering(studio, name), verb.__doc__, inputs, outputs, **({} if name in READ else MODELS))
 
 
-def expose(answer: Callable, outputs: Callable[[], list], **options) -> None:
-    """An endpoint named like the function, which takes the function's own arguments."""
-    inputs = [argument(parameter) for parameter in inspect.signature(answer).parameters.values()]
-    gr.Button(visible=False).click(
-        said_plainly(answer, quote=str), inputs, outputs(), api_name=answer.__name__, show_progress="hidden", **options
-    )
+def expose(name: str, answer: Callable, words: str, inputs: list, outputs: list, **options) -> None:
+    handler, words = said_plainly(answer, quote=str), words.split("\n\n")[0]
+    more = {"api_name": name, "api_description": words, "show_progress": "hidden"}
+    gr.Button(visible=False).click(handler, inputs, outputs, **more, **options)
 
 
-def argument(parameter: inspect.Parameter) -> gr.components.Component:
+def argument(parameter: inspect.Parameter, declared: Argument) -> gr.components.Component:
     default = None if parameter.default is inspect.Parameter.empty else parameter.default
-    return Api(default, KINDS[parameter.name], parameter.name)
+    schema = gr.Image().api_info() if isinstance(declared, Picture) else declared.schema
+    return Api(default, schema | {"description": f"{declared.help} {declared.absent}".strip()}, parameter.name)
+
+
+def answering(studio: Studio, name: str) -> Callable:
+    """The verb for a request from outside: uploaded files in, a list of what ANSWERS names out."""
+    verb, declared = getattr(studio, name), VERBS[name].arguments
+
+    def given(sent: Sequence) -> list:
+        pairs = zip(declared.items(), sent, strict=True)
+        return [uploaded(value, one) if isinstance(kind, Picture) else value for (one, kind), value in pairs]
+
+    def parts(result) -> list:
+        made = [output.of(result) for output in ANSWERS[name]]
+        return made if len(made) > 1 else made[0]
+
+    def answer(*sent):
+        result = verb(*given(sent))
+        return parts(result.result() if isinstance(result, Run) else result)
+
+    def stream(*sent) -> Iterator:
+        for item in verb(*given(sent)):
+            yield parts(item)
+
+    return stream if name in STREAMED else answer
 
 
 def own_file(image: Image.Image) -> Image.Image:
@@ -167,14 +140,6 @@ def own_file(image: Image.Image) -> Image.Image:
     own = image.copy()
     own.info["answer"] = uuid.uuid4().hex  # gradio writes it into the PNG as text
     return own
-
-
-def png(label: str) -> gr.Image:
-    return gr.Image(format="png", label=label)
-
-
-def pngs(label: str) -> gr.Gallery:
-    return gr.Gallery(format="png", label=label)
 
 
 def gallery(pictures: list[Image.Image], captions: Sequence) -> list[tuple[Image.Image, str]]:

@@ -1,10 +1,6 @@
-"""Pictures in a table with words around them, as one PNG that says how it was made. It knows no model and no page."""
-
-import io
-import json
+"""Pictures in a table with words around them, as one picture. It knows no model and no page."""
 
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import images
 
@@ -46,15 +42,6 @@ def table(
         for column, picture in enumerate(pictures[row]):
             page.paste(picture, (left + column * (width + GAP), y))
     return page
-
-
-def png_bytes(image: Image.Image, settings: dict) -> bytes:
-    """A PNG file with the settings in its `mmdemo` text, as the studio's own have them."""
-    text = PngInfo()
-    text.add_text("mmdemo", json.dumps(settings))
-    file = io.BytesIO()
-    image.save(file, "PNG", pnginfo=text)
-    return file.getvalue()
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

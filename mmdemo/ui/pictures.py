@@ -5,40 +5,46 @@ Knows the pack's examples and gradio's photographs; the studio checks every pict
 
 import base64
 import io
+from typing import Any
 
+import gradio as gr
 from gradio.media import get_image
 from PIL import Image, ImageDraw, ImageOps
 
+from mmdemo.arguments import MAX_SIDE
 from mmdemo.errors import ImageError
-from mmdemo.studio import MAX_SIDE
-from mmdemo.ui.browser import picture
-from mmdemo.views import PackInfo
+from mmdemo.packs import Pack
+from mmdemo.results import Reconstruction
+from mmdemo.studio import Studio
+from mmdemo.ui import messages
+from mmdemo.ui.browser import PRIVATE, picture
 
+Source = tuple[str, Any]  # ("example", its number), ("drawing", a picture) or ("file", its path)
 PHOTOGRAPHS = ("cheetah1.jpg", "tower.jpg", "lion.jpg", "cheetah.jpg")  # gradio brings them along
 THUMBNAIL = 96
 
 
-def sizes(info: PackInfo) -> list[int]:
+def sizes(pack: Pack) -> list[int]:
     """The sides a person may choose from: the codec's own, and larger ones, which it takes as well."""
-    larger = (2, 4) if info.channels == 3 else ()
-    return [info.image_size, *(side for n in larger if (side := n * info.image_size) <= MAX_SIDE)]
+    larger = (2, 4) if pack.channels == 3 else ()
+    return [pack.image_size, *(side for n in larger if (side := n * pack.image_size) <= MAX_SIDE)]
 
 
-def size_of(info: PackInfo, wanted: int | None) -> int:
+def size_of(pack: Pack, wanted: int | None) -> int:
     """The wanted side if the pack offers it. Else its own; a mere codec has nothing else to show, so it shows more."""
-    offered = sizes(info)
-    return wanted if wanted in offered else offered[0 if info.can_sample else min(1, len(offered) - 1)]
+    offered = sizes(pack)
+    return wanted if wanted in offered else offered[0 if pack.can_sample else min(1, len(offered) - 1)]
 
 
-def seen_at(studio, info: PackInfo, image, invert: str | bool, side: int):
+def seen_at(studio: Studio, pack: Pack, image, invert: str | bool, side: int) -> Reconstruction:
     """What the studio makes of a picture at one of the `sizes`; the pack's own may be beyond the studio's limit."""
-    return studio.reconstruct(info.name, image, invert, None if side == info.image_size else side)
+    return studio.reconstruct(pack.name, image, invert, None if side == pack.image_size else side)
 
 
-def examples(studio, info: PackInfo) -> list[str | Image.Image]:
+def examples(studio: Studio, pack: Pack) -> list[str | Image.Image]:
     """What a person may take: photographs for a colour pack, then the pack's own."""
-    shipped = photographs() if info.channels == 3 else []
-    return shipped + studio.examples(info.name) or [stand_in()]
+    shipped = photographs() if pack.channels == 3 else []
+    return shipped + studio.examples(pack.name) or [stand_in()]
 
 
 def photographs() -> list[str]:
@@ -52,12 +58,12 @@ def photographs() -> list[str]:
     return found
 
 
-def thumbnail(source: str | Image.Image) -> dict:
+def thumbnail(source: str | Image.Image) -> messages.Thumbnail:
     """An example's picture, and whether its pixels are to be seen: those of a small one are, a photograph's are not."""
     image = Image.open(source) if isinstance(source, str) else source
     large = min(image.size) > THUMBNAIL
     small = ImageOps.fit(image.convert("RGB"), (THUMBNAIL, THUMBNAIL)) if large else image
-    return {"uri": picture(small), "smooth": large}
+    return messages.Thumbnail(picture(small), smooth=large)
 
 
 def stand_in(size: int = 256) -> Image.Image:
@@ -81,3 +87,14 @@ def drawn(uri: str) -> Image.Image:
         return Image.open(sent(uri), formats=("PNG",))
     except (OSError, Image.DecompressionBombError):
         raise ImageError("The drawing did not arrive whole; draw it again.") from None
+
+
+def marked(source: Source) -> messages.Source:
+    """Which of the ways to choose a picture is to be marked."""
+    kind, which = source
+    return messages.Source(kind, which if kind == "example" else None)
+
+
+def refused(taken: gr.events.Dependency, upload: gr.File) -> None:
+    """A file that the studio refuses leaves the box again."""
+    taken.failure(lambda: None, None, [upload], **PRIVATE)

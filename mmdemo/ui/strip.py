@@ -3,121 +3,86 @@
 Knows the strip's controls and what the studio answers; static/between.js draws it.
 """
 
-from collections.abc import Callable, Iterator
-
 import gradio as gr
 
+from mmdemo import results
+from mmdemo.arguments import ARGUMENTS, STRIP
 from mmdemo.errors import ArgumentError
-from mmdemo.studio import MAX_STRIP
-from mmdemo.ui.browser import (
-    FITTING,
-    MODELS,
-    OPENING,
-    PRIVATE,
-    data_uri,
-    picture,
-    said_plainly,
-    sparingly,
-    speaker,
-    widget,
-)
-from mmdemo.ui.labelled import png_bytes, table
-from mmdemo.ui.settings import BUSY, IDLE, Settings, can_be_stopped, first_shown, recipe, to_draw, waiting
-from mmdemo.views import PackInfo, SamplingProgress, Strip
+from mmdemo.packs import Pack
+from mmdemo.ui import labelled
+from mmdemo.ui.browser import data_uri, picture, widget
+from mmdemo.ui.messages import Between
+from mmdemo.ui.workbench import Form, among, control
 
 FIRST_COUNT = 8
-FIRST_SEED = 0
 
 
-def build(studio, pack: gr.components.Component, opened: Callable) -> None:
-    with gr.Row(elem_classes="mm-work"):
-        with gr.Column(scale=5, min_width=300):
-            status = widget("status")
-            view = widget("between", elem_id="strip-view")
-        with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
-            with gr.Row():
-                label = gr.Dropdown([], label="From class", min_width=100)
-                other_label = gr.Dropdown([], label="To class", min_width=100)
-            count = gr.Slider(2, MAX_STRIP, FIRST_COUNT, step=1, label="How many", info="Pictures, with both ends.")
-            with gr.Row():
-                other_seed = gr.Number(FIRST_SEED + 1, label="To seed", precision=0, info="The noise at the other end.")
-                same_noise = gr.Checkbox(True, label="Same noise", info="Stay with the seed below.")
-            settings = Settings()
-            with gr.Row():
-                go = gr.Button("Draw strip", variant="primary", interactive=False, min_width=100)
-                stop = gr.Button("Stop", interactive=False, min_width=100)
+class Strip(Form):
+    name, button, opening = "strip", "Draw strip", "Drawing the first strip…"
 
-    def first_strip(info: PackInfo) -> tuple[str, dict]:
-        label, other_label, other_seed = ends(info)
-        made = studio.morph(info.name, label, other_label, FIRST_SEED, other_seed, FIRST_COUNT)
-        return in_words(made), finished(made)
+    def build_views(self):
+        self.way = widget("between", elem_id="strip-view")
+        return [self.way]
 
-    def fit(name: str, label: str | None, other_label: str | None, sampler: str | None) -> tuple:
-        info = to_draw(studio, name)
-        if label not in info.classes or other_label not in info.classes:
-            label, other_label, _ = ends(info)
-        classes = [gr.update(choices=list(info.classes), value=value or None) for value in (label, other_label)]
-        return gr.update(interactive=info.can_sample), *classes, *settings.of(info, sampler)
+    def build_controls(self):
+        seed = ARGUMENTS["other_seed"]
+        with gr.Row():
+            self.label = gr.Dropdown([], label="From class", min_width=100)
+            self.other_label = gr.Dropdown([], label=ARGUMENTS["other_label"].label, min_width=100)
+        (self.count,) = control(STRIP, FIRST_COUNT)
+        with gr.Row():
+            self.other_seed = gr.Number(self.seed + 1, label=seed.label, info=seed.help)
+            self.same_noise = gr.Checkbox(True, label="Same noise", info="Stay with the seed below.")
+        return [self.label, self.other_label, self.count, self.other_seed, self.same_noise]
 
-    @said_plainly
-    def run(name, label, other_label, count, other_seed, same_noise, *wanted) -> Iterator[tuple]:
-        seed, *rest = settings.arguments(*wanted)
-        other_seed = None if same_noise else other_seed
-        if label == other_label and other_seed in (None, seed):
+    def fit(self, pack, values):
+        first, last, _ = ends(pack)
+        both = values[self.label] in pack.classes and values[self.other_label] in pack.classes
+        pairs = ((self.label, first), (self.other_label, last))
+        return {one: among(pack.classes, values[one] if both else None, otherwise) for one, otherwise in pairs}
+
+    def start(self, pack):
+        first, last, other_seed = ends(pack)
+        both = {self.label: first, self.other_label: last}
+        noise = {self.other_seed: other_seed, self.same_noise: other_seed is None}
+        return both | noise | {self.count: FIRST_COUNT}, {"seed": self.seed}
+
+    def ask(self, pack, values, settings):
+        label, other_label = values[self.label], values[self.other_label]
+        other_seed = None if values[self.same_noise] else values[self.other_seed]
+        if label == other_label and other_seed in (None, settings["seed"]):
             raise ArgumentError("Both ends are the same; choose another class or another seed to end with")
-        going = studio.morphing(name, label, other_label, seed, other_seed, count, *rest)
-        tell = speaker()
-        yield tell(text="Starting…"), gr.skip(), seed, *BUSY
-        for text in waiting(studio, name):
-            yield tell(text=text), gr.skip(), gr.skip(), *BUSY
-        for *_, progress in sparingly(going):
-            if progress.result is None:
-                text = f"Step {progress.index + 1} of {progress.total}…"
-                yield tell(text=text), tell(**unfinished(progress)), gr.skip(), gr.skip(), gr.skip()
-            else:
-                made = progress.result
-                yield tell(text=in_words(made)), tell(**finished(made)), made.seed, *IDLE
+        ends = {"label": label, "other_label": other_label, "other_seed": other_seed}
+        return self.studio.morph(pack.name, **ends, count=values[self.count], **settings)
 
-    fitted = opened(
-        fit, [pack, label, other_label, settings.sampler], [go, label, other_label, *settings.choices], **FITTING
-    )
-    show = first_shown(studio, "Drawing the first strip…", first_strip)
-    opened(show, [pack], [status, view], after=fitted, **OPENING, **PRIVATE)
-    go.click(None, js="() => window.mmdemo.bring('strip')")
-    inputs = [pack, label, other_label, count, other_seed, same_noise, *settings.inputs]
-    running = go.click(run, inputs, [status, view, settings.seed, go, stop], **MODELS, **PRIVATE)
-    can_be_stopped(studio, pack, running, status, go, stop)
+    def unfinished(self, values, new):
+        last, many = new[-1], len(new[-1].images) - 1
+        shares = [i / many for i in range(many + 1)]
+        return f"Step {last.index + 1} of {last.total}…", {self.way: between(last.images, shares)}
+
+    def finished(self, values, items, result):
+        return in_words(result), {self.way: finished(result)}
 
 
-def ends(info: PackInfo) -> tuple[str, str, int | None]:
+def ends(pack: Pack) -> tuple[str | None, str | None, int | None]:
     """Where the first strip begins and ends: at two classes, or at two seeds if there is but one class."""
-    first, *others = info.classes or ("",)
-    return first, next(iter(others), first), None if others else FIRST_SEED + 1
+    first, *others = pack.classes or (None,)
+    return first, next(iter(others), first), None if others else Strip.seed + 1
 
 
-def unfinished(progress: SamplingProgress) -> dict:
-    count = len(progress.images)
-    return along(progress.images, [i / (count - 1) for i in range(count)])
+def between(pictures: list, shares: list[float], **more) -> Between:
+    shown = [picture(one, exact=False) for one in pictures]
+    return Between(shown, [f"{100 * share:.0f} %" for share in shares], **more)
 
 
-def along(pictures: list, shares: list[float]) -> dict:
-    return {
-        "pictures": [picture(one, exact=False) for one in pictures],
-        "shares": [f"{100 * share:.0f} %" for share in shares],
-    }
+def finished(made: results.Strip) -> Between:
+    title = f"{made.pack}. {in_words(made)}"
+    page = labelled.table([made.images], [f"{100 * share:.0f} %" for share in made.shares], [""], title)
+    file = f"{made.pack}-strip-{made.recipe.seed}.png"
+    return between(made.images, made.shares, file=file, png=data_uri(results.png_bytes(page, made.json())))
 
 
-def finished(made: Strip) -> dict:
-    shown = along(made.images, made.shares)
-    page = table([made.images], shown["shares"], [""], f"{made.pack}. {in_words(made)}")
-    return {
-        **shown,
-        "file": f"{made.pack}-strip-{made.seed}.png",
-        "png": data_uri(png_bytes(page, made.json())),
-    }
-
-
-def in_words(made: Strip) -> str:
+def in_words(made: results.Strip) -> str:
     ways = f"From {made.label} to {made.other_label}" if made.label != made.other_label else made.label.capitalize()
-    seeds = f"seed {made.seed}" + (f" to {made.other_seed}" if made.seed != made.other_seed else "")
-    return f"{ways}, {seeds}, {recipe(made)}: drawn in {made.seconds:.1f} s."
+    seeds = f"seed {made.recipe.seed}" + (f" to {made.other_seed}" if made.other_seed != made.recipe.seed else "")
+    return f"{ways}, {seeds}, {made.recipe.words(without=['seed'])}: drawn in {made.seconds:.1f} s."

@@ -1,44 +1,56 @@
-"""What the studio answers: plain records with pictures in them, and what of them goes into JSON."""
+"""What the studio answers: plain records with pictures in them, and what of them goes into JSON; and watched runs."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any, Generic, TypeVar
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import images
+from mmdemo.arguments import Recipe
 
-SETTINGS = ("pack", "label", "seed", "steps", "guidance", "sampler", "interval")  # what one picture was drawn with
+T = TypeVar("T")
+R = TypeVar("R")
 
 
-@dataclass(frozen=True)
-class PackInfo:
-    """An entry in the list of packs."""
+class Run(Iterator[T], Generic[T, R]):
+    """Work that can be watched: an iterator of what there is so far, and `result()`, which waits for what comes of it.
 
-    name: str
-    classes: tuple[str, ...]
-    codes: int
-    image_size: int
-    stride: int  # pixels a token covers in each direction
-    channels: int
-    can_sample: bool
-    samplers: tuple[str, ...]  # the default first
-    steps: int  # the default
-    guidance: float  # the default
-    problem: str | None  # why it cannot be used; None = it can
-    stamp: int = 0  # changes when the pack is written anew, so what was drawn from it can be told to be old
-    interval: tuple[float, float] = (0.0, 1.0)  # the default, in noise levels
+    What the result has, the run has too: `studio.sample("mnist", "7").images` waits for them. Nothing is computed
+    before the first of it is asked for; close() ends it at once.
+    """
 
-    def json(self) -> dict:
-        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers")
-        entry = {name: getattr(self, name) for name in listed}
-        entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
-        return entry | ({"problem": self.problem} if self.problem else {})
+    def __init__(self, work: Generator[T, None, R]):
+        self._work, self._result = work, None
+
+    def __next__(self) -> T:
+        try:
+            return next(self._work)
+        except StopIteration as end:
+            self._result = self._result if end.value is None else end.value
+            raise
+
+    def result(self) -> R:
+        """Runs what is left of it.  Raises ValueError if it was closed before its end."""
+        for _ in self:
+            pass
+        if self._result is None:
+            raise ValueError("the run was closed before its end, so there is no result")
+        return self._result
+
+    def close(self) -> None:
+        self._work.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self.result(), name)
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,10 @@ class Codebook:
     perplexity: float
     dim: int
     bits_per_token: float
+
+    def swatch(self, code: int) -> Image.Image:
+        n = self.order.index(code)
+        return images.cell(self.swatches, n % self.columns, n // self.columns, self.swatch_size)
 
     def json(self) -> dict:
         return {"codes": self.codes, "used": self.used, "perplexity": round(self.perplexity, 2), "dim": self.dim}
@@ -104,23 +120,27 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Sampled pictures and all it takes to make them again."""
+class Drawn:
+    """What drawings have in common: with their labels, all it takes to make them again."""
 
-    images: list[Image.Image]
-    labels: list[str]
-    seeds: list[int]  # one an image
-    seed: int
-    steps: int
-    guidance: float
-    sampler: str
-    interval: tuple[float, float]  # the noise levels between which guidance was on
     pack: str
-    seconds: float
+    recipe: Recipe
+    seconds: float  # since the start
 
     def json(self) -> dict:
-        settings = ("pack", "labels", "seed", "steps", "guidance", "sampler", "interval")
-        return {name: getattr(self, name) for name in settings} | {"seconds": round(self.seconds, 3)}
+        return {"pack": self.pack, **self.recipe.json(), "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class Samples(Drawn):
+    """Sampled pictures."""
+
+    images: list[Image.Image]
+    labels: list[str]  # one an image
+    seeds: list[int]  # one an image
+
+    def json(self) -> dict:
+        return super().json() | {"labels": self.labels}
 
     def grid(self) -> Image.Image:
         """All in rows: ten a row if there are that many."""
@@ -129,30 +149,30 @@ class Samples:
     def png_bytes(self, i: int | None = None) -> bytes:
         """Image i as a PNG file, None = the grid, with its settings in the file's `mmdemo` text."""
         if i is None:
-            return _png(self.grid(), self.json())
-        return _png(self.images[i], self.json() | {"labels": [self.labels[i]], "seed": self.seeds[i]})
+            return png_bytes(self.grid(), self.json())
+        return png_bytes(self.images[i], self.json() | {"labels": [self.labels[i]], "seed": self.seeds[i]})
 
 
 @dataclass(frozen=True)
-class SamplingProgress:
-    """Sampling, or drawing a strip, after step `index` of `total`. Its pictures are decoded when first looked at."""
+class Progress:
+    """A drawing after step `index` of `total`. Its pictures are decoded when first looked at."""
 
     index: int
     total: int
-    result: Samples | Strip | None  # in the last one only
     decode: Callable[[], list[Image.Image]] = field(repr=False)
 
     @cached_property
     def images(self) -> list[Image.Image]:
-        """The current guess of every x0; in the last one, the result."""
+        """The current guess of every x0."""
         return self.decode()
 
 
 @dataclass(frozen=True)
-class Frame:
+class Frame(Drawn):
     """One denoising step of one picture. Its pictures are decoded when first looked at: that takes half as long as
     the step, and who watches may skip some."""
 
+    label: str
     index: int
     total: int
     timestep: float  # of 1000
@@ -161,14 +181,7 @@ class Frame:
     flips: list[tuple[int, int]]  # (row, column) of the tokens that changed since the last frame
     distance: float  # mean distance of x0's latents to their codes, in standard deviations of the latents
     guided: bool  # whether guidance was on at this noise level
-    label: str
-    seed: int
-    steps: int
-    guidance: float
-    sampler: str
-    interval: tuple[float, float]  # the noise levels between which guidance is on
-    pack: str
-    seconds: float  # since the start
+    original: Image.Image | None  # the picture that is edited, as the model sees it; None = from pure noise
     decode: Callable[[], list[Image.Image]] = field(repr=False)  # x_t, x0, x0_label, x0_null
 
     @cached_property
@@ -197,9 +210,8 @@ class Frame:
         return self.pictures[3]
 
     def json(self) -> dict:
-        shown = ("index", "total", "timestep", "noise_level", "tokens", "flips", "guided", *SETTINGS)
-        rounded = {"distance": round(self.distance, 5), "seconds": round(self.seconds, 3)}
-        return {name: getattr(self, name) for name in shown} | rounded
+        shown = ("label", "index", "total", "timestep", "noise_level", "tokens", "flips", "guided")
+        return super().json() | {name: getattr(self, name) for name in shown} | {"distance": round(self.distance, 5)}
 
 
 @dataclass(frozen=True)
@@ -212,79 +224,62 @@ class NoisedFrame:
     noise_level: float  # s / (a + s): 1 = pure noise, 0 = clean
     a: float
     s: float
-    image: Image.Image  # x_t, decoded
+    image: Image.Image = field(repr=False)  # x_t, decoded
     seed: int
     steps: int
     sampler: str
     pack: str
 
     def json(self) -> dict:
-        shown = ("index", "total", "timestep", "noise_level", "a", "s", "pack", "seed", "steps", "sampler")
-        return {name: getattr(self, name) for name in shown}
+        return {name: value for name, value in vars(self).items() if name != "image"}
 
 
 @dataclass(frozen=True)
-class Edit:
+class Edit(Drawn):
     """A picture noised part of the way, and denoised with a label."""
 
     original: Image.Image  # what the model saw
     image: Image.Image
+    label: str
     strength: float  # share of the steps taken
     taken: int  # steps taken
-    label: str
-    seed: int
-    steps: int
-    guidance: float
-    sampler: str
-    interval: tuple[float, float]
-    pack: str
-    seconds: float
 
     def json(self) -> dict:
-        shown = {name: getattr(self, name) for name in (*SETTINGS, "strength", "taken")}
-        return shown | {"seconds": round(self.seconds, 3)}
+        return super().json() | {name: getattr(self, name) for name in ("label", "strength", "taken")}
 
     def png_bytes(self) -> bytes:
         """The result as a PNG file, with its settings in the file's `mmdemo` text."""
-        return _png(self.image, self.json())
+        return png_bytes(self.image, self.json())
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(Drawn):
     """One picture of a comparison."""
 
+    index: int
+    total: int
     row: int
     column: int
     image: Image.Image
     label: str
-    seconds: float
-    settings: dict  # what `sample` would be asked for this picture, by name
 
     def json(self) -> dict:
-        where = {"row": self.row, "column": self.column}
-        return where | self.settings | {"label": self.label, "seconds": round(self.seconds, 3)}
+        return {"row": self.row, "column": self.column, "label": self.label} | super().json()
 
 
 @dataclass(frozen=True)
-class Strip:
+class Strip(Drawn):
     """Pictures between two labels, two seeds, or both."""
 
     images: list[Image.Image]
     shares: list[float]  # of the other label and seed, one an image
     label: str
     other_label: str
-    seed: int
     other_seed: int
-    steps: int
-    guidance: float
-    sampler: str
-    interval: tuple[float, float]
-    pack: str
-    seconds: float
 
     def json(self) -> dict:
-        shown = {name: getattr(self, name) for name in (*SETTINGS, "other_label", "other_seed", "shares")}
-        return shown | {"seconds": round(self.seconds, 3)}
+        more = ("label", "other_label", "other_seed", "shares")
+        return super().json() | {name: getattr(self, name) for name in more}
 
 
 @dataclass(frozen=True)
@@ -325,7 +320,8 @@ class CodeMap:
         return {"points": self.points, "counts": self.counts, "explained": round(self.explained, 4)}
 
 
-def _png(image: Image.Image, settings: dict) -> bytes:
+def png_bytes(image: Image.Image, settings: dict) -> bytes:
+    """A PNG file with the settings in its `mmdemo` text."""
     text, file = PngInfo(), io.BytesIO()
     text.add_text("mmdemo", json.dumps(settings))
     image.save(file, "PNG", pnginfo=text)

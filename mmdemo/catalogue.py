@@ -1,4 +1,4 @@
-"""What a pack stores ready-made, shown without torch: its entry in a list, its cover, its codebook and a map of it."""
+"""What a pack has ready to be shown without torch: its cover, its codebook and a map of it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,9 @@ from PIL import Image
 
 from mmdemo import images, packs
 from mmdemo.errors import MmdemoError, PackError
-from mmdemo.views import Code, Codebook, CodeMap, PackInfo
+from mmdemo.results import Code, Codebook, CodeMap
 
 COVER = 128  # pixels of a cover's side
-
-
-def pack_info(pack: packs.Pack) -> PackInfo:
-    return PackInfo(
-        pack.name, pack.classes, pack.codes, pack.image_size, pack.stride, pack.channels, pack.can_sample,
-        pack.samplers, pack.steps, pack.guidance, pack.problem, pack.stamp, pack.interval,
-    )  # fmt: skip
 
 
 def code_map(pack: packs.Pack) -> CodeMap:
@@ -66,7 +59,7 @@ def codebook(pack: packs.Pack) -> Codebook:
     sprite, size, columns = _swatches(pack, stored)
     counts, total = stored["counts"], max(1, sum(stored["counts"]))
     entropy = -sum(n / total * log(n / total) for n in counts if n)
-    swatches = [_cell(sprite, n % columns, n // columns, size) for n in range(pack.codes)]
+    swatches = [images.cell(sprite, n % columns, n // columns, size) for n in range(pack.codes)]
     return Codebook(
         sheet=images.grid(swatches, columns),
         swatches=sprite,
@@ -89,9 +82,9 @@ def code(pack: packs.Pack, k: int) -> Code:
     place = {code: n for n, code in enumerate(stored["order"])}
     each, side = stored["patches_per_code"], stored["patch_size"]
     patch_sprite = read_sprite(pack, "patches", each, pack.codes, side)
-    patches = [_cell(patch_sprite, n, k, side) for n in range(min(each, stored["counts"][k]))]
-    swatch = _cell(sprite, place[k] % columns, place[k] // columns, size)
-    near = [_cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
+    patches = [images.cell(patch_sprite, n, k, side) for n in range(min(each, stored["counts"][k]))]
+    swatch = images.cell(sprite, place[k] % columns, place[k] // columns, size)
+    near = [images.cell(sprite, place[n] % columns, place[n] // columns, size) for n in stored["nearest"][k]]
     return Code(
         card=_card(swatch, near, patches),
         swatch=swatch,
@@ -130,7 +123,7 @@ def read_sprite(pack: packs.Pack, name: str, columns: int, rows: int, cell: int)
     file = jpeg if jpeg.is_file() else jpeg.with_suffix(".png")
     size, mode = (columns * cell, rows * cell), "RGB" if pack.channels == 3 else "L"
     try:
-        return _sprite(file, file.stat().st_mtime_ns, size, mode)
+        return _sprite(file, packs.stamp(file), size, mode)
     except PackError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -162,7 +155,3 @@ def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Imag
             place = (large + 2 * gap + i * (cell + gap), int(row * (cell + gap)))
             card.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), place)
     return card
-
-
-def _cell(sprite: Image.Image, column: int, row: int, size: int) -> Image.Image:
-    return sprite.crop((column * size, row * size, (column + 1) * size, (row + 1) * size))

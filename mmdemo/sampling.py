@@ -1,0 +1,267 @@
+"""What a transformer can be asked to draw, and what comes of it: pictures, films, edits, comparisons, strips.
+
+A Request is all checked arguments of a drawing; the rest is what a pipeline makes of one, as generators that return
+their result. It knows no files and no page. torch is imported only once a pipeline is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from mmdemo import images
+from mmdemo.arguments import ARGUMENTS, AXES, Recipe, choice, shown
+from mmdemo.errors import ArgumentError
+from mmdemo.packs import Pack
+from mmdemo.results import Cell, Edit, Frame, NoisedFrame, Progress, Run, Samples, Strip
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mmdemo.pipeline import ClassPipeline, Step
+
+BUDGET = 6400  # steps × pictures of one request: about half a minute on two CPU cores
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn, and how: all it takes to make it again.  Raises ArgumentError if it is too much at once."""
+
+    pack: Pack
+    labels: tuple[str, ...]  # one an image
+    recipe: Recipe  # image i has its seed + i
+
+    def __post_init__(self):
+        steps, count = self.recipe.steps, len(self.labels)
+        if steps * count > BUDGET:
+            most = f"at most {BUDGET} are allowed in one request"
+            raise ArgumentError(f"steps × count is {steps} × {count} = {steps * count}; {most}")
+
+    @property
+    def drawn(self) -> dict:
+        """As the answers repeat it."""
+        return {"pack": self.pack.name, "recipe": self.recipe}
+
+
+def request(pack: Pack, labels: Sequence[str], count: int, recipe: Recipe) -> Request:
+    """`count` pictures that take the labels in turn."""
+    return Request(pack, tuple(labels[i % len(labels)] for i in range(count)), recipe)
+
+
+def comparison(request: Request, x: str, xs: Sequence, y: str, ys: Sequence) -> list[list[Request]]:
+    """A Request for every cell, row by row: x goes right, y goes down.
+
+    Raises ArgumentError if an axis or one of its values is wrong, or all together are too much.
+    """
+    choice("y", y, tuple(axis for axis in AXES if axis != x))
+    cells = [[_changed(request, {x: right, y: down}) for right in xs] for down in ys]
+    for name, values, line in (("xs", xs, cells[0]), ("ys", ys, [row[0] for row in cells])):
+        if len(set(line)) < len(line):
+            raise ArgumentError(f"{name} is {shown(values)}; it must hold no value twice")
+    cost = sum(cell.recipe.steps for row in cells for cell in row)
+    if cost > BUDGET:
+        raise ArgumentError(f"all cells together take {cost} steps; at most {BUDGET} are allowed in one request")
+    return cells
+
+
+def _changed(request: Request, changes: dict) -> Request:
+    settings = {"label": request.labels[0]} | asdict(request.recipe)
+    for axis, value in changes.items():
+        if value is None:  # elsewhere None is a default, but a value along an axis is there to be read
+            raise ArgumentError(f"{axis} is None; every value along an axis must be given")
+        settings[axis] = ARGUMENTS[axis].check(axis, value, request.pack)
+    return Request(request.pack, (settings.pop("label"),), Recipe(**settings))
+
+
+def sample(pipeline: ClassPipeline, request: Request) -> Generator[Progress, None, Samples]:
+    """Pictures by class."""
+    started = time.perf_counter()
+    seeds = [request.recipe.seed + i for i in range(len(request.labels))]
+    latents = yield from _watched(pipeline, _steps(pipeline, request, _generators(seeds)))
+    pictures = _pictures(pipeline, latents)
+    seconds = time.perf_counter() - started
+    return Samples(**request.drawn, seconds=seconds, images=pictures, labels=list(request.labels), seeds=seeds)
+
+
+def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | None = None, **start) -> Iterator[Frame]:
+    """One picture, step by step; the last frame is the result.  start: x0 and strength, to begin from a picture."""
+    import torch
+
+    from mmdemo import codec
+
+    started, before, std = time.perf_counter(), None, codec.latent_std(pipeline.vae)
+    low, high = request.recipe.interval
+    for step in _steps(pipeline, request, _generators([request.recipe.seed]), compare=True, **start):
+        x0 = step.latents if step.index == step.total - 1 else step.x0
+        ids = pipeline.tokens(x0)
+        tokens = ids[0].tolist()
+        frame = Frame(
+            **request.drawn,
+            seconds=time.perf_counter() - started,
+            label=request.labels[0],
+            index=step.index,
+            total=step.total,
+            timestep=step.timestep,
+            noise_level=step.noise_level,
+            tokens=tokens,
+            flips=flips(before, tokens),
+            distance=codec.distance(pipeline.vae, x0 * std, ids) / std,
+            guided=low <= step.noise_level <= high,
+            original=original,
+            decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, step.x0_label, step.x0_null])),
+        )
+        yield frame
+        before = tokens
+    return frame
+
+
+def flips(before: list[list[int]] | None, tokens: list[list[int]]) -> list[tuple[int, int]]:
+    """(row, column) of every token that is another than before; none where there was nothing before."""
+    if before is None:
+        return []
+    places = product(range(len(tokens)), range(len(tokens[0])))
+    return [(row, column) for row, column in places if tokens[row][column] != before[row][column]]
+
+
+def noise(
+    pipeline: ClassPipeline, pack: Pack, original: Image.Image, recipe: Recipe
+) -> Generator[NoisedFrame, None, list[NoisedFrame]]:
+    """The picture under ever more noise: q(x_t | x_0) in closed form, at the times at which it would be denoised."""
+    import torch
+
+    from mmdemo.pipeline import make_scheduler, noise_level, set_timesteps
+
+    scheduler = make_scheduler(pipeline.scheduler, recipe.sampler)
+    set_timesteps(scheduler, recipe.steps, "cpu")
+    x0, eps = latents_of(pipeline, original), _noise(pipeline, *_generators([recipe.seed]))
+    times = sorted(set(scheduler.timesteps.tolist()))  # Heun visits each twice
+    frames = []
+    for index, t in enumerate(times):
+        a, s = (float(level) for level in noise_level(scheduler, torch.tensor(t)))
+        frame = NoisedFrame(
+            index=index,
+            total=len(times),
+            timestep=t,
+            noise_level=s / (a + s),
+            a=a,
+            s=s,
+            image=_pictures(pipeline, a * x0 + s * eps)[0],
+            seed=recipe.seed,
+            steps=recipe.steps,
+            sampler=recipe.sampler,
+            pack=pack.name,
+        )
+        frames.append(frame)
+        yield frame
+    return frames
+
+
+def edit(
+    pipeline: ClassPipeline, request: Request, original: Image.Image, strength: float
+) -> Generator[Frame, None, Edit]:
+    """The picture noised to a share of the steps, then denoised with the label (SDEdit, arXiv:2108.01073)."""
+    from mmdemo.pipeline import first_step
+
+    last = yield from denoise(pipeline, request, original, x0=latents_of(pipeline, original), strength=strength)
+    return Edit(
+        **request.drawn,
+        seconds=last.seconds,
+        original=original,
+        image=last.x0,
+        label=last.label,
+        strength=strength,
+        taken=request.recipe.steps - first_step(request.recipe.steps, strength),  # frames are more: Heun has two a step
+    )
+
+
+def compare(pipeline: ClassPipeline, cells: list[list[Request]]) -> Generator[Cell, None, list[Cell]]:
+    """One picture a cell, each from its own settings, as it is done."""
+    done, total = [], sum(map(len, cells))
+    for row, requests in enumerate(cells):
+        for column, request in enumerate(requests):
+            made = Run(sample(pipeline, request)).result()
+            where = {"index": len(done), "total": total, "row": row, "column": column, "label": made.labels[0]}
+            cell = Cell(**request.drawn, seconds=made.seconds, image=made.images[0], **where)
+            done.append(cell)
+            yield cell
+    return done
+
+
+def morph(
+    pipeline: ClassPipeline, request: Request, other_label: str, other_seed: int
+) -> Generator[Progress, None, Strip]:
+    """Pictures between two labels, two seeds, or both: labels mix by their predictions, noise along the sphere."""
+    import torch
+
+    from mmdemo.pipeline import slerp
+
+    started, count = time.perf_counter(), len(request.labels)
+    shares = [i / (count - 1) for i in range(count)]
+    # Samplers that draw noise at every step go on with that of the nearer end, from where `sample` would.
+    generators = _generators(request.recipe.seed if share < 0.5 else other_seed for share in shares)
+    noises = [_noise(pipeline, generator)[0] for generator in generators]
+    steps = _steps(
+        pipeline,
+        request,
+        generators,
+        latents=torch.stack([slerp(noises[0], noises[-1], share) for share in shares]),
+        other_labels=[request.pack.classes.index(other_label)] * count,
+        mix=shares,
+    )
+    pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
+    return Strip(
+        **request.drawn,
+        seconds=time.perf_counter() - started,
+        images=pictures,
+        shares=shares,
+        label=request.labels[0],
+        other_label=other_label,
+        other_seed=other_seed,
+    )
+
+
+def latents_of(pipeline: ClassPipeline, original: Image.Image) -> Tensor:
+    """(1, d, h, w): a picture's latents, not snapped to codes, in the units in which they are denoised."""
+    from mmdemo import codec
+
+    return codec.encode(pipeline.vae, images.to_tensor(original)[None]).float() / codec.latent_std(pipeline.vae)
+
+
+def _watched(pipeline: ClassPipeline, steps: Iterator[Step]) -> Generator[Progress, None, Tensor]:
+    """The guess after every step; returns the latents after the last one, (B, d, h, w)."""
+    for step in steps:
+        yield Progress(step.index, step.total, partial(_pictures, pipeline, step.x0))
+    return step.latents
+
+
+def _steps(pipeline: ClassPipeline, request: Request, generators: list[torch.Generator], **more) -> Iterator[Step]:
+    recipe, ids = request.recipe, [request.pack.classes.index(label) for label in request.labels]
+    return pipeline.steps(
+        ids, generators, recipe.steps, recipe.guidance, recipe.sampler, guidance_interval=recipe.interval, **more
+    )
+
+
+def _generators(seeds) -> list[torch.Generator]:
+    import torch
+
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _noise(pipeline: ClassPipeline, generator: torch.Generator) -> Tensor:
+    """(1, d, h, w): what sampling with this generator starts from."""
+    import torch
+
+    config = pipeline.transformer.config
+    size = (1, config.in_channels, config.sample_size, config.sample_size)
+    return torch.randn(size, generator=generator).to(pipeline.device)
+
+
+def _pictures(pipeline: ClassPipeline, latents: Tensor) -> list[Image.Image]:
+    return images.to_images(pipeline.decode(latents))

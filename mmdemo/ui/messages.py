@@ -1,0 +1,241 @@
+"""What the page's scripts are sent: a record for every widget, which static/WIDGET.js shows.
+
+Pictures are data URIs. A field that is None is left out. A widget that is sent nothing is empty.
+"""
+
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Tile = tuple[str, str, str]  # name, value, what it means
+turns = itertools.count(time.time_ns() // 1_000_000)  # later than any before a restart of the app
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line: what is going on (status), or why there is nothing to show.
+
+    A text that ends in … says that something is under way.  ends: it is shown only where something is.
+    """
+
+    text: str
+    ends: bool | None = None
+    pack: str | None = None
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    line: str
+    cover: str
+
+
+@dataclass(frozen=True)
+class Cards:
+    """packs.js.  seen: the pack that Reconstruct opens with."""
+
+    cards: list[Card]
+    seen: str | None
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    uri: str
+    smooth: bool  # a photograph, whose pixels are not to be seen
+
+
+@dataclass(frozen=True)
+class Examples:
+    """picker.js."""
+
+    examples: list[Thumbnail]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which of the ways to choose a picture is to be marked in the picker of the same tab."""
+
+    kind: str  # "example", "drawing" or "file"
+    index: int | None  # the example's number
+
+
+@dataclass(frozen=True)
+class NearCode:
+    code: int
+    distance: str
+    swatch: str
+
+
+@dataclass(frozen=True)
+class CodeCard:
+    """What every script is answered that asks for a code."""
+
+    code: int
+    share: str
+    usage: str
+    swatch: str
+    nearest: list[NearCode]
+    patches: list[str]
+
+
+@dataclass(frozen=True)
+class Book:
+    """codebook.js.  By code, but for `order`: the codes as the sheet of swatches has them."""
+
+    pack: str
+    codes: int
+    swatches: str
+    swatch_size: int
+    columns: int
+    order: list[int]
+    counts: list[int]
+    points: list[tuple[float, float]]
+    explained: str
+    colours: list[str]
+    shares: list[str]
+    usage: str
+    tiles: list[Tile]
+    chosen: int
+    card: CodeCard
+
+
+@dataclass(frozen=True)
+class TokenPicture:
+    """A picture in which the Codebook tab looks for its code."""
+
+    pack: str
+    subject: str
+    tokens: list[list[int]]
+    image: str
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """reconstruct.js and surgery.js."""
+
+    pack: str
+    codes: int
+    side: int
+    invert: str
+    source: Source
+    subject: str
+    original: str
+    image: str
+    tokens: list[list[int]]
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """sample.js: all pictures on one sheet, `columns` wide.  The rest is there when they are done."""
+
+    sheet: str
+    columns: int
+    count: int
+    pictures: list[dict[str, Any]] | None = None  # what it takes to draw each again
+    file: str | None = None
+    png: str | None = None
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame of a film."""
+
+    index: int
+    timestep: str
+    noise: float
+    distance: float
+    guided: bool
+    tokens: list[list[int]]
+    flips: list[tuple[int, int]]
+    x_t: str
+    x0: str
+    x0_label: str
+    x0_null: str
+
+
+@dataclass(frozen=True)
+class Film:
+    """denoise.js: some frames of a run; the scripts keep them.  show: the frame to begin with; None = the last."""
+
+    pack: str
+    label: str
+    seed: int
+    total: int
+    narrowed: bool  # guidance is on at some steps only
+    frames: list[Shot]
+    original: str | None = None  # the picture that is edited
+    show: int | None = None
+
+
+@dataclass(frozen=True)
+class NoisedShot:
+    timestep: str
+    a: str
+    s: str
+    image: str
+
+
+@dataclass(frozen=True)
+class IntoNoise:
+    """noised.js."""
+
+    pack: str
+    source: Source
+    strength: float
+    frames: list[NoisedShot]
+
+
+@dataclass(frozen=True)
+class TableCell:
+    row: int
+    column: int
+    picture: str
+    time: str
+    again: dict[str, Any]  # what it takes to draw it again
+
+
+@dataclass(frozen=True)
+class Table:
+    """table.js: some cells of a grid."""
+
+    across: str
+    columns: list[str]
+    down: str
+    rows: list[str]
+    cells: list[TableCell]
+    file: str | None = None
+    png: str | None = None
+
+
+@dataclass(frozen=True)
+class Between:
+    """between.js: pictures between two ends."""
+
+    pictures: list[str]
+    shares: list[str]
+    file: str | None = None
+    png: str | None = None
+
+
+def message(record: Any = None, turn: int | None = None) -> str:
+    """A string, because gradio changes dicts in place while streaming and then misses it."""
+    fields = plain(record) if record is not None else {}
+    return json.dumps(fields if turn is None else fields | {"turn": turn}, allow_nan=False, default=plain)
+
+
+def plain(record: Any) -> dict[str, Any]:
+    """A record's fields, for JSON."""
+    return {name: value for name, value in vars(record).items() if value is not None}
+
+
+def speaker() -> Callable[..., str]:
+    """`message` for one run of a handler: a widget that has heard a later run no longer listens to an earlier one.
+
+    So a slow answer for the pack left behind, or for the last picture but one, never overwrites the current one.
+    """
+    return functools.partial(message, turn=next(turns))

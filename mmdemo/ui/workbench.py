@@ -1,0 +1,305 @@
+"""The workbench: what all tabs that draw have in common. A tab states its controls, its run and its view (a Form).
+
+Fitting the controls to the pack, the first picture, waiting for the models, start, Stop, a second click and stale
+answers exist once, here.
+"""
+
+import secrets
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from mmdemo.arguments import MAX_SEED, SETTINGS, Argument, Interval, Number, Whole
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.packs import Pack
+from mmdemo.results import Run
+from mmdemo.studio import Studio
+from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, said_plainly, sparingly, widget
+from mmdemo.ui.messages import Text, message, speaker
+
+T = TypeVar("T")
+Component = gr.components.Component
+Values = dict[Component, Any]  # what the controls hold, or what is to be put into them
+
+
+class Form:
+    """A tab that draws. Made where it is to stand; `connect` makes it work.
+
+    A subclass says what is its own by the methods up to `finished`; each gets the controls' values and gives updates or
+    messages by component.
+    """
+
+    name: str  # of the tab, whose elements it is known by
+    button: str  # what starts it
+    opening: str  # what is said while the first picture is drawn
+    seed = 0  # that the first picture is drawn with
+
+    def __init__(self, studio: Studio, pack: Component):
+        self.studio, self.pack = studio, pack
+        self._latest: dict[str, object] = {}  # the run that may write, by session
+        self._first = once_a_pack(self.first)
+        with gr.Row(elem_classes="mm-work"):
+            with gr.Column(scale=5, min_width=300):
+                self.status = widget("status")
+                self.views = self.build_views()
+            with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
+                self.controls = self.build_controls()
+                self.recipe = RecipeControls(self.seed)
+                with gr.Row():
+                    self.go = gr.Button(self.button, variant="primary", interactive=False, min_width=100)
+                    self.stop = gr.Button("Stop", interactive=False, min_width=100)
+
+    # ------------------------------------------------------------------------------------------ what a form states
+
+    def build_views(self) -> list[gr.HTML]:
+        """Where the drawing is shown."""
+        raise NotImplementedError
+
+    def build_controls(self) -> list[Component]:
+        """What a person chooses, above the recipe."""
+        raise NotImplementedError
+
+    def fit(self, pack: Pack, values: Values) -> Values:
+        """Updates that fit the controls to another pack; what it has too stays chosen. A mere codec has no classes."""
+        raise NotImplementedError
+
+    def start(self, pack: Pack) -> tuple[Values, dict[str, Any]]:
+        """What the first picture is drawn with: values of the controls, and settings."""
+        raise NotImplementedError
+
+    def ask(self, pack: Pack, values: Values, settings: dict[str, Any]) -> Run:
+        """The run that is asked for. It checks every argument, and draws nothing yet."""
+        raise NotImplementedError
+
+    def begin(self, pack: Pack, values: Values, settings: dict[str, Any]) -> tuple[str, Values]:
+        """What to say and show before the first step."""
+        return "", {}
+
+    def unfinished(self, values: Values, new: list) -> tuple[str, Values]:
+        """What to say and show of a run that goes on.  new: what came of it since the last time."""
+        raise NotImplementedError
+
+    def finished(self, values: Values, items: list, result: Any) -> tuple[str, Values]:
+        """What to say and show at the end.  items: all that came of the run."""
+        raise NotImplementedError
+
+    def first(self, pack: Pack) -> tuple[str, Values]:
+        """What is shown of a pack before anybody clicks."""
+        values, settings = self.start(pack)
+        run = self.ask(pack, values, settings)
+        _, begun = self.begin(pack, values, settings)
+        items = list(run)
+        words, shown = self.finished(values, items, run.result())
+        return words, begun | shown
+
+    def open(self, pack: Pack, values: Values) -> Iterator[tuple[str, Values]]:
+        """What to say and show whenever a pack is opened."""
+        yield self.opening, {}
+        yield self._first(pack)
+
+    def looked_at(self) -> list[Component]:
+        """The controls that `open` reads."""
+        return []
+
+    def varied(self, values: Values) -> Sequence[str]:
+        """The settings that have no single value in this run."""
+        return ()
+
+    # ------------------------------------------------------------------------------------------- what all of them do
+
+    def connect(self, opened: Callable) -> None:
+        """opened(show, inputs, outputs): calls show for the pack that the page opens with, and whenever it changes."""
+        everything = {self.pack, *self.controls, *self.recipe.components}
+        controls = [self.go, *self.controls, *self.recipe.components]
+        self.fitted = opened(self._fit, everything, controls, **FITTING)
+        opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=self.fitted, **OPENING, **PRIVATE)
+        self.go.click(None, js=f"() => window.mmdemo.bring('{self.name}')")
+        self.can_be_stopped(self.go.click(said_plainly(self._run), everything, self.written(), **MODELS, **PRIVATE))
+
+    def shown(self) -> list[Component]:
+        return [self.status, *self.views]
+
+    def written(self) -> list[Component]:
+        return [*self.shown(), self.recipe.seed, self.go, self.stop]
+
+    def can_be_stopped(self, run: gr.events.Dependency) -> None:
+        """Ends the event at a click on Stop, or when another pack is chosen, and gives the buttons back."""
+        ended = {"inputs": {self.pack}, "outputs": [self.status, self.go, self.stop], **PRIVATE}
+        run.failure(self._failed, **ended)  # gradio counts a Stop as a failure too
+        self.stop.click(self._stopped, cancels=[run], **ended)
+        self.pack.change(self._left, None, [self.stop], cancels=[run], trigger_mode="multiple", **PRIVATE)
+
+    def watch(self, values: Values, settings: dict[str, Any], session: str) -> Iterator[Values]:
+        """A run from start to end. A later one of the same session takes its place, and it ends without a word."""
+        pack = self.studio.pack(values[self.pack])
+        run = self.ask(pack, values, settings)
+        me = self._latest[session] = object()
+        tell = speaker()
+        try:
+            seed = {} if "seed" in self.varied(values) else {self.recipe.seed: settings["seed"]}
+            yield self._said(tell, "Starting…") | seed | self._buttons(running=True)
+            for text in waiting(self.studio, pack.name):
+                yield self._said(tell, text)
+            words, begun = self.begin(pack, values, settings)
+            if words:
+                yield self._said(tell, words, begun)
+            items = []
+            for new in sparingly(run):
+                if self._latest.get(session) is not me:
+                    return
+                items += new
+                if new[-1].index + 1 < new[-1].total:
+                    yield self._said(tell, *self.unfinished(values, new))
+            yield self._said(tell, *self.finished(values, items, run.result())) | self._buttons(running=False)
+        finally:
+            run.close()
+            if self._latest.get(session) is me:
+                del self._latest[session]
+
+    def _fit(self, values: Values) -> Values:
+        pack = self.studio.pack(values[self.pack])
+        go = {self.go: gr.update(interactive=pack.can_sample)}
+        pack = pack if pack.can_sample else replace(pack, classes=())
+        return go | self.fit(pack, values) | self.recipe.fit(pack, values)
+
+    def _open(self, values: Values) -> Iterator[Values]:
+        tell = speaker()
+        try:
+            pack = drawable(self.studio, values[self.pack])  # before its models are loaded
+            for text in waiting(self.studio, pack.name):
+                yield self._said(tell, text)
+            for words, shown in self.open(pack, values):
+                yield self._said(tell, words, shown)
+        except MmdemoError as error:
+            yield self._said(tell, str(error)) | {view: tell() for view in self.views}
+
+    def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
+        yield from self.watch(values, self.recipe.read(values), request.session_hash)
+
+    def _said(self, tell: Callable, words: str, shown: Values | None = None) -> Values:
+        return {self.status: tell(Text(words))} | {view: tell(record) for view, record in (shown or {}).items()}
+
+    def _buttons(self, running: bool) -> Values:
+        return {self.go: gr.update(interactive=not running), self.stop: gr.update(interactive=running)}
+
+    def _failed(self, values: Values, request: gr.Request) -> Values:
+        if request.session_hash in self._latest:  # a later run has begun, and goes on
+            return {self.status: gr.skip()}
+        # Another pack may have been chosen meanwhile, and what is said of that one stays.
+        can_draw = False
+        with suppress(MmdemoError):
+            can_draw = self.studio.pack(values[self.pack]).can_sample
+        ended = {self.status: message(Text("Stopped.", ends=True))}
+        return ended | self._buttons(running=False) | {self.go: gr.update(interactive=can_draw)}
+
+    def _stopped(self, values: Values, request: gr.Request) -> Values:
+        self._latest.pop(request.session_hash, None)
+        return self._failed(values, request)
+
+    def _left(self, request: gr.Request) -> dict:
+        self._latest.pop(request.session_hash, None)
+        return gr.update(interactive=False)
+
+
+class RecipeControls:
+    """A control for every setting of a drawing: the seed, and the others folded away. Draws them where it is made."""
+
+    def __init__(self, seed: int):
+        with gr.Row():
+            # No minimum or maximum here: the studio's sentence says more than gradio's.
+            self.seed = gr.Number(seed, label=SETTINGS["seed"].label, info=SETTINGS["seed"].help)
+            self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
+        with gr.Accordion("Advanced", open=False):
+            self.others = {name: control(one) for name, one in SETTINGS.items() if name != "seed"}
+        self.components = [self.seed, self.randomize, *(part for parts in self.others.values() for part in parts)]
+
+    def __getitem__(self, name: str) -> list[Component]:
+        """What a setting is chosen with."""
+        return [self.seed] if name == "seed" else self.others[name]
+
+    def read(self, values: Values) -> dict[str, Any]:
+        """The settings as the studio takes them; a random seed is drawn, to be shown.  Raises ArgumentError."""
+        settings = self.peek(values)
+        if values[self.randomize]:
+            settings["seed"] = secrets.randbelow(MAX_SEED + 1)
+        elif settings["seed"] is None:
+            raise ArgumentError(f"seed is empty; give a whole number from 0 to {MAX_SEED}, or tick Randomize")
+        return settings
+
+    def peek(self, values: Values) -> dict[str, Any]:
+        """The same, with the seed that is shown."""
+        read = {name: [values[part] for part in parts] for name, parts in self.others.items()}
+        # Two parts are an interval: from pure noise down, as the run goes, and so the upper end first.
+        others = {name: one[0] if len(one) == 1 else one[::-1] for name, one in read.items()}
+        return {"seed": values[self.seed]} | others
+
+    def fit(self, pack: Pack, values: Values) -> Values:
+        """Updates to the pack's own; the sampler stays if the pack has it too."""
+        (sampler,) = self.others["sampler"]
+        chosen = values[sampler] if values[sampler] in pack.samplers else next(iter(pack.samplers), None)
+        updates = {sampler: gr.update(choices=list(pack.samplers), value=chosen)}
+        return (self.show(pack.defaults.json(), without=("seed", "sampler")) if pack.can_sample else {}) | updates
+
+    def show(self, settings: dict[str, Any], without: Sequence[str] = ()) -> Values:
+        """Updates to these settings."""
+        updates = {}
+        for name, value in settings.items():
+            if name not in without:
+                parts = self[name]
+                updates |= {parts[0]: value} if len(parts) == 1 else dict(zip(parts, reversed(value), strict=True))
+        return updates
+
+
+def control(setting: Argument, value: Any = None) -> list[Component]:
+    """What a person sets it with: a slider for a number, two for an interval, a list for a choice."""
+    words = {"label": setting.label, "info": setting.help}
+    if isinstance(setting, Interval):
+        upper, lower = ({"label": label, "info": info} for label, info in setting.ends)
+        return [gr.Slider(0, 1, 1, step=0.05, **upper), gr.Slider(0, 1, 0, step=0.05, **lower)]
+    if isinstance(setting, (Whole, Number)):
+        step = 1 if isinstance(setting, Whole) else setting.step
+        return [gr.Slider(setting.low, setting.high, value, step=step, **words)]
+    return [gr.Dropdown([], **words)]
+
+
+def among(choices: Sequence[str], chosen: str | None, otherwise: str | None = None) -> dict:
+    """An update of a list: what was chosen stays if it is among the choices."""
+    first = otherwise if otherwise in choices else next(iter(choices), None)
+    return gr.update(choices=list(choices), value=chosen if chosen in choices else first)
+
+
+def once_a_pack(make: Callable[[Pack], T]) -> Callable[[Pack], T]:
+    """make(pack), done once a pack: a class that opens the page together waits for one drawing, not for thirty. Other
+    packs do not wait for it."""
+    made: dict[str, tuple[Pack, T]] = {}
+    locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def remembered(pack: Pack) -> T:
+        with locks[pack.name]:
+            if pack.name not in made or made[pack.name][0] != pack:  # trained anew since
+                made[pack.name] = pack, make(pack)
+            return made[pack.name][1]
+
+    return remembered
+
+
+def drawable(studio: Studio, name: str) -> Pack:
+    """A pack that can sample.  Raises PackError, with what to do instead, if it cannot."""
+    pack = studio.pack(name)
+    if pack.can_sample:
+        return pack
+    others = " or ".join(other.name for other in studio.packs() if other.can_sample and not other.problem)
+    choose = f"choose {others}" if others else f"train one: python -m mmdemo train dit --pack {name}"
+    raise PackError(f"{name} has no transformer, so it cannot draw; {choose}")
+
+
+def waiting(studio: Studio, pack: str) -> Iterator[str]:
+    """Loads the pack's models, saying so if that is not done already."""
+    if not studio.is_loaded(pack):
+        yield "Loading the models…"
+        studio.load(pack)
