@@ -59,7 +59,7 @@ def build_demo(studio: Studio) -> gr.Blocks:
 def tab(name: str) -> gr.Tab:
     """A tab that tells the page's scripts when it is shown."""
     one = gr.Tab(name, id=name.lower(), elem_id=name.lower())
-    one.select(None, js=f"() => document.dispatchEvent(new CustomEvent('mmdemo:tab', {{ detail: '{name.lower()}' }}))")
+    one.select(None, js=f"() => window.mmdemo.store.set('tab', '{name.lower()}')")
     return one
 
 

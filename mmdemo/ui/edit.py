@@ -142,7 +142,7 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
     picker.example(take_example, [pack, *how], [*shown, source], **always)
     picker.drawing(take_drawing, [pack, *how], [*shown, source], **always)
     upload.upload(take_file, [pack, upload, *how], [*shown, source], **always)
-    strength.change(None, [strength], None, js="(share) => window.mmdemo.strength?.(share)")
+    strength.change(None, [strength], None, js="(share) => window.mmdemo.store.set('strength', share)")
     go.click(None, js="() => window.mmdemo.bring('edit')")
     running = go.click(
         run, [pack, source, label, strength, *settings.inputs], [*shown, settings.seed, go, stop], **MODELS, **PRIVATE
