@@ -65,7 +65,7 @@ def choose_pack(page: Page, name: str) -> None:
 def open_pack(page: Page, name: str) -> None:
     """Chooses a pack and waits until its codes have taken the place of the last one's."""
     choose_pack(page, name)
-    page.wait_for_function("name => window.mmdemo.code?.pack === name", arg=name)
+    page.wait_for_function("name => window.mmdemo.store.get('code')?.pack === name", arg=name)
 
 
 def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:

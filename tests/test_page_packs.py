@@ -180,7 +180,7 @@ def test_quick_choices_leave_one_codebook_and_it_is_the_last_ones(watched: Page,
         watched.wait_for_timeout(3000)
         expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
         expect(watched.locator(".mm-swatches canvas")).to_have_count(1)
-        assert watched.evaluate("window.mmdemo.code.pack") == "mnist"
+        assert watched.evaluate("window.mmdemo.store.get('code').pack") == "mnist"
 
 
 class SlowBooks(Studio):

@@ -1,15 +1,15 @@
 // Every code as a swatch in a grid and as a dot on a map, a histogram of their use, and the chosen one: its card and
 // its places in a picture.
-const { el, listen, load, crop, tiles, grid, codeCard, codeMap } = window.mmdemo;
+const { el, listen, answerTo, load, crop, tiles, grid, codeCard, codeMap, store } = window.mmdemo;
 const root = element.firstElementChild;
 // Swatches are a few pixels wide: drawn large once, so that any size on screen looks even, as far as memory allows.
 const ENLARGE = 8, MOST_PIXELS = 4e6;
-const places = window.mmdemo.places(server, (code) => choose(code));
-let book, swatches, bars, card, map, sprite, wanted, untouched, first = {};
+const places = window.mmdemo.places(server, pick);
+let book, swatches, bars, card, map, sprite, untouched, first = {};
 
 listen(props, watch, async (message) => {
-  if (!message.codes) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
-  book = message;
+  book = message.codes ? message : null;
+  if (!book) return root.replaceChildren(el("p", { class: "mm-help" }, message.text ?? ""));
   root.replaceChildren(
     tiles(book.tiles),
     el("div", { class: `mm-columns ${book.columns > 40 ? "mm-many" : ""}` },
@@ -17,20 +17,23 @@ listen(props, watch, async (message) => {
         el("h3", {}, "Every code"),
         el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
         el("div", { class: "mm-swatches" }, (swatches = grid("Codes", book.columns, book.order.length,
-          (i) => `Code ${book.order[i]}, ${book.shares[book.order[i]]} of all tokens`, (i) => choose(book.order[i]))))),
+          (i) => `Code ${book.order[i]}, ${book.shares[book.order[i]]} of all tokens`, (i) => pick(book.order[i]))))),
       el("div", { class: "mm-chosen" }, (card = el("section", { "aria-live": "polite" })), places.node),
       el("section", {},
         el("h3", {}, "The codes on a map"),
         el("p", { class: "mm-help" }, `The plane in which the codes differ most shows ${book.explained} of their variance. A dot's size is the code's use, its colour the swatch's.`),
-        (map = codeMap(book, (code, canvas) => sprite && crop(canvas, sprite, ...placeOf(code), book.swatch_size, book.swatch_size), (code) => choose(code)))),
+        (map = codeMap(book, (code, canvas) => sprite && crop(canvas, sprite, ...placeOf(code), book.swatch_size, book.swatch_size), pick))),
       el("section", {},
         el("h3", {}, "How often each code is used"),
         el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
         (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));
-  wanted?.pack === book.pack ? choose(wanted.code) : choose(book.chosen, book.card);
-  untouched = wanted?.pack !== book.pack;
+  sprite = null;
+  places.open(book);
+  if (!answerWish()) {
+    choose(book.chosen, book.card);
+    untouched = true;
+  }
   lookAt();
-  wanted = sprite = null;
   const loaded = await load(message.swatches);
   if (book !== message) return; // another pack's came meanwhile
   sprite = loaded;
@@ -39,10 +42,10 @@ listen(props, watch, async (message) => {
 
 // The picture that Reconstruct shows, or else the pack's first example.
 listen(props, watch, (message) => { first = message; lookAt(); }, "picture");
-document.addEventListener("mmdemo:picture", lookAt);
+store.on("picture", lookAt, root);
 async function lookAt() {
   if (!book) return;
-  const picture = [window.mmdemo.picture, first].find((one) => one?.pack === book.pack) ?? null;
+  const picture = [store.get("picture"), first].find((one) => one?.pack === book.pack) ?? null;
   if (!untouched || !picture?.tokens) return places.look(picture);
   // Nobody has chosen yet: the rarest code of a picture says more than one that is not in it.
   places.look(null);
@@ -71,24 +74,26 @@ function drawSwatches() {
   swatches.prepend(canvas);
 }
 
+// A person's choice: of the code to be looked at, or of the one to trade places with it.
+function pick(code) {
+  if (!places.took(code)) choose(code);
+}
+
 async function choose(code, known) {
   untouched = false;
-  if (places.took(code)) return;
   book.chosen = code;
   swatches.mark(book.order.indexOf(code));
   map.mark(code);
   drawBars();
-  window.mmdemo.code = { pack: book.pack, code };
-  document.dispatchEvent(new CustomEvent("mmdemo:chosen"));
-  const asked = book, answer = known ?? await server.describe_code(book.pack, code);
+  store.set("code", { pack: book.pack, code });
+  const asked = book, answer = known ?? await answerTo(() => server.describe_code(asked.pack, code));
   if (book !== asked || book.chosen !== code) return;
   const use = el("button", { type: "button", class: "mm-button", onclick: () => {
-    window.mmdemo.use = window.mmdemo.code;
-    document.dispatchEvent(new CustomEvent("mmdemo:use", { detail: window.mmdemo.use }));
+    store.set("brush", { pack: asked.pack, code });
     document.getElementById("reconstruct-button").click();
   } }, "Use this code");
-  card.replaceChildren(codeCard(answer, (near) => choose(near), use));
-  places.show(book, code, answer);
+  card.replaceChildren(codeCard(answer, pick, use));
+  places.show(code, answer.nearest);
 }
 
 function drawBars() {
@@ -112,15 +117,18 @@ function drawBars() {
 
 function pickBar(event) {
   const box = bars.getBoundingClientRect();
-  choose(book.ranked[Math.min(book.ranked.length - 1, Math.floor((event.clientX - box.left) / box.width * book.ranked.length))]);
+  pick(book.ranked[Math.min(book.ranked.length - 1, Math.floor((event.clientX - box.left) / box.width * book.ranked.length))]);
 }
 
 // The bars are drawn for one width and one colour scheme; draw them again when either changes.
-new ResizeObserver(() => { if (bars?.isConnected) drawBars(); }).observe(root);
-new MutationObserver(() => { if (bars?.isConnected) drawBars(); }).observe(document.body, { attributeFilter: ["class"] });
+const redraw = () => { if (bars?.isConnected) drawBars(); };
+new ResizeObserver(redraw).observe(root);
+new MutationObserver((_, observer) => root.isConnected ? redraw() : observer.disconnect()).observe(document.body, { attributeFilter: ["class"] });
 
-// Another tab asks for a code to be shown here.
-document.addEventListener("mmdemo:code", ({ detail }) => {
-  if (book?.pack === detail.pack) choose(detail.code);
-  else wanted = detail; // its pack is on the way
-});
+// Another tab wants a code to be shown here; until its pack's codes are here, the wish waits.
+function answerWish() {
+  if (!book || store.get("wanted")?.pack !== book.pack) return false;
+  choose(store.take("wanted").code);
+  return true;
+}
+store.on("wanted", answerWish, root);

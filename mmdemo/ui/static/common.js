@@ -1,7 +1,67 @@
-// Shared by every widget; knows the DOM and the shape of a message, no tab and no model.
+// Shared by every widget; knows the DOM and the shape of a message, and what the tabs tell each other, but no model.
 window.mmdemo ??= (() => {
   const MOST_DIGITS = 48; // in a row of tokens: more would hide the picture under them
   let cells = 0;
+
+  // What the tabs tell each other. Each field has one writer, so whoever reads it knows where it comes from.
+  const SHARED = {
+    tab: "the tab that is shown, in small letters. Written by the tabs (ui/__init__.py).",
+    strength: "how far into noise an edit is to go, 0 to 1. Written by Edit's slider (ui/edit.py).",
+    picture: "{pack, subject, tokens, image}: what Reconstruct shows, edited or not; null: nothing. Written by reconstruct.js.",
+    code: "{pack, code}: the code chosen in the Codebook. Written by codebook.js.",
+    // Requests: whom they are for takes them, at once or when it is ready, and then they are gone.
+    wanted: "{pack, code}: to be shown in the Codebook, which takes it. Written by codeLink, below.",
+    brush: "{pack, code}: to paint with in Reconstruct, which takes it. Written by codebook.js.",
+  };
+  // What the widgets of one .mm-work tell each other: each has a picker of its own.
+  const WITHIN = {
+    examples: "[{uri, smooth}]: what can be picked. Written by picker.js.",
+    source: "{kind, index}: which picture is shown: an example, the drawing or the file. Written by reconstruct.js or noised.js.",
+  };
+
+  function makeStore(fields) {
+    const values = {}, listeners = {};
+    const check = (name) => { if (!Object.hasOwn(fields, name)) throw new Error(`The store has no field ${name}`); };
+    const get = (name) => (check(name), values[name] ?? null);
+    const here = (name) => listeners[name]?.filter(({ node }) => node.isConnected) ?? []; // those that are left
+    return {
+      get,
+      set(name, value) {
+        if (get(name) === value) return;
+        values[name] = value;
+        for (const { listener } of here(name)) apart(listener, value);
+      },
+      // listener(value): now, if there is one, and at each change, for as long as the node is on the page.
+      on(name, listener, node = document) {
+        const now = get(name);
+        listeners[name] = [...here(name), { listener, node }];
+        if (now !== null) listener(now);
+      },
+      // A request's value, once. Its listeners know already.
+      take(name) {
+        const value = get(name);
+        values[name] = null;
+        return value;
+      },
+    };
+  }
+  const store = makeStore(SHARED), works = new WeakMap();
+
+  // The store of the .mm-work in which a widget stands.
+  function storeOf(node) {
+    const work = node.closest(".mm-work");
+    if (!works.has(work)) works.set(work, makeStore(WITHIN));
+    return works.get(work);
+  }
+
+  // Calls what may fail without harm to what comes after; the error is seen like any that nobody caught.
+  function apart(call, ...given) {
+    try {
+      call(...given);
+    } catch (error) {
+      reportError(error);
+    }
+  }
 
   // el("button", {class: "x", onclick: f}, "text", node): children are text or nodes, never HTML.
   function el(tag, attributes = {}, ...children) {
@@ -28,24 +88,31 @@ window.mmdemo ??= (() => {
     read();
   }
 
+  // What the server says, or else that it said nothing: gradio gives undefined then, and warns on the console.
+  async function answerTo(ask) {
+    let answer;
+    try {
+      answer = await ask();
+    } catch (error) {
+      console.warn(error);
+    }
+    return answer ?? { error: "The server did not answer. Try again." };
+  }
+
   // ask(x) for the newest x only, one question at a time: what a person does meanwhile is asked once, at the end.
+  // show(answer, x) may be shown an `error` instead, and then the next is asked all the same.
   function latest(ask, show) {
-    let next, busy = false;
+    let next = null, busy = false;
     return async (x) => {
       next = { x };
       if (busy) return;
       busy = true;
-      try {
-        while (next) {
-          const now = next.x;
-          next = null;
-          show(await ask(now), now);
-        }
-      } catch {
-        show({ error: "The server did not answer. Try again." });
-      } finally {
-        busy = false;
+      while (next) {
+        const { x } = next;
+        next = null;
+        apart(show, await answerTo(() => ask(x)), x);
       }
+      busy = false;
     };
   }
 
@@ -228,16 +295,11 @@ window.mmdemo ??= (() => {
 
   // A button from a code, wherever it is shown, to the Codebook tab.
   const codeLink = (pack, code) => el("button", { type: "button", class: "mm-button", onclick: () => {
-    document.dispatchEvent(new CustomEvent("mmdemo:code", { detail: { pack, code } }));
+    store.set("wanted", { pack, code });
     document.getElementById("codebook-button").click();
   } }, "Open in Codebook");
 
-  // Which picture a tab shows: the picker in the same tab marks it.
-  function shows(node, source) {
-    const work = node.closest(".mm-work");
-    work.source = source;
-    work.dispatchEvent(new CustomEvent("mmdemo:source"));
-  }
+  const pngLink = (png, file) => el("a", { class: "mm-button", href: png, download: file }, "Download PNG");
 
   // What a button has set going is seen, also on a phone, where that button is far below.
   function bring(tab) {
@@ -245,5 +307,8 @@ window.mmdemo ??= (() => {
     if (work?.getBoundingClientRect().top < 0) work.scrollIntoView({ behavior: "smooth" });
   }
 
-  return { bring, el, listen, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink, strip, shows };
+  return {
+    store, storeOf, bring, el, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
+    pngLink, strip,
+  };
 })();

@@ -1,13 +1,13 @@
 // The film of a run. The frames are kept here: they follow the run, then are scrubbed, played and saved without the server.
-const { el, listen, pixels, tokenGrid, codeCard, codeLink, strip, exports } = window.mmdemo;
+const { el, listen, pixels, tokenGrid, answerTo, codeCard, codeLink, strip, exports } = window.mmdemo;
 const root = element.firstElementChild;
 const PLAY_SECONDS = 4;
-let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, thumbs, grid, card;
+let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, looked, thumbs, grid, card;
 
 const original = pixels("", "The picture to edit");
 const noisy = pixels("", "The noisy picture"), guess = pixels("", "The guess of the finished picture");
-const byLabel = pixels("", "The guess by the label alone"), without = pixels("", "The guess without a label"), both = pixels("", "The guess with guidance");
-const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span");
+const byLabel = pixels("", "The guess by the label alone"), without = pixels("", ""), both = pixels("", "The guess with guidance");
+const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span"), unlabelled = el("span");
 const play = el("button", { type: "button", class: "mm-button mm-play", onclick: toggle });
 const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step", oninput: () => go(Number(slider.value), slider.value > at ? 1 : -1) });
 const step = el("b"), timestep = el("b"), noise = el("b"), guidance = el("span");
@@ -33,7 +33,7 @@ const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "g
   el("div", { class: "mm-facts" },
     el("section", { class: "mm-guesses" },
       el("h3", {}, "What the label does to the guess"),
-      el("div", {}, ...[[without, "without a label"], [byLabel, "by label alone"], [both, "guided"]].map(([picture, name]) =>
+      el("div", {}, ...[[without, unlabelled], [byLabel, "by label alone"], [both, "guided"]].map(([picture, name]) =>
         el("figure", {}, framed(picture), el("figcaption", {}, name))))),
     el("section", { class: "mm-curves" }, ...curves.map(({ node }) => node))),
   saving,
@@ -46,7 +46,10 @@ listen(props, watch, (message) => {
     halt();
     film = { ...message, frames: [] };
     follow = true;
+    peek = looked = null;
     card.replaceChildren();
+    unlabelled.textContent = film.negative ? `by ${film.negative}, to avoid` : "without a label";
+    without.alt = film.negative ? `The guess by ${film.negative}, to avoid` : "The guess without a label";
     original.src = film.original ?? "";
     source.hidden = !film.original;
     slider.max = film.total - 1;
@@ -87,8 +90,8 @@ function paint() {
 // A token of the guess leads to its code.
 async function choose(code) {
   halt();
-  const { pack, turn } = film, answer = await server.describe_code(pack, code);
-  if (film.turn !== turn) return; // another film came meanwhile
+  const { pack } = film, asked = looked = {}, answer = await answerTo(() => server.describe_code(pack, code));
+  if (looked !== asked) return; // another code was chosen, or another film came
   card.replaceChildren(codeCard(answer, choose, codeLink(pack, answer.code)));
   card.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }

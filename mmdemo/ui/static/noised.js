@@ -1,7 +1,7 @@
 // A picture on its way into noise, and the step from which it is to come back. Scrubbed without the server.
-const { el, listen, pixels, shows, strip } = window.mmdemo;
+const { el, listen, pixels, store, storeOf, strip } = window.mmdemo;
 const root = element.firstElementChild;
-let way = { frames: [] }, at = 0, share, thumbs;
+let way = { frames: [] }, at = 0, thumbs;
 
 const picture = pixels("", "The picture under noise");
 const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Amount of noise", oninput: () => show(Number(slider.value)) });
@@ -23,12 +23,11 @@ listen(props, watch, (message) => {
   stage.hidden = !message.frames;
   if (!message.frames) return;
   way = message;
-  share ??= way.strength;
   slider.max = way.frames.length - 1;
   thumbs = strip(way.frames.length, show);
   thumbs.fill((i) => way.frames[i].image);
   strips.replaceChildren(thumbs);
-  shows(root, way.source);
+  storeOf(root).set("source", way.source);
   mark();
 });
 
@@ -41,8 +40,10 @@ function show(index) {
   thumbs.mark(index);
 }
 
-// As Python rounds: a half goes to the even number.
+// Where the way back begins. As Python rounds: a half goes to the even number.
 function mark() {
+  if (!way.frames.length) return;
+  const share = store.get("strength") ?? way.strength; // the slider's, or until it has moved what Python began with
   const exact = way.frames.length * share, up = Math.round(exact);
   const taken = Math.max(1, up - (exact % 1 === 0.5 && up % 2));
   begin.textContent = `strength ${share}: the way back begins here, ${taken} of ${way.frames.length} steps into noise; those beyond are pale`;
@@ -50,7 +51,4 @@ function mark() {
   show(taken - 1);
 }
 
-window.mmdemo.strength = (value) => {
-  share = value;
-  if (way.frames.length) mark();
-};
+store.on("strength", mark, root);

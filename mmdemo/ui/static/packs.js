@@ -1,7 +1,7 @@
 // One card a pack: native radio buttons, so that keyboards and screen readers know them. The value is the chosen name.
-const { el, pixels } = window.mmdemo;
+const { el, pixels, store } = window.mmdemo;
 const root = element.firstElementChild;
-let list = { cards: [] }, chosen = false, tab = "codebook";
+let list = { cards: [] }, chosen = false;
 
 const read = () => {
   list = props.cards ? JSON.parse(props.cards) : list;
@@ -22,7 +22,7 @@ function choose(name) {
 
 // Until somebody chooses, Reconstruct shows a pack of its own.
 function mark() {
-  const name = tab === "reconstruct" && !chosen ? list.seen : props.value;
+  const name = store.get("tab") === "reconstruct" && !chosen ? list.seen : props.value;
   for (const radio of root.querySelectorAll("input")) {
     radio.checked = radio.value === name;
     const card = radio.parentElement, row = card.parentElement;
@@ -36,8 +36,8 @@ function mark() {
 watch("cards", read);
 watch("value", mark);
 read();
-document.addEventListener("mmdemo:tab", (event) => { tab = event.detail; mark(); });
+store.on("tab", mark, root);
 // A code is to be shown in the Codebook tab, which may be showing another pack.
-document.addEventListener("mmdemo:code", (event) => { if (props.value !== event.detail.pack) choose(event.detail.pack); });
+store.on("wanted", ({ pack }) => { if (props.value !== pack) choose(pack); }, root);
 // A code is to be put into a picture: Reconstruct, too, is to show its pack from now on.
-document.addEventListener("mmdemo:use", (event) => choose(event.detail.pack));
+store.on("brush", ({ pack }) => choose(pack), root);

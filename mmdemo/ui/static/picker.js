@@ -1,6 +1,6 @@
 // Pick an example or draw one. Sends the example's index, or the drawing as a PNG after every stroke.
-const { el, listen, pixels } = window.mmdemo;
-const root = element.firstElementChild, work = root.closest(".mm-work");
+const { el, listen, pixels, storeOf } = window.mmdemo;
+const root = element.firstElementChild, work = storeOf(root);
 const SIZE = 256, PEN = 22;
 const thumbs = el("div", { class: "mm-thumbs" });
 const pad = el("canvas", { class: "mm-pad", width: SIZE, height: SIZE, role: "img", "aria-label": "Drawing area: draw with a mouse, pen or finger" });
@@ -27,17 +27,16 @@ listen(props, watch, ({ examples = [] }) => {
     el("button", { type: "button", "aria-label": `Example ${index + 1}`, onclick: () => trigger("example", { index }) },
       pixels(uri, "", smooth ? "mm-smooth" : ""))));
   mark();
-  window.mmdemo.examples = examples; // a second picture can be taken from them too
-  document.dispatchEvent(new CustomEvent("mmdemo:examples"));
+  work.set("examples", examples); // a second picture can be taken from them too
 });
 
 // Marks what the result shows: an example, the drawing or the file.
 function mark() {
-  const { kind, index } = work.source ?? {};
+  const { kind, index } = work.get("source") ?? {};
   root.dataset.shown = kind ?? "";
   [...thumbs.children].forEach((thumb, i) => thumb.setAttribute("aria-pressed", kind === "example" && i === index));
 }
-work.addEventListener("mmdemo:source", mark);
+work.on("source", mark, root);
 
 const context = pad.getContext("2d");
 let last = null;

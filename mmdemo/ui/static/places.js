@@ -1,7 +1,7 @@
 // The chosen code in a picture: where it is, and what becomes of the picture when it and another trade places.
 window.mmdemo.places ??= (server, choose) => {
   const { el, pixels, tokenGrid, marks, latest } = window.mmdemo;
-  let picture = null, code, near, codes, wish = null, inwards = false;
+  let book = {}, picture = null, code = null, near, wish = null, inwards = false;
 
   const words = el("p", { class: "mm-help" }), changed = el("p", { class: "mm-help", role: "status" });
   const where = el("div", { class: "mm-frame" }), frames = ["before", "after", "difference"].map((name) =>
@@ -30,7 +30,7 @@ window.mmdemo.places ??= (server, choose) => {
     if (wish !== null && wish !== code) return wish;
     const others = picture.tokens.flat().filter((id) => id !== code), times = new Map();
     for (const id of others) times.set(id, (times.get(id) ?? 0) + 1);
-    return others.reduce((a, b) => times.get(b) > (times.get(a) ?? 0) ? b : a, near[0]?.code ?? (code + 1) % codes);
+    return others.reduce((a, b) => times.get(b) > (times.get(a) ?? 0) ? b : a, near[0]?.code ?? (code + 1) % book.codes);
   }
 
   function ask() {
@@ -40,8 +40,8 @@ window.mmdemo.places ??= (server, choose) => {
   }
 
   function draw() {
-    stage.hidden = !picture?.tokens;
-    if (code === undefined) return;
+    stage.hidden = code === null || !picture?.tokens;
+    if (code === null) return;
     if (stage.hidden) return words.textContent = picture?.text ?? "Loading the models…";
     const ids = picture.tokens.flat(), columns = picture.tokens[0].length, found = ids.flatMap((id, i) => id === code ? [i] : []);
     words.textContent = `${found.length || "None"} of the ${ids.length} tokens of ${picture.subject} ${found.length > 1 ? "are" : "is"} code ${code}.`;
@@ -56,12 +56,19 @@ window.mmdemo.places ??= (server, choose) => {
     way.replaceChildren(
       el("option", { value: "out", selected: !inwards }, `Code ${code} becomes code`),
       el("option", { value: "in", selected: inwards }, `Code ${code} takes the place of code`));
-    other.max = codes - 1;
+    other.max = book.codes - 1;
     ask();
   }
 
   return {
     node,
+    // Another pack's codes: none is chosen yet, and nothing is wished of them.
+    open(opened) {
+      book = opened;
+      picture = code = wish = null;
+      picking(false);
+      draw();
+    },
     // A code was chosen: as the other one, if that is what was asked for.
     took(chosen) {
       if (next.ariaPressed !== "true" || chosen === code) return false;
@@ -70,10 +77,11 @@ window.mmdemo.places ??= (server, choose) => {
       ask();
       return true;
     },
-    show(book, chosen, card) {
-      [code, near, codes] = [chosen, card.nearest ?? [], book.codes];
+    show(chosen, nearest = []) {
+      [code, near] = [chosen, nearest];
       draw();
     },
+    // shown: a picture of the same pack, or null.
     look(shown) {
       picture = shown;
       draw();

@@ -1,12 +1,17 @@
 // The original under the reconstruction with a divider, the tokens over the reconstruction, and the chosen one's code.
 // What happens to the tokens is surgery.js.
-const { el, listen, pixels, shows, tiles, tokenGrid, codeCard, codeLink, surgery } = window.mmdemo;
-const root = element.firstElementChild;
-let shown, card, grid, editor, looked, editing = false;
+const { el, listen, pixels, answerTo, tiles, tokenGrid, codeCard, codeLink, store, storeOf, surgery } = window.mmdemo;
+const root = element.firstElementChild, work = storeOf(root);
+let shown = null, editor = null, looked = null, editing = false, card, grid;
 
 listen(props, watch, (message) => {
-  shows(root, message.source);
-  if (!message.tokens) return root.replaceChildren();
+  work.set("source", message.source);
+  looked = null;
+  if (!message.tokens) {
+    shown = editor = null;
+    store.set("picture", null);
+    return root.replaceChildren();
+  }
   shown = message;
   const pair = el("div", { class: "mm-pair" }, compare(), tokens());
   const row = shown.tokens.length >> 1, columns = shown.tokens[0].length, column = columns >> 1;
@@ -14,9 +19,10 @@ listen(props, watch, (message) => {
   editor = surgery({ shown, grid, server, look, show });
   card = el("section", { class: "mm-chosen", "aria-live": "polite" });
   root.replaceChildren(pair, editor.node, tiles(shown.tiles), card, editor.others);
+  offer();
   edit(editing);
-  show(shown.image, shown.tokens.flat());
-  if (!use()) look(shown.tokens[row][column]);
+  show(shown.image, shown.tokens);
+  if (!paint()) look(shown.tokens[row][column]);
 });
 
 function compare() {
@@ -50,36 +56,39 @@ function edit(on) {
   editor.turn(on);
 }
 
-// The picture of these ids, here and wherever the current picture is looked at.
-function show(image, ids) {
-  const columns = shown.tokens[0].length, edited = shown.tokens.flat().some((id, i) => id !== ids[i]);
+// The picture of these tokens, here and wherever the current picture is looked at.
+function show(image, tokens) {
+  const edited = String(tokens) !== String(shown.tokens);
   for (const one of root.querySelectorAll(".mm-pair [alt=Reconstruction]")) one.src = image;
   root.classList.toggle("mm-edited", edited); // the numbers measure the codec, not the person
-  const rows = shown.tokens.map((_, row) => ids.slice(row * columns, (row + 1) * columns));
-  window.mmdemo.picture = { pack: shown.pack, subject: shown.subject + (edited ? ", edited," : ""), tokens: rows, image };
-  document.dispatchEvent(new CustomEvent("mmdemo:picture"));
+  store.set("picture", { pack: shown.pack, subject: shown.subject + (edited ? ", edited," : ""), tokens, image });
 }
 
 // Shows a code's card. While tokens are being edited, the codes near it are to be put, otherwise to be looked at.
 async function look(code) {
-  looked = code;
-  const answer = await server.describe_code(shown.pack, code);
-  if (looked !== code) return;
-  const open = codeLink(shown.pack, answer.code);
+  const { pack } = shown, asked = looked = {}, answer = await answerTo(() => server.describe_code(pack, code));
+  if (looked !== asked) return; // another code was chosen, or another picture came
+  const open = codeLink(pack, answer.code);
   const take = el("button", { type: "button", class: "mm-button mm-take", onclick: () => editor.pick(code) }, "Use this code");
   card.replaceChildren(codeCard(answer, (near) => editing ? editor.pick(near) : look(near), el("div", { class: "mm-row" }, open, take)));
 }
 
 // The Codebook tab may have a code to paint with; the picture of its pack may still be on the way, and so may this tab.
-function use() {
-  const code = window.mmdemo.use?.pack === shown?.pack && window.mmdemo.use?.code;
-  if (!Number.isInteger(code)) return false;
-  window.mmdemo.use = null;
+function paint() {
+  if (!shown || store.get("brush")?.pack !== shown.pack) return false;
   edit(true);
-  editor.paint(code);
+  editor.paint(store.take("brush").code);
   return true;
 }
-document.addEventListener("mmdemo:examples", () => editor?.offer());
-document.addEventListener("mmdemo:chosen", () => editor?.draw());
-document.addEventListener("keydown", (event) => editor?.key(event));
-document.addEventListener("mmdemo:use", use);
+
+function offer() {
+  editor?.offer(work.get("examples") ?? []);
+}
+
+store.on("brush", paint, root);
+store.on("code", () => editor?.draw(), root);
+work.on("examples", offer, root);
+document.addEventListener("keydown", function key(event) {
+  if (root.isConnected) editor?.key(event);
+  else document.removeEventListener("keydown", key);
+});

@@ -1,5 +1,5 @@
 // The pictures, drawn from one sheet of them, while they form and when they are done.
-const { el, listen, load, crop } = window.mmdemo;
+const { el, listen, load, crop, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
 const frame = el("div", { class: "mm-gallery" }), foot = el("div", { class: "mm-foot" });
 root.append(frame, foot);
@@ -29,6 +29,6 @@ listen(props, watch, async (message) => {
   if (message.pictures) {
     foot.append(
       el("p", { class: "mm-help" }, "Choose a picture to watch it being denoised."),
-      el("a", { class: "mm-button", href: message.png, download: message.file }, "Download PNG"));
+      pngLink(message.png, message.file));
   }
 });

@@ -1,12 +1,12 @@
 // Token surgery: places of the token grid are touched, their ids change, and the picture follows. Knows ids, not codes.
 window.mmdemo.surgery ??= (() => {
-  const { el, pixels, tokenGrid, marks, latest } = window.mmdemo;
-  const LARGEST = 5e6, SIDE = 1024; // bytes of a file sent as it is, and the side in pixels of what is sent of a larger one
+  const { el, pixels, tokenGrid, marks, answerTo, latest, store } = window.mmdemo;
+  const LARGEST = 5e6, SIDE = 1024; // bytes of what is sent as it is, and the side in pixels of what is sent of a larger file
   const button = (text, onclick, more = {}) => el("button", { type: "button", class: "mm-button", onclick, ...more }, text);
   const places = (n) => `${n} ${n === 1 ? "place" : "places"}`;
   const same = (a, b) => a.every((id, i) => id === b[i]);
 
-  // shown: the picture as Python sent it.  look(code): shows a code.  show(image, ids): the picture has changed.
+  // shown: the picture as Python sent it.  look(code): shows a code.  show(image, tokens): the picture has changed.
   return ({ shown, grid, server, look, show }) => {
     const columns = shown.tokens[0].length, first = shown.tokens.flat();
     const rows = (ids) => shown.tokens.map((_, row) => ids.slice(row * columns, (row + 1) * columns));
@@ -18,7 +18,7 @@ window.mmdemo.surgery ??= (() => {
 
     // The panel
     const number = el("input", { type: "number", min: 0, max: shown.codes - 1, step: 1, "aria-label": "Code" });
-    const put = button("", () => pick(number.valueAsNumber)), fromBook = button("", () => pick(window.mmdemo.code.code));
+    const put = button("", () => pick(number.valueAsNumber)), fromBook = button("", () => pick(store.get("code").code));
     number.addEventListener("keydown", (event) => { if (event.key === "Enter") pick(number.valueAsNumber); });
     const tools = ["selects", "paints", "copies"].map((name) =>
       el("input", { type: "radio", name: "mm-tool", value: name, onchange: () => { tool = name; draw(); } }));
@@ -45,26 +45,23 @@ window.mmdemo.surgery ??= (() => {
       pair);
 
     // What the server is asked; the newest ids only.
-    const picture = latest(({ ids }) => timed(() => server.decode_tokens(shown.pack, rows(ids))), (answer, asked) => {
+    const decoded = ({ tokens }) => server.decode_tokens(shown.pack, tokens);
+    let start;
+    const picture = latest((asked) => { start = performance.now(); return decoded(asked); }, (answer, { tokens }) => {
       if (answer.error) return say(answer.error);
-      if (grid.isConnected) show(answer.image, asked.ids);
-    });
-    const otherPicture = latest(({ other }) => server.decode_tokens(shown.pack, rows(other)), (answer) => {
-      if (answer.error) return say(answer.error);
-      pair.querySelector("img").src = answer.image;
-    });
-
-    async function timed(ask) {
-      const start = performance.now(), answer = await ask();
       speed.textContent = `The picture took ${Math.round(performance.now() - start)} ms.`;
-      return answer;
-    }
+      if (grid.isConnected) show(answer.image, tokens);
+    });
+    const otherPicture = latest(decoded, (answer, { of }) => {
+      if (answer.error) return say(answer.error);
+      if (of === second) pair.querySelector("img").src = answer.image; // else another one has been taken meanwhile
+    });
 
     function say(text = "") {
       trouble.textContent = text;
     }
 
-    const now = () => live ?? past[at];
+    const now = () => ({ ...past[at], ...live });
 
     function draw() {
       const { ids, other } = now(), edited = first.flatMap((id, i) => id === ids[i] ? [] : [i]);
@@ -79,7 +76,7 @@ window.mmdemo.surgery ??= (() => {
       brush.textContent = `code ${code}`;
       if (document.activeElement !== number) number.value = code;
       put.textContent = tool === "selects" ? `Put it at ${places(touched.size)}` : "Paint with it";
-      const book = window.mmdemo.code;
+      const book = store.get("code");
       fromBook.hidden = book?.pack !== shown.pack;
       fromBook.textContent = `Use this code of the Codebook: ${book?.code}`;
       words.textContent = edited.length ? `${edited.length} of ${first.length} tokens edited, each with a coloured corner.` : "No token edited yet.";
@@ -91,8 +88,9 @@ window.mmdemo.surgery ??= (() => {
       const before = now();
       step();
       draw();
-      if (!same(before.ids, now().ids)) picture(now());
-      if (now().other && before.other && !same(before.other, now().other)) otherPicture(now());
+      const { ids, other } = now();
+      if (!same(before.ids, ids)) picture({ tokens: rows(ids) });
+      if (other && before.other && !same(before.other, other)) otherPicture({ tokens: rows(other), of: second });
     }
 
     const go = (to) => move(() => { at = Math.max(0, Math.min(past.length - 1, to)); });
@@ -110,7 +108,7 @@ window.mmdemo.surgery ??= (() => {
 
     // Chooses the code: puts it at the selected places, or takes it for the brush. The studio refuses what is none.
     async function pick(wanted) {
-      if (!Number.isInteger(wanted) || wanted < 0 || wanted >= shown.codes) return say((await server.describe_code(shown.pack, wanted)).error);
+      if (!Number.isInteger(wanted) || wanted < 0 || wanted >= shown.codes) return say((await answerTo(() => server.describe_code(shown.pack, wanted))).error);
       code = number.value = wanted;
       change(tool === "selects" ? { ids: first.map((_, i) => touched.has(i) ? code : now().ids[i]) } : {});
       look(code);
@@ -121,9 +119,9 @@ window.mmdemo.surgery ??= (() => {
       if (!adding) touched = new Set();
       for (const i of some) touched.add(i);
       if (using === "selects") return draw();
-      const { other } = now(), ids = [...now().ids];
+      const { ids: before, other } = now(), ids = [...before];
       for (const i of some) ids[i] = using === "paints" ? code : other[i];
-      move(() => { live = { ids, other }; });
+      move(() => { live = { ids }; });
     }
 
     function end() {
@@ -193,12 +191,8 @@ window.mmdemo.surgery ??= (() => {
     async function read(text) {
       let pasted = text;
       try { pasted = JSON.parse(text); } catch { /* the studio says what is wrong with it */ }
-      let error = "";
-      try {
-        ({ error } = await server.decode_tokens(shown.pack, pasted));
-      } catch {
-        error = `tokens cannot be sent: ${text.length} characters are too many`;
-      }
+      const { error } = text.length > LARGEST ? { error: `tokens cannot be sent: ${text.length} characters are too many` }
+        : await answerTo(() => server.decode_tokens(shown.pack, pasted));
       const fits = !error && pasted.length === shown.tokens.length && pasted[0].length === columns;
       ids.hidden = fits;
       if (!fits) return say(error ?? `tokens is ${pasted.length} × ${pasted[0].length}; this picture has ${shown.tokens.length} × ${columns}`);
@@ -242,9 +236,10 @@ window.mmdemo.surgery ??= (() => {
       });
       const between = button("Show what lies between", async () => {
         between.disabled = true;
-        const made = await server.between(shown.pack, shown.original, answer.original, shown.side);
+        const made = await answerTo(() => server.between(shown.pack, shown.original, answer.original, shown.side));
         between.disabled = false;
-        if (made.error) return say(made.error);
+        say(made.error);
+        if (made.error) return;
         strips.replaceChildren(
           strip("Through the latents", "Every latent goes straight from one picture, as it was opened, to the other, then takes the code nearest to it.", made.latent, made.shares),
           strip("Token by token", "More and more tokens are the second picture's; each is at all times one or the other.", made.tokens, made.shares));
@@ -266,12 +261,13 @@ window.mmdemo.surgery ??= (() => {
     const strip = (title, help, images, shares) => el("figure", { class: "mm-strip-of" }, el("h4", {}, title), el("p", { class: "mm-help" }, help),
       el("ol", {}, ...images.map((uri, i) => el("li", {}, pixels(uri, `${title}, ${Math.round(shares[i] * 100)} %`), `${Math.round(shares[i] * 100)} %`))));
 
-    function offer() {
-      thumbs.replaceChildren(...(window.mmdemo.examples ?? []).map(({ uri, smooth }, index) =>
+    // Once: the picker may show the next pack's before its picture has come, and those are not of this one's.
+    function offer(examples) {
+      if (thumbs.firstChild) return;
+      thumbs.replaceChildren(...examples.map(({ uri, smooth }, index) =>
         el("button", { type: "button", "data-index": index, "aria-label": `Second picture: example ${index + 1}`, onclick: () => takeSecond(index) },
           pixels(uri, "", smooth ? "mm-smooth" : ""))));
     }
-    offer();
 
     // Ctrl+Z, Ctrl+Y and Ctrl+Shift+Z, unless they are meant for a field with text in it.
     function key(event) {

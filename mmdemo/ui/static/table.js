@@ -1,5 +1,5 @@
 // A table of pictures that fills up cell by cell; each can be watched being denoised.
-const { el, listen, pixels } = window.mmdemo;
+const { el, listen, pixels, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
 const box = el("div", { class: "mm-cells-box" }), foot = el("div", { class: "mm-foot" });
 root.append(box, foot);
@@ -18,7 +18,7 @@ listen(props, watch, (message) => {
   if (message.png) {
     foot.append(
       el("p", { class: "mm-help" }, "Choose a picture to watch it being denoised."),
-      el("a", { class: "mm-button", href: message.png, download: message.file }, "Download PNG"));
+      pngLink(message.png, message.file));
   }
 });
 
