@@ -91,6 +91,8 @@ class Argument:
         raise NotImplementedError
 
     def caption(self, value: Any) -> str:
+        if value is None:
+            return ""
         value = value if isinstance(value, (list, tuple)) else [value]
         return "" if not self.words or tuple(value) == self.unless else self.words.format(*value)
 
@@ -146,8 +148,9 @@ class Interval(Argument):
 
 @dataclass(frozen=True)
 class Choice(Argument):
-    """One of some words.  allowed: or what they are for a pack."""
+    """One of some words.  allowed: or what they are for a pack.  nothing: what to call it that none is chosen."""
 
+    nothing: str = ""
     allowed: tuple[str, ...] | Callable[[Pack], tuple[str, ...]] = ()
     metavar: ClassVar[str] = "NAME"
 

@@ -44,9 +44,9 @@ class Sample(Form):
         return in_words(result), {self.pictures: finished(result)}
 
 
-def gallery(pictures: list, exact: bool = True, **more) -> Gallery:
-    columns = min(8, len(pictures))
-    return Gallery(picture(images.grid(pictures, columns, gap=0), exact), columns, len(pictures), **more)
+def gallery(shown: list, exact: bool = True, **more) -> Gallery:
+    columns = min(8, len(shown))
+    return Gallery(picture(images.grid(shown, columns, gap=0), exact), columns, len(shown), **more)
 
 
 def finished(made: Samples) -> Gallery:

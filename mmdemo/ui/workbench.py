@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import gradio as gr
 
-from mmdemo.arguments import MAX_SEED, SETTINGS, Argument, Interval, Number, Whole
+from mmdemo.arguments import MAX_SEED, SETTINGS, Argument, Choice, Interval, Number, Whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.packs import Pack
 from mmdemo.results import Run
@@ -23,6 +23,7 @@ from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, said_plainly, s
 from mmdemo.ui.messages import Text, message, speaker
 
 T = TypeVar("T")
+NOTHING = ""  # chosen from a list that may be left alone
 Component = gr.components.Component
 Values = dict[Component, Any]  # what the controls hold, or what is to be put into them
 
@@ -235,23 +236,25 @@ class RecipeControls:
         """The same, with the seed that is shown."""
         read = {name: [values[part] for part in parts] for name, parts in self.others.items()}
         # Two parts are an interval: from pure noise down, as the run goes, and so the upper end first.
-        others = {name: one[0] if len(one) == 1 else one[::-1] for name, one in read.items()}
+        others = {
+            name: one[::-1] if len(one) == 2 else None if one == [NOTHING] else one[0] for name, one in read.items()
+        }
         return {"seed": values[self.seed]} | others
 
     def fit(self, pack: Pack, values: Values) -> Values:
-        """Updates to the pack's own; the sampler stays if the pack has it too."""
-        (sampler,) = self.others["sampler"]
-        chosen = values[sampler] if values[sampler] in pack.samplers else next(iter(pack.samplers), None)
-        updates = {sampler: gr.update(choices=list(pack.samplers), value=chosen)}
-        return (self.show(pack.defaults.json(), without=("seed", "sampler")) if pack.can_sample else {}) | updates
+        """Updates to the pack's own; a choice stays if the pack has it too."""
+        own = pack.defaults.json() if pack.can_sample else {}
+        choices = {one: self.others[one][0] for one in self.others if isinstance(SETTINGS[one], Choice)}
+        fitted = {part: offered(SETTINGS[name], pack, values[part]) for name, part in choices.items()}
+        return fitted | self.show({name: own[name] for name in self.others if name in own and name not in choices})
 
-    def show(self, settings: dict[str, Any], without: Sequence[str] = ()) -> Values:
+    def show(self, settings: dict[str, Any]) -> Values:
         """Updates to these settings."""
         updates = {}
         for name, value in settings.items():
-            if name not in without:
-                parts = self[name]
-                updates |= {parts[0]: value} if len(parts) == 1 else dict(zip(parts, reversed(value), strict=True))
+            parts = self[name]
+            each = reversed(value) if len(parts) == 2 else [NOTHING if value is None else value]
+            updates |= dict(zip(parts, each, strict=True))
         return updates
 
 
@@ -267,10 +270,18 @@ def control(setting: Argument, value: Any = None) -> list[Component]:
     return [gr.Dropdown([], **words)]
 
 
+def offered(setting: Choice, pack: Pack, chosen: str | None) -> dict:
+    """An update of a list to what a pack offers; what was chosen stays if that is among it."""
+    allowed = setting.allowed(pack) if pack.can_sample else ()
+    nothing = [(setting.nothing, NOTHING)] if setting.nothing else []
+    return among([*nothing, *allowed], chosen)
+
+
 def among(choices: Sequence[str], chosen: str | None, otherwise: str | None = None) -> dict:
     """An update of a list: what was chosen stays if it is among the choices."""
-    first = otherwise if otherwise in choices else next(iter(choices), None)
-    return gr.update(choices=list(choices), value=chosen if chosen in choices else first)
+    values = [one[1] if isinstance(one, tuple) else one for one in choices]  # gradio's pairs of words and value
+    first = otherwise if otherwise in values else next(iter(values), None)
+    return gr.update(choices=list(choices), value=chosen if chosen in values else first)
 
 
 def once_a_pack(make: Callable[[Pack], T]) -> Callable[[Pack], T]:
