@@ -242,6 +242,10 @@ class Values(Argument):
 # --------------------------------------------------------------------------------------------------------- the recipe
 
 
+def classes(pack: Pack) -> tuple[str, ...]:
+    return pack.classes
+
+
 def _setting(argument: Argument, stored: str | None = None, **options):
     """A field of Recipe.  stored: its key in a pack's model_index.json, where the pack has a default of its own."""
     return field(**options, metadata={"argument": argument, "stored": stored})
@@ -305,6 +309,11 @@ class Recipe:
         default=(0.0, 1.0),
     )
 
+    negative: str | None = _setting(
+        Choice("Negative", "A class to guide away from.", words="away from {}", nothing="none", allowed=classes),
+        default=None,
+    )
+
     @classmethod
     def of(cls, pack: Pack, checked: Mapping[str, Any]) -> Recipe:
         """The pack's own, but for what was asked and is not None. A seed that was not asked for is drawn."""
@@ -352,8 +361,8 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "tokens": Grid("Tokens", "Rows of token ids."),
     "code": Whole("Code", "A code's id.", high=lambda pack: pack.codes - 1),
     "by": Whole("By", "The id of the code that takes its place.", high=lambda pack: pack.codes - 1),
-    "label": Choice("Class", "What to draw.", words="class {}", allowed=lambda pack: pack.classes),
-    "other_label": Choice("To class", "The class at the other end.", allowed=lambda pack: pack.classes),
+    "label": Choice("Class", "What to draw.", words="class {}", allowed=classes),
+    "other_label": Choice("To class", "The class at the other end.", allowed=classes),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
     "strength": Number(

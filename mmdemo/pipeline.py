@@ -36,7 +36,7 @@ class Step:
     x0: Tensor  # (B, d, h, w) the prediction of the clean latents, same units
     latents: Tensor  # (B, d, h, w) what the sampler made of it; after the last step, the result
     x0_label: Tensor | None  # the prediction by the label alone; None where it was not computed
-    x0_null: Tensor | None  # the prediction without a label; None where it was not computed
+    x0_null: Tensor | None  # the prediction without a label, or by the negative one; None where it was not computed
 
 
 class ClassPipeline(DiffusionPipeline):
@@ -84,10 +84,12 @@ class ClassPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         guidance_interval: Sequence[float] | None = None,
+        negative_label: int | None = None,
     ) -> ImagePipelineOutput | tuple:
         """One image a label.  Arguments as in `steps`; output_type: "pil", or "pt" for (B, C, H, W) in [-1, 1]."""
         settings = (num_inference_steps, guidance_scale, sampler)
-        *_, last = self.steps(class_labels, generator, *settings, guidance_interval=guidance_interval)
+        guidance = {"guidance_interval": guidance_interval, "negative_label": negative_label}
+        *_, last = self.steps(class_labels, generator, *settings, **guidance)
         images = self.decode(last.latents)
         if output_type == "pil":
             images = to_images(images)
@@ -110,6 +112,7 @@ class ClassPipeline(DiffusionPipeline):
         sampler: str | None = None,  # a name in samplers.py
         *,
         guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
+        negative_label: int | None = None,  # the class id to guide away from; None = the null class
         other_labels: Sequence[int] | None = None,  # B class ids to mix in
         mix: Sequence[float] | None = None,  # B shares of the other label, in [0, 1]
         latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
@@ -135,6 +138,7 @@ class ClassPipeline(DiffusionPipeline):
         set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
         labels = torch.as_tensor(class_labels, device=device)
+        away = torch.full_like(labels, null_class(self.transformer) if negative_label is None else negative_label)
         others = None if other_labels is None else torch.as_tensor(other_labels, device=device)
         shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
@@ -157,7 +161,7 @@ class ClassPipeline(DiffusionPipeline):
                 a, s = noise_level(scheduler, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
-                with_label, without = self._predict(x_t, t, labels, others, shares, scale, compare)
+                with_label, without = self._predict(x_t, t, labels, away, others, shares, scale, compare)
                 prediction = guided(with_label, without, scale)
                 guess = functools.partial(x0_from_prediction, prediction_type(scheduler), x_t=x_t, a=a, s=s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
@@ -174,8 +178,8 @@ class ClassPipeline(DiffusionPipeline):
                 )
             yield step
 
-    def _predict(self, x_t, t, labels, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
-        """The prediction with the label, and without; what guidance at this scale has no use for is None.
+    def _predict(self, x_t, t, labels, away, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
+        """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
         In one batch. Two labels are mixed by their predictions, so that any transformer can.
         """
@@ -183,7 +187,7 @@ class ClassPipeline(DiffusionPipeline):
         if both or scale != 0:
             asked += [labels] if others is None else [labels, others]
         if both or scale != 1:
-            asked += [torch.full_like(labels, null_class(self.transformer))]
+            asked += [away]
         inputs = torch.cat([x_t] * len(asked))
         outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=torch.cat(asked)).sample
         parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))

@@ -242,9 +242,16 @@ def _watched(pipeline: ClassPipeline, steps: Iterator[Step]) -> Generator[Progre
 
 
 def _steps(pipeline: ClassPipeline, request: Request, generators: list[torch.Generator], **more) -> Iterator[Step]:
-    recipe, ids = request.recipe, [request.pack.classes.index(label) for label in request.labels]
+    recipe, classes = request.recipe, request.pack.classes
     return pipeline.steps(
-        ids, generators, recipe.steps, recipe.guidance, recipe.sampler, guidance_interval=recipe.interval, **more
+        [classes.index(label) for label in request.labels],
+        generators,
+        recipe.steps,
+        recipe.guidance,
+        recipe.sampler,
+        guidance_interval=recipe.interval,
+        negative_label=None if recipe.negative is None else classes.index(recipe.negative),
+        **more,
     )
 
 

@@ -19,6 +19,7 @@ def film(frames: list[Frame], show: int | None = None) -> Film:
         pack=last.pack,
         label=last.label,
         seed=last.recipe.seed,
+        negative=last.recipe.negative,
         total=last.total,
         narrowed=tuple(last.recipe.interval) != (0, 1),
         frames=[shot(frame) for frame in frames],

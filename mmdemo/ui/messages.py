@@ -168,6 +168,7 @@ class Film:
     total: int
     narrowed: bool  # guidance is on at some steps only
     frames: list[Shot]
+    negative: str | None = None  # the class to guide away from
     original: str | None = None  # the picture that is edited
     show: int | None = None
 
