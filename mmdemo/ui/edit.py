@@ -31,6 +31,8 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
             forward = widget("noised", elem_id="noised-view")
             film = screen(studio, "edit-view")
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
+            picker = widget("picker", elem_id="edit-picker")
+            upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
             label = gr.Dropdown([], label="Turn it into", info="The class it is denoised with.")
             strength = gr.Slider(
                 0.05,
@@ -44,8 +46,6 @@ def build(studio, pack: gr.components.Component, opened: Callable) -> None:
             with gr.Row():
                 go = gr.Button("Edit", variant="primary", interactive=False, min_width=100)
                 stop = gr.Button("Stop", interactive=False, min_width=100)
-            picker = widget("picker", elem_id="edit-picker", elem_classes="mm-later")
-            upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
 
     def chosen(name: str, picked: tuple) -> tuple[tuple, str | Image.Image]:
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
