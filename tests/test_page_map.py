@@ -3,11 +3,13 @@
 import base64
 import io
 import re
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, expect, open_pack, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -202,3 +204,38 @@ def test_4096_codes_are_on_the_map_and_a_click_finds_one(watched: Page, address:
     box = plane.bounding_box()
     assert abs(x - box["x"] - box["width"] * 0.45) < 15 and abs(y - box["y"] - box["height"] * 0.55) < 15
     assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+
+
+def test_a_pack_that_comes_while_another_code_is_to_be_chosen_takes_none_of_it(page: Page, studio: Studio):
+    choose(page, studio, 3)
+    places(page).get_by_label("The other code").fill("15")
+    page.keyboard.press("Enter")
+    places(page).get_by_role("button", name="Choose it in the grid").click()
+    open_pack(page, "photos")
+    expect(places(page)).to_contain_text("64 tokens of Example 1")
+    expect(places(page).get_by_role("button", name="Choose it in the grid")).to_have_attribute("aria-pressed", "false")
+    tokens = [id for row in studio.reconstruct("photos", photographs()[0], size=32).tokens for id in row]
+    assert int(places(page).get_by_label("The other code").input_value()) in tokens  # not what was wished of cifar
+    expect(page.get_by_role("grid", name="Codes").locator("[aria-selected=true]")).to_have_count(1)
+
+
+class SlowPhotos(Studio):
+    """A studio that takes its time over the codebook of `photos`."""
+
+    def code_map(self, pack: str):
+        if pack == "photos":
+            time.sleep(1)
+        return super().code_map(pack)
+
+
+def test_a_code_wanted_by_another_tab_is_shown_though_another_packs_codes_come_first(watched: Page, kinds: Path):
+    with launched(SlowPhotos([kinds], device="cpu")) as url:
+        watched.goto(url)
+        open_pack(watched, "cifar")
+        choose_pack(watched, "mnist")
+        watched.evaluate("window.mmdemo.store.set('wanted', { pack: 'photos', code: 77 })")
+        watched.wait_for_function("window.mmdemo.store.get('code').pack === 'mnist'")
+        expect(card(watched)).to_have_text("Code 77")
+        open_pack(watched, "mnist")
+        open_pack(watched, "photos")
+        expect(card(watched)).not_to_have_text("Code 77")  # it was wanted once

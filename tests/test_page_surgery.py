@@ -4,14 +4,18 @@ import base64
 import io
 import json
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, expect, open_pack, open_tab
+from browsing import Locator, Page, Route, choose_cell, choose_pack, expect, launched, open_pack, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
+from mmdemo.ui.codebook import percent
 from mmdemo.ui.pictures import photographs
 
 
@@ -388,3 +392,152 @@ def test_4096_codes_and_many_tokens_are_edited_on_a_phone(watched: Page, address
     assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
     name = tokens(watched).locator("[aria-selected=true]")
     expect(name).to_have_attribute("title", "Token 4095, row 16, column 16")
+
+
+def examples_of(page: Page, tab: str) -> list[str]:
+    return page.locator(f"{tab} .mm-picker .mm-thumbs img").evaluate_all("all => all.map(one => one.src)")
+
+
+def second_examples(page: Page) -> list[str]:
+    region = page.get_by_role("region", name="A second picture")
+    return region.locator(".mm-thumbs img").evaluate_all("all => all.map(one => one.src)")
+
+
+def test_second_pictures_are_those_of_the_picker_beside_them_whatever_another_tab_offers(watched: Page, address: str):
+    watched.goto(address)
+    open_tab(watched, "Reconstruct")  # opens on photos, the others on mnist
+    watched.get_by_role("button", name="Edit tokens").click()
+    expect(panel(watched)).to_be_visible()
+    offered = examples_of(watched, "#reconstruct")
+    assert len(offered) == len(photographs()) and second_examples(watched) == offered
+    open_tab(watched, "Denoise")
+    watched.get_by_role("tab", name="Edit a picture").click()
+    expect(watched.locator("#edit .mm-thumbs img")).to_have_count(1)
+    open_tab(watched, "Reconstruct")
+    assert second_examples(watched) == examples_of(watched, "#reconstruct") == offered
+    watched.get_by_label("Second picture: example 3").click()
+    expect(second(watched)).to_be_visible()
+    watched.get_by_label("Example 2", exact=True).click()
+    expect(watched.locator("#reconstruct .mm-status")).to_contain_text("Example 2")
+    assert second_examples(watched) == offered
+
+
+class SlowToLoad(Studio):
+    """A studio whose models of `mnist` take until `released` to load."""
+
+    released = threading.Event()
+
+    def load(self, pack: str) -> None:
+        if pack == "mnist":
+            self.released.wait(60)
+        super().load(pack)
+
+
+def test_a_picture_keeps_its_packs_examples_until_the_next_packs_has_come(watched: Page, kinds: Path):
+    slow = SlowToLoad([kinds], device="cpu")
+    with launched(slow) as url:
+        watched.goto(url)
+        open_tab(watched, "Reconstruct")
+        watched.get_by_role("button", name="Edit tokens").click()
+        offered = second_examples(watched)
+        assert len(offered) == len(photographs())
+        choose_pack(watched, "mnist")
+        expect(watched.locator("#picker .mm-thumbs img")).to_have_count(1)
+        assert second_examples(watched) == offered
+        slow.released.set()
+        expect(watched.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels")
+        assert second_examples(watched) == examples_of(watched, "#reconstruct") != offered
+
+
+@contextmanager
+def held(page: Page, function: str) -> Iterator[list[Route]]:
+    """The page's questions to a function of Python, held back until the end, unless they are answered before."""
+    asked, done = [], []
+
+    def hold(route: Route) -> None:
+        if route.request.post_data_json["fn_name"] == function and not done:
+            asked.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/component_server/**", hold)
+    yield asked
+    done.append(True)
+    for route in asked:
+        route.continue_()
+    page.unroute("**/component_server/**")
+
+
+def arrived(page: Page, asked: list[Route], count: int = 1) -> None:
+    for _ in range(100):
+        if len(asked) >= count:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"{len(asked)} questions instead of {count}")
+
+
+def lose(asked: list[Route]) -> None:
+    """An answer that is none: as when the server fails, which a browser would also complain of by itself."""
+    asked.pop(0).fulfill(status=200, body="lost")
+
+
+def test_a_question_that_is_lost_says_so_and_does_not_hold_up_the_next(page: Page, studio: Studio):
+    expected = ids(tokens(page))
+    with held(page, "decode_tokens") as asked:
+        for place in (0, 1):
+            choose_cell(tokens(page), place)
+            code = other_than(expected[0][place])
+            page.get_by_label("Code", exact=True).fill(str(code))
+            page.keyboard.press("Enter")
+            expected[0][place] = code
+        arrived(page, asked)
+        lose(asked)
+        expect(page.get_by_role("alert")).to_contain_text("The server did not answer")
+    is_decoded(page, studio, expected)
+    assert ids(tokens(page)) == expected
+
+
+def test_what_lies_between_can_be_asked_again_after_a_failure(page: Page):
+    page.get_by_label("Second picture: example 2").click()
+    expect(second(page)).to_be_visible()
+    button = page.get_by_role("button", name="Show what lies between")
+    with held(page, "between") as asked:
+        button.click()
+        arrived(page, asked)
+        expect(button).to_be_disabled()
+        lose(asked)
+        expect(page.get_by_role("alert")).to_contain_text("The server did not answer")
+        expect(button).to_be_enabled()
+    button.click()
+    expect(page.locator(".mm-strip-of")).to_have_count(2)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_second_picture_is_not_replaced_by_what_was_made_of_the_one_before(page: Page, studio: Studio):
+    page.get_by_label("Second picture: example 2").click()
+    expect(second(page)).to_be_visible()
+    drag(page, tokens(page), 0, 3)
+    with held(page, "decode_tokens") as asked:
+        page.get_by_role("button", name="Swap tokens at 4 places").click()
+        arrived(page, asked, 2)
+        page.get_by_label("Second picture: example 3").click()
+        expect(page.get_by_label("Second picture: example 3")).to_have_attribute("aria-pressed", "true")
+    page.wait_for_timeout(1000)
+    assert np.array_equal(pixels(page.get_by_alt_text("Second picture", exact=True)), np.asarray(studio.decode("cifar", ids(second(page)))))
+
+
+def test_a_codes_card_that_comes_late_is_not_shown_under_another_packs_picture(page: Page, studio: Studio):
+    with held(page, "describe_code") as asked:
+        choose_cell(tokens(page), 5)
+        arrived(page, asked)
+        choose_pack(page, "mnist")
+        expect(page.locator("#reconstruct .mm-status")).to_contain_text("Example 1: 16 × 16 pixels")
+        expect(page.get_by_label("auto", exact=True)).to_be_visible()
+        arrived(page, asked, 2)
+        asked.reverse()  # the first question is answered last
+    page.wait_for_timeout(1000)
+    title = tokens(page).locator("[aria-selected=true]").get_attribute("title")
+    code = int(re.match(r"Token (\d+),", title)[1])
+    share = studio.code("mnist", code).share
+    expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
+    expect(page.locator("#reconstruct-view .mm-share")).to_have_text(percent(share))

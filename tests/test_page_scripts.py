@@ -1,0 +1,112 @@
+"""What the page's scripts share, in a real browser: the store between tabs, and questions that go unanswered."""
+
+import pytest
+from browsing import Locator, Page, expect, open_tab
+
+from mmdemo.ui import film
+
+
+@pytest.fixture
+def page(watched: Page, address: str) -> Page:
+    watched.goto(address)
+    expect(watched.locator("#codebook-view .mm-card")).to_be_visible()  # the scripts are there
+    return watched
+
+
+def test_the_store_refuses_a_name_it_does_not_know(page: Page):
+    for call in ("get('colour')", "set('colour', 1)", "on('colour', () => {})", "take('colour')"):
+        refused = page.evaluate(f"() => {{ try {{ window.mmdemo.store.{call} }} catch (error) {{ return error.message }} }}")
+        assert refused == "The store has no field colour"
+
+
+def test_a_listener_hears_what_is_there_and_what_comes_until_its_element_is_gone(page: Page):
+    heard = page.evaluate(
+        """() => {
+          const { store, el } = window.mmdemo, heard = [], node = el('div');
+          document.body.append(node);
+          store.set('strength', 0.25);
+          store.on('strength', (value) => heard.push(['first', value]), node);
+          store.set('strength', 0.5);
+          store.set('strength', 0.5);
+          node.remove();
+          store.on('strength', (value) => heard.push(['second', value]));
+          store.set('strength', 0.75);
+          return heard; }"""
+    )
+    assert heard == [["first", 0.25], ["first", 0.5], ["second", 0.5], ["second", 0.75]]
+
+
+def test_the_tabs_say_which_is_shown(page: Page):
+    for name in ("Sample", "Codebook"):
+        page.get_by_role("tab", name=name, exact=True).click()
+        page.wait_for_function("name => window.mmdemo.store.get('tab') === name", arg=name.lower())
+
+
+def test_a_question_that_goes_unanswered_says_so_and_the_newest_is_still_asked(page: Page):
+    shown = page.evaluate(
+        """async () => {
+          const shown = [], lost = { 1: Promise.reject(new Error('lost')), 2: Promise.resolve(undefined) };
+          const ask = window.mmdemo.latest((x) => lost[x] ?? { x }, (answer, x) => shown.push([x, answer]));
+          await Promise.all([ask(1), ask(3), ask(4)]);
+          await Promise.all([ask(2), ask(5)]);
+          return shown; }"""
+    )
+    silence = {"error": "The server did not answer. Try again."}
+    assert shown == [[1, silence], [4, {"x": 4}], [2, silence], [5, {"x": 5}]]
+
+
+def test_an_error_of_ours_is_seen_as_what_it_is_and_holds_up_no_question(browser, address: str):
+    page = browser.new_page()  # no `watched` one, which lets no error pass
+    page.goto(address)
+    expect(page.locator("#codebook-view .mm-card")).to_be_visible()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    shown = page.evaluate(
+        """async () => {
+          const shown = [];
+          const ask = window.mmdemo.latest(async (x) => ({ x }), (answer, x) => {
+            shown.push(answer);
+            if (x === 1) throw new Error('of ours');
+          });
+          await Promise.all([ask(1), ask(2)]);
+          return shown; }"""
+    )
+    assert shown == [{"x": 1}, {"x": 2}]
+    page.wait_for_timeout(200)
+    page.close()
+    assert len(errors) == 1 and "of ours" in errors[0]
+
+
+def caption(page: Page) -> Locator:
+    return page.locator("#denoise-view .mm-guesses figcaption").first
+
+
+def test_the_guess_of_a_class_to_avoid_is_named_so_and_only_that(page: Page, monkeypatch: pytest.MonkeyPatch):
+    open_tab(page, "Denoise")
+    expect(caption(page)).to_have_text("without a label")
+    made = film.film
+    for negative, words in (("square", "by square, to avoid"), (None, "without a label")):
+        monkeypatch.setattr(film, "film", lambda *args, negative=negative: made(*args) | {"negative": negative})
+        page.get_by_role("button", name="Denoise", exact=True).click()
+        expect(caption(page)).to_have_text(words)
+        expect(page.locator("#denoise-view .mm-guesses h3")).to_have_text("What the label does to the guess")
+        expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_choice_of_a_picture_to_edit_stands_above_the_button_that_edits_it(page: Page, width: int):
+    page.set_viewport_size({"width": width, "height": 844})
+    open_tab(page, "Denoise")
+    page.get_by_role("tab", name="Edit a picture").click()
+    edit = page.locator("#edit")
+    expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
+
+    def top(one: Locator) -> float:
+        return one.bounding_box()["y"]
+
+    button, label = top(edit.get_by_role("button", name="Edit", exact=True)), top(edit.get_by_label("Turn it into"))
+    assert top(edit.locator("#edit-picker")) < label < button
+    if width < 760:  # one way of choosing at a time
+        assert top(edit.locator("#edit-picker")) > top(edit.locator(".mm-status"))
+        edit.get_by_role("button", name="Open a file").click()
+    assert top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload")) < label
