@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data
+from mmdemo import codec, data, packs, samplers
 from mmdemo.images import fit_square, open_image, to_tensor
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
@@ -19,6 +19,10 @@ from mmdemo.studio import Studio
 from mmdemo.training import export
 
 TINY_CLASSES = ("circle", "square", "triangle")
+every_sampler = pytest.mark.parametrize(
+    ("pack", "sampler"),
+    [*(("tiny", name) for name in samplers.FLOW), *(("tiny-v", name) for name in samplers.VARIANCE_PRESERVING)],
+)
 
 
 def tiny_vae(**options) -> VQVAE:
@@ -89,8 +93,22 @@ def lively_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def array(image: Image.Image) -> np.ndarray:
-    return np.asarray(image).astype(int)
+@pytest.fixture(scope="module")
+def pipelines(tiny_weights: Path) -> dict:
+    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
+
+
+def array(picture: Image.Image | Path | str | dict) -> np.ndarray:
+    """The pixels of a picture, of its file, or of an entry of the gallery that a client is answered."""
+    picture = picture["image"] if isinstance(picture, dict) else picture
+    return np.asarray(picture if isinstance(picture, Image.Image) else Image.open(picture)).astype(int)
+
+
+def same(one, other) -> bool:
+    """Equal to the pixel: two pictures, or as many in two lists."""
+    if not isinstance(one, (list, tuple)):
+        return np.array_equal(array(one), array(other))
+    return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
 
 
 def alike(one: Image.Image, other: Image.Image) -> bool:

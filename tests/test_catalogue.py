@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, packs
 from mmdemo.errors import PackError
-from mmdemo.stored import COVER, read_sprite
+from mmdemo.catalogue import COVER, read_sprite
 from mmdemo.studio import Studio
 
 

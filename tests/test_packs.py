@@ -12,7 +12,8 @@ from conftest import flow_schedule, tiny_dit, tiny_vae
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, packs, samplers
+from mmdemo.arguments import Recipe
 from mmdemo.errors import PackError
 from mmdemo.training import export
 
@@ -186,7 +187,7 @@ def test_a_pack_is_described_without_loading_it(tiny_weights):
     assert pack.problem is None and pack.can_sample
     assert pack.classes == ("circle", "square", "triangle")
     assert (pack.codes, pack.dim, pack.stride, pack.image_size, pack.channels) == (16, 3, 4, 16, 1)
-    assert pack.steps == 6 and pack.guidance == 2.0
+    assert pack.defaults == Recipe(steps=6, guidance=2.0, sampler="euler")
     assert pack.samplers[0] == "euler" and packs.read(tiny_weights / "tiny-v").samplers[0] == "ddim"
 
 
@@ -333,8 +334,8 @@ def test_defaults_are_written_and_read(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "set")
     export.set_defaults(tmp_path / "set", sampler="heun", num_inference_steps=9, guidance_scale=0.0)
     pack = packs.read(tmp_path / "set")
-    assert pack.samplers[0] == "heun" and sorted(pack.samplers) == sorted(packs.FLOW_SAMPLERS)
-    assert pack.steps == 9 and pack.guidance == 0.0
+    assert pack.samplers[0] == "heun" and sorted(pack.samplers) == sorted(samplers.FLOW)
+    assert (pack.defaults.steps, pack.defaults.guidance, pack.defaults.sampler) == (9, 0.0, "heun")
     assert len(list(packs.load(pack, "cpu").steps([0]))) == 2 * 9 - 1  # Heun asks the model twice but at the end
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import torch
-from conftest import flow_schedule, tiny_dit, tiny_vae, v_schedule
+from conftest import every_sampler, flow_schedule, tiny_dit, tiny_vae, v_schedule
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -21,8 +21,8 @@ from diffusers import (
     VQModel,
 )
 
-from mmdemo import packs
-from mmdemo.pipeline import SAMPLERS, ClassPipeline, make_scheduler, noise_level, prediction_type, x0_from_prediction
+from mmdemo import packs, samplers
+from mmdemo.pipeline import ClassPipeline, make_scheduler, noise_level, prediction_type, x0_from_prediction
 
 V = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
@@ -82,17 +82,6 @@ def run(pipeline, labels, seeds, guidance=2.0, sampler=None, steps=STEPS):
     return list(pipeline.steps(labels, seeded(*seeds), steps, guidance, sampler))
 
 
-@pytest.fixture(scope="module")
-def pipelines(tiny_weights):
-    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
-
-
-every_sampler = pytest.mark.parametrize(
-    ("pack", "sampler"),
-    [(pack, name) for pack, kind in (("tiny", "flow"), ("tiny-v", "vp")) for name in SAMPLERS[kind]],
-)
-
-
 @every_sampler
 def test_our_loop_is_diffusers_loop(pipelines, pack, sampler):
     pipeline = pipelines[pack]
@@ -106,10 +95,9 @@ def test_our_loop_is_diffusers_loop(pipelines, pack, sampler):
         assert torch.allclose(step.x_t, x_t, rtol=1e-4, atol=1e-4 * float(x_t.abs().max()))
 
 
-@every_sampler
-def test_the_pack_lists_every_sampler_that_fits_its_schedule(tiny_weights, pack, sampler):
-    assert sampler in packs.read(tiny_weights / pack).samplers
-    assert set(packs.read(tiny_weights / pack).samplers) == set(SAMPLERS["flow" if pack == "tiny" else "vp"])
+def test_a_pack_lists_the_samplers_that_fit_its_schedule_each_once(tiny_weights):
+    for pack, fitting in (("tiny", samplers.FLOW), ("tiny-v", samplers.VARIANCE_PRESERVING)):
+        assert sorted(packs.read(tiny_weights / pack).samplers) == sorted(fitting)
 
 
 @every_sampler
@@ -138,7 +126,7 @@ def test_all_randomness_comes_from_the_generators(pipelines, pack, sampler):
 
 def test_the_stochastic_sampler_draws_noise_at_every_step_and_the_others_only_once(pipelines):
     for pack in ("tiny", "tiny-v"):
-        for sampler in SAMPLERS["flow"]:
+        for sampler in samplers.FLOW:
             (generator,) = seeded(3)
             list(pipelines[pack].steps([0], [generator], STEPS, 1.0, sampler))
             (once,) = seeded(3)
@@ -238,7 +226,7 @@ def test_noise_falls_from_pure_to_nearly_none(pipelines, pack, sampler):
 
 def test_with_many_steps_all_deterministic_samplers_agree(pipelines):
     """They solve the same equation: what differs at few steps is how well."""
-    names = [name for name in SAMPLERS["flow"] if name != "ddpm"]
+    names = [name for name in samplers.FLOW if name != "ddpm"]
     fine = {name: run(pipelines["tiny"], [1], [3], 1.0, name, 100)[-1].latents for name in names}
     coarse = run(pipelines["tiny"], [1], [3], 1.0, "euler", 3)[-1].latents
     far = (coarse - fine["heun"]).norm()

@@ -2,20 +2,9 @@
 
 import pytest
 import torch
+from conftest import every_sampler
 
-from mmdemo import packs
-from mmdemo.pipeline import SAMPLERS, first_step, make_scheduler, noise_level, noised, slerp
-
-every_sampler = pytest.mark.parametrize(
-    ("pack", "sampler"),
-    [(pack, name) for pack, kind in (("tiny", "flow"), ("tiny-v", "vp")) for name in SAMPLERS[kind]],
-)
-
-
-@pytest.fixture(scope="module")
-def pipelines(tiny_weights):
-    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
-
+from mmdemo.pipeline import first_step, make_scheduler, noise_level, noised, slerp
 
 def run(pipeline, labels=(0, 2), seeds=(11, 12), steps=6, guidance=2.0, sampler=None, **options):
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
