@@ -1,6 +1,8 @@
 """What the tests of the page share: serving it, and the first things one does in it."""
 
 import shutil
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,6 +30,29 @@ READY = {
 }
 
 expect.set_options(timeout=20_000)
+
+
+class SlowStudio(Studio):
+    """A studio that takes its time over every step once `seconds` is set, and notes when a run is ended before it is
+    done."""
+
+    def __init__(self, *args, seconds: float = 0.0, **options):
+        super().__init__(*args, **options)
+        self.seconds, self.stopped = seconds, threading.Event()
+
+    def _with_models(self, *given):
+        work = super()._with_models(*given)
+        try:
+            while True:
+                try:
+                    item = next(work)
+                except StopIteration as end:
+                    return end.value
+                time.sleep(self.seconds)
+                yield item
+        except GeneratorExit:
+            self.stopped.set()
+            raise
 
 
 @contextmanager

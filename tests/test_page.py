@@ -5,12 +5,11 @@ import io
 import json
 import re
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import TABS, Page, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
+from browsing import TABS, Page, SlowStudio, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
 from PIL import Image, ImageDraw
 
 from mmdemo.studio import Studio
@@ -155,32 +154,12 @@ def test_a_random_seed_is_written_back(page: Page):
     expect(page.locator("#sample .mm-status")).to_contain_text(f"Seed {seed},")
 
 
-class SlowStudio(Studio):
-    """A studio that takes its time over every step, and notes when it is told to stop."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.stopped = threading.Event()
-
-    def sampling(self, *args):
-        steps = super().sampling(*args)  # refuses bad arguments now, not at the first step
-
-        def slowly():
-            try:
-                for step in steps:
-                    time.sleep(0.1)
-                    yield step
-            except GeneratorExit:
-                self.stopped.set()
-
-        return slowly()
-
-
 def test_stop_works_at_once_the_first_time(watched: Page, tiny_weights: Path):
     studio = SlowStudio([tiny_weights], device="cpu")
     with launched(studio) as address:
         watched.goto(address)
         open_tab(watched, "Sample")
+        studio.seconds = 0.1
         sample = watched.locator("#sample")
         open_advanced(sample)
         steps = sample.get_by_label("number input for Steps")
@@ -244,7 +223,7 @@ def test_a_pack_without_transformer_says_so_where_it_matters(page: Page):
     expect(page.locator("#denoise .mm-status")).to_contain_text("has no transformer")
     expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_disabled()
     page.get_by_role("tab", name="Sample").click()
-    expect(page.locator("#sample .mm-status")).to_contain_text("train dit")
+    expect(page.locator("#sample .mm-status")).to_contain_text("choose tiny")
     open_tab(page, "Reconstruct")
     choose_pack(page, "tiny-v")
     open_tab(page, "Denoise")

@@ -4,20 +4,18 @@ import base64
 import io
 import json
 import re
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_pack, expect, launched, open_advanced
+from browsing import Locator, Page, SlowStudio, choose_pack, expect, launched, open_advanced
 from PIL import Image
 
 from mmdemo.errors import ArgumentError
 from mmdemo.images import enlarge
 from mmdemo.studio import Studio
-from mmdemo.ui.compare import values
+from mmdemo.ui.grid import read
 from mmdemo.ui.labelled import SIDE, table
 
 
@@ -91,7 +89,7 @@ def test_a_grid_is_there_before_any_click_with_its_headings_and_times(grid: Loca
     assert grid.locator("th[scope=col]").all_inner_texts() == ["0", "1", "2", "4"]
     assert grid.locator("th[scope=row]").all_inner_texts() == ["circle", "square", "triangle"]
     assert grid.locator(".mm-axis").all_inner_texts() == ["Guidance", "Class"]
-    expect(grid.locator(".mm-status")).to_contain_text(re.compile(r"^Seed 0, 6 steps, .*: 12 pictures in [\d.]+ s"))
+    expect(grid.locator(".mm-status")).to_contain_text(re.compile(r"^Seed 0, 6 steps of .*: 12 pictures in [\d.]+ s"))
     for text in grid.locator("td button span").all_inner_texts():
         assert re.fullmatch(r"\d+\.\d\d s", text)
     ours = [studio.sample("tiny", label, 1, 0, 6, guidance).images[0]
@@ -162,7 +160,7 @@ def test_wrong_values_get_one_sentence_and_lose_nothing(grid: Locator):
 
 @pytest.mark.parametrize("typed", ["1, 1.5, 2, 4", "1 1.5 2 4", "1;1.50;2.0;4,", "  1,1.5,\n2,4", "1，1.5、2；4"])
 def test_numbers_are_read_however_they_are_separated(typed: str):
-    found = values("guidance", typed)
+    found = read("guidance", typed)
     assert found == [1, 1.5, 2, 4]
     assert [str(one) for one in found] == ["1", "1.5", "2", "4"]  # the headings
 
@@ -179,35 +177,14 @@ def test_numbers_are_read_however_they_are_separated(typed: str):
 )
 def test_what_no_axis_can_have_is_said_in_the_words_of_the_page(axis: str, wanted, sentence: str):
     with pytest.raises(ArgumentError, match=f"^{re.escape(sentence)}$"):
-        values(axis, wanted)
-
-
-class SlowStudio(Studio):
-    """A studio that takes its time over what was asked for, and notes when it is told to stop."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.stopped = threading.Event()
-
-    def compare(self, *args, **options):
-        return self.slowly(super().compare(*args, **options), 0.02 if options else 0.5)  # the page's first one is quick
-
-    def morphing(self, *args):
-        return self.slowly(super().morphing(*args), 0.2)
-
-    def slowly(self, parts: Iterator, seconds: float) -> Iterator:
-        try:
-            for part in parts:
-                time.sleep(seconds)
-                yield part
-        except GeneratorExit:
-            self.stopped.set()
+        read(axis, wanted)
 
 
 def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):
     studio = SlowStudio([tiny_weights], device="cpu")
     with launched(studio) as address:
         grid = opened(watched, address, "Grid")
+        studio.seconds = 0.5
         grid.get_by_label("Guidance: values").fill("0 1 2 3 4 5 6 7")
         compare(grid)
         expect(grid.locator(".mm-status")).to_contain_text("Picture 3 of 24…")
@@ -256,6 +233,7 @@ def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page,
     studio = SlowStudio([tiny_weights], device="cpu")
     with launched(studio) as address:
         strip = opened(watched, address, "Strip")
+        studio.seconds = 0.2
         first = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
         open_advanced(strip)
         strip.get_by_label("number input for Steps").fill("50")

@@ -8,16 +8,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
+from browsing import Locator, Page, SlowStudio, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
 from PIL import Image, ImageDraw
 
+from mmdemo.arguments import SETTINGS
 from mmdemo.errors import ArgumentError
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import sparingly
-from mmdemo.ui.film import followed, in_words
-from mmdemo.ui.settings import Settings
+from mmdemo.ui.film import film as film_of
+from mmdemo.ui.workbench import RecipeControls
 
 
 @pytest.fixture
@@ -199,7 +201,7 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     tab.get_by_label("Randomize").uncheck()
     page.get_by_role("button", name="Denoise", exact=True).click()
     status = tab.locator(".mm-status")
-    expect(status).to_contain_text(re.compile("guidance 4 at noise levels 0.4 to 0.7: denoised in"))
+    expect(status).to_contain_text(re.compile("guidance 4, guided at noise levels 0.4 to 0.7: denoised in"))
     frames = list(studio.denoise("tiny", "circle", 0, guidance=4, interval=(0.4, 0.7)))
     shaded = film.locator(".mm-shade").first.get_attribute("d").count("M")
     assert 0 < shaded == sum(frame.guided for frame in frames) < len(frames)
@@ -210,18 +212,28 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     expect(page.get_by_test_id("toast-body")).to_contain_text("interval is (0.9, 0.7)")
 
 
-def test_settings_hand_over_the_interval_and_refuse_an_empty_seed():
-    assert Settings.arguments(5, False, 20, 2, "ddim", 0.2, 0.8) == (5, 20, 2, "ddim", (0.2, 0.8))
-    assert Settings.arguments(5, False, 20, 2, "ddim")[-1] == (0, 1)
+def test_controls_hand_over_every_setting_and_refuse_an_empty_seed():
+    with gr.Blocks():
+        controls = RecipeControls(3)
+    (steps,), (negative,), (upper, lower) = (controls[name] for name in ("steps", "negative", "interval"))
+    values = {one: None for one in controls.components}
+    values |= {controls.seed: 5, controls.randomize: False, steps: 20, negative: "", upper: 0.8, lower: 0.2}
+    settings = controls.read(values)
+    assert list(settings) == list(SETTINGS)
+    assert [settings[name] for name in ("seed", "steps", "interval", "negative")] == [5, 20, [0.2, 0.8], None]
+    assert controls.show(settings | {"interval": (0.2, 0.8)}).items() >= {upper: 0.8, lower: 0.2, negative: ""}.items()
     with pytest.raises(ArgumentError, match="seed is empty"):
-        Settings.arguments(None, False, 20, 2, "ddim")
+        controls.read(values | {controls.seed: None})
+    assert controls.read(values | {controls.seed: None, controls.randomize: True})["seed"] >= 0
 
 
-def test_a_run_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):
-    messages = [shown for _, shown in followed(studio.denoise("tiny", "circle", 3, 100), in_words)]
-    assert len(messages[-1]["frames"]) == 100
-    live = [frame["index"] for shown in messages[:-1] for frame in shown["frames"]]
-    assert live[0] == 0 and live == sorted(set(live)) and len(live) < 99  # the newest, now and then
+def test_a_film_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):
+    frames, sent = [], []
+    for new in sparingly(studio.denoise("tiny", "circle", 3, 100)):
+        frames += new
+        sent += [shot.index for shot in film_of([new[-1]]).frames]
+    assert sent[0] == 0 and sent == sorted(set(sent)) and len(sent) < 99  # the newest, now and then
+    assert [shot.index for shot in film_of(frames).frames] == list(range(100))
 
 
 @dataclass(frozen=True)
@@ -270,22 +282,8 @@ def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):
         page.keyboard.press("ArrowLeft")
 
 
-class SteadyStudio(Studio):
-    """A studio that takes 20 ms for every step."""
-
-    def denoise(self, *args):
-        frames = super().denoise(*args)  # refuses bad arguments now
-
-        def steadily():
-            for frame in frames:
-                time.sleep(0.02)
-                yield frame
-
-        return steadily()
-
-
 def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(watched: Page, tiny_weights: Path):
-    with launched(SteadyStudio([tiny_weights], device="cpu")) as url:
+    with launched(SlowStudio([tiny_weights], device="cpu", seconds=0.02)) as url:
         watched.goto(url)
         open_tab(watched, "Denoise")
         tab, film = watched.locator("#denoise"), watched.locator("#denoise-view")

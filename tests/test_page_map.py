@@ -13,7 +13,7 @@ from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, 
 from PIL import Image
 
 from mmdemo.studio import Studio
-from mmdemo.ui.codebook import colours, swatch
+from mmdemo.ui.codebook import colours
 from mmdemo.ui.pictures import photographs
 
 
@@ -88,7 +88,7 @@ def test_a_dot_is_named_when_pointed_at_and_chosen_when_clicked_and_the_grid_fol
     tip = page.locator(".mm-tip")
     expect(tip).to_contain_text(re.compile(r"Code 7, [\d.< ]+%"))
     drawn = tip.locator("canvas").evaluate("c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]")
-    expected = np.asarray(swatch(studio.codebook("cifar"), 7).convert("RGBA"))
+    expected = np.asarray(studio.codebook("cifar").swatch(7).convert("RGBA"))
     assert np.array_equal(np.array(drawn, dtype=np.uint8).reshape(expected.shape), expected)
     page.locator(".mm-map").click(position={"x": x, "y": y})
     expect(card(page)).to_have_text("Code 7")
@@ -117,7 +117,7 @@ def test_dots_have_the_average_colour_of_their_swatches(studio: Studio):
     found = colours(book)
     assert len(found) == book.codes
     for code in (0, 9, 15):
-        mean = np.asarray(swatch(book, code).convert("RGB"), dtype=float).mean((0, 1))
+        mean = np.asarray(book.swatch(code).convert("RGB"), dtype=float).mean((0, 1))
         shown = [int(found[code][i : i + 2], 16) for i in (1, 3, 5)]
         assert np.abs(mean - shown).max() <= 1
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mmdemo.studio import Studio
 from mmdemo.ui.chooser import opens_on
-from mmdemo.ui.reconstruct import size_of, sizes
+from mmdemo.ui.pictures import size_of, sizes
 
 
 @pytest.fixture(scope="module")

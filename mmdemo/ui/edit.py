@@ -44,7 +44,6 @@ class Edit(Form):
 
     def connect(self, opened):
         super().connect(opened)
-        opened(self._offer, {self.pack}, [self.picker], after=self.fitted, **PRIVATE)
         self.strength.change(None, [self.strength], None, js="(share) => window.mmdemo.store.set('strength', share)")
         read = {self.pack, self.strength, *self.recipe.components}
         always = {"outputs": [*self.shown(), self.source], "trigger_mode": "multiple", **MODELS, **PRIVATE}
@@ -54,7 +53,11 @@ class Edit(Form):
         refused(taken, self.upload)
 
     def fit(self, pack, values):
-        return {self.label: among(pack.classes, values[self.label], first_label(pack))}
+        offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
+        return {self.picker: message(offered), self.label: among(pack.classes, values[self.label], first_label(pack))}
+
+    def also_fitted(self):
+        return [self.picker]
 
     def looked_at(self):
         return [self.source, self.strength]
@@ -105,10 +108,6 @@ class Edit(Form):
         how = {name: settings.get(name) for name in ("seed", "steps", "sampler")}
         frames = self.studio.noise(pack.name, image, **how).result()
         return IntoNoise(pack.name, marked(source), values[self.strength], [noised_shot(frame) for frame in frames])
-
-    def _offer(self, values: Values) -> Values:
-        offered = examples(self.studio, self.studio.pack(values[self.pack]))
-        return {self.picker: message(Examples([thumbnail(image) for image in offered]))}
 
     def _take(self, values: Values, source: Source) -> Iterator[Values]:
         tell = speaker()

@@ -103,6 +103,10 @@ class Form:
         yield self.opening, {}
         yield self._first(pack)
 
+    def also_fitted(self) -> list[Component]:
+        """What `fit` changes besides the controls."""
+        return []
+
     def looked_at(self) -> list[Component]:
         """The controls that `open` reads."""
         return []
@@ -116,9 +120,9 @@ class Form:
     def connect(self, opened: Callable) -> None:
         """opened(show, inputs, outputs): calls show for the pack that the page opens with, and whenever it changes."""
         everything = {self.pack, *self.controls, *self.recipe.components}
-        controls = [self.go, *self.controls, *self.recipe.components]
-        self.fitted = opened(self._fit, everything, controls, **FITTING)
-        opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=self.fitted, **OPENING, **PRIVATE)
+        controls = [self.go, *self.controls, *self.also_fitted(), *self.recipe.components]
+        fitted = opened(self._fit, everything, controls, **FITTING)
+        opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=fitted, **OPENING, **PRIVATE)
         self.go.click(None, js=f"() => window.mmdemo.bring('{self.name}')")
         self.can_be_stopped(self.go.click(said_plainly(self._run), everything, self.written(), **MODELS, **PRIVATE))
 
