@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, Route, choose_cell, choose_pack, expect, launched, open_pack, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -450,11 +450,11 @@ def test_a_picture_keeps_its_packs_examples_until_the_next_packs_has_come(watche
 
 
 @contextmanager
-def held(page: Page, function: str) -> Iterator[list[Route]]:
+def held(page: Page, function: str) -> Iterator[list]:
     """The page's questions to a function of Python, held back until the end, unless they are answered before."""
     asked, done = [], []
 
-    def hold(route: Route) -> None:
+    def hold(route) -> None:
         if route.request.post_data_json["fn_name"] == function and not done:
             asked.append(route)
         else:
@@ -468,7 +468,7 @@ def held(page: Page, function: str) -> Iterator[list[Route]]:
     page.unroute("**/component_server/**")
 
 
-def arrived(page: Page, asked: list[Route], count: int = 1) -> None:
+def arrived(page: Page, asked: list, count: int = 1) -> None:
     for _ in range(100):
         if len(asked) >= count:
             return
@@ -476,7 +476,7 @@ def arrived(page: Page, asked: list[Route], count: int = 1) -> None:
     raise AssertionError(f"{len(asked)} questions instead of {count}")
 
 
-def lose(asked: list[Route]) -> None:
+def lose(asked: list) -> None:
     """An answer that is none: as when the server fails, which a browser would also complain of by itself."""
     asked.pop(0).fulfill(status=200, body="lost")
 
