@@ -11,7 +11,7 @@ import pytest
 from mmdemo.studio import Studio
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, Route, expect  # noqa: E402
+from playwright.sync_api import Locator, Page, expect  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [

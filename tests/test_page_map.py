@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import time
 from collections import Counter
@@ -219,22 +220,22 @@ def test_a_pack_that_comes_while_another_code_is_to_be_chosen_takes_none_of_it(p
     expect(page.get_by_role("grid", name="Codes").locator("[aria-selected=true]")).to_have_count(1)
 
 
-class SlowPhotos(Studio):
-    """A studio that takes its time over the codebook of `photos`."""
+class SlowBooks(Studio):
+    """A studio that takes its time over the codebooks that the page does not open with."""
 
     def code_map(self, pack: str):
-        if pack == "photos":
-            time.sleep(1)
+        time.sleep({"cifar": 0.5, "photos": 1.5}.get(pack, 0))
         return super().code_map(pack)
 
 
 def test_a_code_wanted_by_another_tab_is_shown_though_another_packs_codes_come_first(watched: Page, kinds: Path):
-    with launched(SlowPhotos([kinds], device="cpu")) as url:
+    with launched(SlowBooks([kinds], device="cpu")) as url:
         watched.goto(url)
-        open_pack(watched, "cifar")
-        choose_pack(watched, "mnist")
+        watched.wait_for_function("window.mmdemo?.store.get('code')?.pack === 'mnist'")
+        with watched.expect_request(lambda request: json.loads(request.post_data or "{}").get("data") == ["cifar"]):
+            choose_pack(watched, "cifar")
         watched.evaluate("window.mmdemo.store.set('wanted', { pack: 'photos', code: 77 })")
-        watched.wait_for_function("window.mmdemo.store.get('code').pack === 'mnist'")
+        watched.wait_for_function("window.mmdemo.store.get('code').pack === 'cifar'")
         expect(card(watched)).to_have_text("Code 77")
         open_pack(watched, "mnist")
         open_pack(watched, "photos")

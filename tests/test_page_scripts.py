@@ -15,7 +15,9 @@ def page(watched: Page, address: str) -> Page:
 
 def test_the_store_refuses_a_name_it_does_not_know(page: Page):
     for call in ("get('colour')", "set('colour', 1)", "on('colour', () => {})", "take('colour')"):
-        refused = page.evaluate(f"() => {{ try {{ window.mmdemo.store.{call} }} catch (error) {{ return error.message }} }}")
+        refused = page.evaluate(
+            f"() => {{ try {{ window.mmdemo.store.{call} }} catch (error) {{ return error.message }} }}"
+        )
         assert refused == "The store has no field colour"
 
 

@@ -7,11 +7,12 @@ window.mmdemo.exports ??= (() => {
   const FORMATS = ["video/mp4;codecs=avc1.42E01E", "video/webm;codecs=vp9", "video/webm"]; // any viewer plays the first
 
   const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+  const loaded = (shots) => Promise.all(shots.map(({ uris }) => Promise.all(uris.map(load)))); // a list a shot
   const even = (times) => 2 * Math.max(1, Math.round(times / 2)); // video takes no odd number of pixels
 
   // A canvas and show(i), which draws the i-th shot on it.
   async function screen(shots) {
-    const pictures = await Promise.all(shots.map(({ uris }) => Promise.all(uris.map(load))));
+    const pictures = await loaded(shots);
     const size = pictures[0][0].width, side = size * even(SIDE / size), count = pictures[0].length;
     const canvas = el("canvas", { width: count * (side + GAP) + GAP, height: side + GAP + LINE });
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -29,7 +30,7 @@ window.mmdemo.exports ??= (() => {
 
   // Some of the shots, one a column, above one another what stands side by side in a film.
   async function png(shots) {
-    const pictures = await Promise.all(shots.map(({ uris }) => Promise.all(uris.map(load))));
+    const pictures = await loaded(shots);
     const size = pictures[0][0].width, side = size * even(SIDE / 2 / size);
     const canvas = el("canvas", { width: shots.length * (side + GAP) + GAP, height: pictures[0].length * (side + GAP) + GAP });
     const context = canvas.getContext("2d");
