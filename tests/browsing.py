@@ -1,5 +1,7 @@
 """What the tests of the page share: serving it, and the first things one does in it."""
 
+import base64
+import io
 import shutil
 import threading
 import time
@@ -7,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from PIL import Image
 
 from mmdemo.studio import Studio
 
@@ -66,6 +69,11 @@ def launched(studio: Studio) -> Iterator[str]:
         yield demo.local_url
     finally:
         demo.close(verbose=False)
+
+
+def opened_uri(uri: str) -> Image.Image:
+    """The picture in a data URI."""
+    return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
 def is_local(url: str) -> bool:

@@ -1,6 +1,5 @@
 """The page in a real browser, used as a person would use it, on the tiny pack."""
 
-import base64
 import io
 import json
 import re
@@ -9,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import TABS, Page, SlowStudio, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
+from browsing import (
+    TABS,
+    Page,
+    SlowStudio,
+    choose_cell,
+    choose_pack,
+    expect,
+    launched,
+    open_advanced,
+    open_tab,
+    opened_uri,
+)
 from PIL import Image, ImageDraw
 
 from mmdemo.studio import Studio
@@ -122,7 +132,7 @@ def test_an_opened_file_is_kept_when_invert_changes_and_when_the_next_file_is_ba
 def seen(page: Page) -> np.ndarray:
     """What the model saw: the original's own pixels."""
     uri = page.get_by_alt_text("Original").get_attribute("src")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    return np.asarray(opened_uri(uri))
 
 
 def test_sample_draws_what_python_draws_and_the_download_tells_how(page: Page, studio: Studio):

@@ -1,7 +1,5 @@
 """The Compare tab in a real browser: a grid over two settings, and a strip between two ends."""
 
-import base64
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, SlowStudio, choose_pack, expect, launched, open_advanced
+from browsing import Locator, Page, SlowStudio, choose_pack, expect, launched, open_advanced, opened_uri
 from PIL import Image
 
 from mmdemo.errors import ArgumentError
@@ -68,7 +66,7 @@ def compare(grid: Locator) -> None:
 def shown(pictures: Locator) -> list[np.ndarray]:
     """The pictures' own pixels."""
     uris = pictures.locator("img").evaluate_all("all => all.map(one => one.src)")
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))) for uri in uris]
+    return [np.asarray(opened_uri(uri)) for uri in uris]
 
 
 def downloaded(half: Locator) -> Image.Image:

@@ -11,7 +11,18 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 import pytest
-from browsing import Locator, Page, SlowStudio, choose_cell, choose_pack, expect, launched, open_advanced, open_tab
+from browsing import (
+    Locator,
+    Page,
+    SlowStudio,
+    choose_cell,
+    choose_pack,
+    expect,
+    launched,
+    open_advanced,
+    open_tab,
+    opened_uri,
+)
 from PIL import Image, ImageDraw
 
 from mmdemo.arguments import SETTINGS
@@ -40,7 +51,7 @@ def at_step(film: Locator, number: int, total: int = 6) -> None:
 
 def decoded(film: Locator, name: str) -> np.ndarray:
     uri = film.get_by_alt_text(name, exact=True).get_attribute("src")
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+    return np.asarray(opened_uri(uri))
 
 
 def requests_of(page: Page) -> list[str]:
@@ -148,7 +159,7 @@ def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
           return new Promise((done) => { reader.onload = () => done(reader.result); }); }""",
         uri,
     )
-    gif = Image.open(io.BytesIO(base64.b64decode(made.partition(",")[2])))
+    gif = opened_uri(made)
     assert gif.n_frames == 2
     seen = np.asarray(gif.convert("RGB").crop((8, 8, 264, 264)).resize((32, 32), Image.Resampling.NEAREST))
     assert np.abs(seen.astype(int) - noise).mean() < 16  # 1024 random colours through 256
@@ -220,7 +231,7 @@ def test_controls_hand_over_every_setting_and_refuse_an_empty_seed():
     values |= {controls.seed: 5, controls.randomize: False, steps: 20, negative: "", upper: 0.8, lower: 0.2}
     settings = controls.read(values)
     assert list(settings) == list(SETTINGS)
-    assert [settings[name] for name in ("seed", "steps", "interval", "negative")] == [5, 20, [0.2, 0.8], None]
+    assert [settings[name] for name in ("seed", "steps", "interval", "negative")] == [5, 20, (0.2, 0.8), None]
     assert controls.show(settings | {"interval": (0.2, 0.8)}).items() >= {upper: 0.8, lower: 0.2, negative: ""}.items()
     with pytest.raises(ArgumentError, match="seed is empty"):
         controls.read(values | {controls.seed: None})

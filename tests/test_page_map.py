@@ -1,7 +1,5 @@
 """The codes on a map, and the chosen one in a picture, in a real browser."""
 
-import base64
-import io
 import json
 import re
 import time
@@ -10,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab, opened_uri
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -58,7 +56,7 @@ def shows(page: Page, name: str, expected: Image.Image) -> None:
     for _ in range(50):
         uri = places(page).get_by_alt_text(name, exact=True).get_attribute("src")
         if "," in uri:
-            seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))))
+            seen = np.asarray(opened_uri(uri))
             if np.array_equal(seen, np.asarray(expected)):
                 return
         page.wait_for_timeout(100)

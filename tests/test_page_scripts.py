@@ -1,9 +1,9 @@
 """What the page's scripts share, in a real browser: the store between tabs, and questions that go unanswered."""
 
 import pytest
-from browsing import Locator, Page, expect, open_tab
+from browsing import Locator, Page, expect, open_advanced, open_tab, opened_uri
 
-from mmdemo.ui import film
+from mmdemo.studio import Studio
 
 
 @pytest.fixture
@@ -79,24 +79,25 @@ def test_an_error_of_ours_is_seen_as_what_it_is_and_holds_up_no_question(browser
     assert len(errors) == 1 and "of ours" in errors[0]
 
 
-def caption(page: Page) -> Locator:
-    return page.locator("#denoise-view .mm-guesses figcaption").first
-
-
-def test_the_guess_of_a_class_to_avoid_is_named_so_and_only_that(page: Page, monkeypatch: pytest.MonkeyPatch):
+def test_the_guess_of_a_class_to_avoid_is_named_so_and_is_what_python_draws(page: Page, studio: Studio):
     open_tab(page, "Denoise")
-    expect(caption(page)).to_have_text("without a label")
-    made = film.film
-    for negative, words in (("square", "by square, to avoid"), (None, "without a label")):
-        monkeypatch.setattr(film, "film", lambda *args, negative=negative: made(*args) | {"negative": negative})
-        page.get_by_role("button", name="Denoise", exact=True).click()
-        expect(caption(page)).to_have_text(words)
-        expect(page.locator("#denoise-view .mm-guesses h3")).to_have_text("What the label does to the guess")
-        expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
+    denoise = page.locator("#denoise")
+    caption = denoise.locator(".mm-guesses figcaption").first
+    expect(caption).to_have_text("without a label")
+    open_advanced(denoise)
+    denoise.get_by_label("Negative").click()
+    page.get_by_role("option", name="square").click()
+    denoise.get_by_label("Randomize").uncheck()
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(denoise.locator(".mm-status")).to_contain_text("away from square: denoised in")
+    expect(caption).to_have_text("by square, to avoid")
+    drawn = studio.denoise("tiny", "circle", 0, negative="square").result()
+    uri = page.get_by_alt_text("The guess of the finished picture", exact=True).get_attribute("src")
+    assert opened_uri(uri).tobytes() == drawn.x0.tobytes()
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_choice_of_a_picture_to_edit_stands_above_the_button_that_edits_it(page: Page, width: int):
+def test_what_to_edit_and_the_button_are_where_a_hand_looks_for_them(page: Page, width: int):
     page.set_viewport_size({"width": width, "height": 844})
     open_tab(page, "Denoise")
     page.get_by_role("tab", name="Edit a picture").click()
@@ -106,9 +107,11 @@ def test_the_choice_of_a_picture_to_edit_stands_above_the_button_that_edits_it(p
     def top(one: Locator) -> float:
         return one.bounding_box()["y"]
 
+    # Where there is room beside the picture, the button is in the first screen instead.
     button, label = top(edit.get_by_role("button", name="Edit", exact=True)), top(edit.get_by_label("Turn it into"))
-    assert top(edit.locator("#edit-picker")) < label < button
-    if width < 760:  # one way of choosing at a time
-        assert top(edit.locator("#edit-picker")) > top(edit.locator(".mm-status"))
-        edit.get_by_role("button", name="Open a file").click()
+    if width > 760:
+        assert label < button < 844 and top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload"))
+        return
+    assert top(edit.locator(".mm-status")) < top(edit.locator("#edit-picker")) < label < button
+    edit.get_by_role("button", name="Open a file").click()  # one way of choosing at a time
     assert top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload")) < label

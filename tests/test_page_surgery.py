@@ -1,7 +1,5 @@
 """Token surgery in the Reconstruct tab, in a real browser: what is shown is always what the studio decodes."""
 
-import base64
-import io
 import json
 import re
 import threading
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab
+from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_pack, open_tab, opened_uri
 from PIL import Image
 
 from mmdemo.studio import Studio
@@ -49,8 +47,8 @@ def ids(grid: Locator, columns: int = 4) -> list[list[int]]:
     return [shown[i : i + columns] for i in range(0, len(shown), columns)]
 
 
-def pixels(picture: Locator) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.get_attribute("src").partition(",")[2]))))
+def pixels(image: Locator) -> np.ndarray:
+    return np.asarray(opened_uri(image.get_attribute("src")))
 
 
 def is_decoded(page: Page, studio: Studio, expected: list[list[int]], name: str = "Reconstruction") -> None:
@@ -313,7 +311,7 @@ def test_a_token_of_the_second_picture_leads_to_its_code_and_selects_its_place(p
 
 
 def test_what_lies_between_two_pictures_is_shown_through_latents_and_tokens(page: Page, studio: Studio):
-    original = Image.open(io.BytesIO(base64.b64decode(page.get_by_alt_text("Original").get_attribute("src")[22:])))
+    original = opened_uri(page.get_by_alt_text("Original").get_attribute("src"))
     mine = ids(tokens(page))
     page.get_by_label("Second picture: example 2").click()
     expect(second(page)).to_be_visible()

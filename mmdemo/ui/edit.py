@@ -15,7 +15,7 @@ from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.film import film, screen
-from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, message, speaker
+from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, drawn, examples, marked, refused, thumbnail
 from mmdemo.ui.workbench import Form, Values, among, control, waiting
 
@@ -54,7 +54,7 @@ class Edit(Form):
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
-        return {self.picker: message(offered), self.label: among(pack.classes, values[self.label], first_label(pack))}
+        return {self.picker: speaker()(offered), self.label: among(pack.classes, values[self.label], first_label(pack))}
 
     def also_fitted(self):
         return [self.picker]

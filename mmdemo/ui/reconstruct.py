@@ -16,7 +16,7 @@ from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.codebook import code_reader
-from mmdemo.ui.messages import Examples, Reconstructed, Text, message, speaker
+from mmdemo.ui.messages import Examples, Reconstructed, Text, speaker
 from mmdemo.ui.pictures import Source, drawn, examples, marked, refused, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.surgery import answers
 from mmdemo.ui.workbench import waiting
@@ -77,7 +77,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         found = studio.pack(values[pack])
         sides = [(str(side), side) for side in sizes(found)]
         return {
-            picker: message(Examples([thumbnail(image) for image in examples(studio, found)])),
+            picker: speaker()(Examples([thumbnail(image) for image in examples(studio, found)])),
             invert: gr.update(visible=found.channels == 1),
             size: gr.update(choices=sides, value=size_of(found, values[wanted]), visible=len(sides) > 1),
         }

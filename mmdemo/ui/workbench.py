@@ -240,10 +240,8 @@ class RecipeControls:
         """The same, with the seed that is shown."""
         read = {name: [values[part] for part in parts] for name, parts in self.others.items()}
         # Two parts are an interval: from pure noise down, as the run goes, and so the upper end first.
-        others = {
-            name: one[::-1] if len(one) == 2 else None if one == [NOTHING] else one[0] for name, one in read.items()
-        }
-        return {"seed": values[self.seed]} | others
+        others = {name: tuple(one[::-1]) if len(one) == 2 else one[0] for name, one in read.items()}
+        return {name: None if one == NOTHING else one for name, one in ({"seed": values[self.seed]} | others).items()}
 
     def fit(self, pack: Pack, values: Values) -> Values:
         """Updates to the pack's own; a choice stays if the pack has it too."""
