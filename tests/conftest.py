@@ -1,6 +1,8 @@
 """A tiny pack with random weights, so that everything but the pictures' beauty can be tested in seconds."""
 
+import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data, packs, samplers
-from mmdemo.images import fit_square, open_image, to_tensor
+from mmdemo.images import fit_square, open_image, to_images, to_tensor
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.studio import Studio
@@ -91,6 +93,32 @@ def lively_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory)
         weights[max(convolutions)] *= 3
         save_file(weights, file, {"format": "pt"})
     return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a person has one: train/ and test/ with a folder for each class, and a flat picture among them."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for split, count in (("train", 30), ("test", 15)):
+        drawn = data.load("shapes", split, image_size=16, channels=3)
+        images = to_images(drawn.pixels)
+        for place, name in enumerate(TINY_CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            chosen = [i for i, label in enumerate(drawn.labels.tolist()) if label == place][: count // 3]
+            for i in chosen:
+                images[i].save(folder / split / name / f"{i:04}.png")
+    Image.new("RGB", (16, 16), (128, 128, 128)).save(folder / "test" / TINY_CLASSES[0] / "flat.png")
+    return folder
+
+
+@pytest.fixture
+def sampling(tmp_path: Path, tiny_weights: Path, pictures: Path) -> Path:
+    """The tiny grey pack that can sample, said to be trained on the pictures."""
+    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "weights" / "sampling")
+    training = packs.read_training(pack)
+    training["vqvae"]["dataset"] = f"{pictures.name}/"
+    (pack / "training.json").write_text(json.dumps(training))
+    return pack
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +202,39 @@ def varied(kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     export.save_codec(folder / "cifar", vae, codec.statistics(vae, pixels), ("circle", "plane"), settings)
     export.save_transformer(folder / "cifar", tiny_dit(num_classes=2), flow_schedule(), {"minutes": 0.0})
     return Studio([folder], device="cpu")
+
+
+# ----------------------------------------------------------------------------------------- the app, and one who asks it
+
+
+@pytest.fixture(scope="session")
+def app(tiny_weights: Path) -> Iterator[str]:
+    """Where the app is, started as a person starts it."""
+    from running import free_port, start_app
+
+    started = start_app("--port", free_port(), "--weights", str(tiny_weights), "--device", "cpu", "--memory", "0.5")
+    told = started.stdout.readline()
+    assert "http://" in told, started.stderr.read()
+    yield told.split()[-1]
+    started.send_signal(signal.SIGTERM)
+    assert started.wait(timeout=10) == 0, started.stderr.read()
+
+
+@pytest.fixture(scope="session")
+def client(app: str, tmp_path_factory: pytest.TempPathFactory):
+    from gradio_client import Client
+
+    return Client(app, verbose=False, download_files=str(tmp_path_factory.mktemp("downloads")))
+
+
+@pytest.fixture(scope="session")
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dark triangle on light paper, larger than any model's picture and not square."""
+    image = Image.new("RGB", (60, 48), "white")
+    ImageDraw.Draw(image).polygon([(30, 8), (48, 40), (12, 40)], fill="black")
+    path = tmp_path_factory.mktemp("drawings") / "triangle.png"
+    image.save(path)
+    return path
 
 
 # ------------------------------------------------------------------------------------------------ the page in a browser

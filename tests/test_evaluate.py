@@ -20,22 +20,6 @@ SIZE = 16  # of the pictures
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory) -> Path:
-    """A folder as a person has one: train/ and test/ with a folder for each class, and a flat picture among them."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for split, count in (("train", 30), ("test", 15)):
-        drawn = data.load("shapes", split, image_size=SIZE, channels=3)
-        images = to_images(drawn.pixels)
-        for place, name in enumerate(TINY_CLASSES):
-            (folder / split / name).mkdir(parents=True)
-            chosen = [i for i, label in enumerate(drawn.labels.tolist()) if label == place][: count // 3]
-            for i in chosen:
-                images[i].save(folder / split / name / f"{i:04}.png")
-    Image.new("RGB", (SIZE, SIZE), (128, 128, 128)).save(folder / "test" / TINY_CLASSES[0] / "flat.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
 def colour(tmp_path_factory, pictures) -> Path:
     """A random codec for them."""
     vae, train = tiny_vae(in_channels=3), data.load(str(pictures), "train", image_size=SIZE)
@@ -44,16 +28,6 @@ def colour(tmp_path_factory, pictures) -> Path:
     pack = tmp_path_factory.mktemp("weights") / "colour"
     training = {"dataset": f"{pictures.name}/", "image_size": SIZE, "minutes": 0.0}
     export.save_codec(pack, vae, codec.statistics(vae, train.pixels), TINY_CLASSES, training)
-    return pack
-
-
-@pytest.fixture
-def sampling(tmp_path, tiny_weights, pictures) -> Path:
-    """The tiny grey pack that can sample, said to be trained on the pictures."""
-    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "weights" / "sampling")
-    training = packs.read_training(pack)
-    training["vqvae"]["dataset"] = f"{pictures.name}/"
-    (pack / "training.json").write_text(json.dumps(training))
     return pack
 
 
@@ -219,7 +193,7 @@ def test_a_test_split_without_labels_is_judged_by_no_classifier(colour, pictures
 
 def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class(sampling, pictures, tmp_path):
     shown = {}
-    numbers = evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, 2, show=shown.__setitem__)
+    numbers = evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, {"steps": 2}, show=shown.__setitem__)
     json.dumps(numbers, allow_nan=False)
     assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
     assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
@@ -239,7 +213,7 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
 def test_the_training_split_is_read_once(sampling, pictures, tmp_path, monkeypatch):
     load, splits = data.load, []
     monkeypatch.setattr(data, "load", lambda dataset, split, *rest: splits.append(split) or load(dataset, split, *rest))
-    evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, 1)
+    evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, {"steps": 1})
     assert sorted(splits) == ["test", "train"]
 
 
