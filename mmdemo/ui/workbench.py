@@ -120,7 +120,7 @@ class Form:
     def connect(self, opened: Callable) -> None:
         """opened(show, inputs, outputs): calls show for the pack that the page opens with, and whenever it changes."""
         everything = {self.pack, *self.controls, *self.recipe.components}
-        controls = [self.go, *self.controls, *self.also_fitted(), *self.recipe.components]
+        controls = [self.go, self.stop, *self.controls, *self.also_fitted(), *self.recipe.components]
         fitted = opened(self._fit, everything, controls, **FITTING)
         opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=fitted, **OPENING, **PRIVATE)
         self.go.click(None, js=f"() => window.mmdemo.bring('{self.name}')")
@@ -137,7 +137,7 @@ class Form:
         ended = {"inputs": {self.pack}, "outputs": [self.status, self.go, self.stop], **PRIVATE}
         run.failure(self._failed, **ended)  # gradio counts a Stop as a failure too
         self.stop.click(self._stopped, cancels=[run], **ended)
-        self.pack.change(self._left, None, [self.stop], cancels=[run], trigger_mode="multiple", **PRIVATE)
+        self.pack.change(None, cancels=[run], trigger_mode="multiple")
 
     def watch(self, values: Values, settings: dict[str, Any], session: str) -> Iterator[Values]:
         """A run from start to end. A later one of the same session takes its place, and it ends without a word."""
@@ -166,11 +166,12 @@ class Form:
             if self._latest.get(session) is me:
                 del self._latest[session]
 
-    def _fit(self, values: Values) -> Values:
+    def _fit(self, values: Values, request: gr.Request) -> Values:
+        self._latest.pop(request.session_hash, None)  # what ran for the pack left behind writes no more
         pack = self.studio.pack(values[self.pack])
-        go = {self.go: gr.update(interactive=pack.can_sample)}
+        buttons = self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
         pack = pack if pack.can_sample else replace(pack, classes=())
-        return go | self.fit(pack, values) | self.recipe.fit(pack, values)
+        return buttons | self.fit(pack, values) | self.recipe.fit(pack, values)
 
     def _open(self, values: Values) -> Iterator[Values]:
         tell = speaker()
@@ -205,10 +206,6 @@ class Form:
     def _stopped(self, values: Values, request: gr.Request) -> Values:
         self._latest.pop(request.session_hash, None)
         return self._failed(values, request)
-
-    def _left(self, request: gr.Request) -> dict:
-        self._latest.pop(request.session_hash, None)
-        return gr.update(interactive=False)
 
 
 class RecipeControls:
