@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 from mmdemo import __version__
@@ -258,10 +258,11 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
     for field in fields(settings):
-        kind = {"str": str, "int": int, "float": float}[str(field.type).split(" ")[0]]
+        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}[str(field.type).split(" ")[0]]
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
-            required=field.default is MISSING, choices=field.metadata.get("choices"),
+            choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
+            metavar=None if field.metadata["choices"] else field.name.upper(),
         )  # fmt: skip
 
 

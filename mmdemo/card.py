@@ -42,7 +42,7 @@ tags: [vq-vae, diffusion, dit, class-conditional, mmdemo]
 ---
 # {pack.name}
 
-A VQ-VAE with {described.codes} codes of {described.dim} numbers ({described.image_size}×{described.image_size} pixels,
+A VQ-VAE with {described.codes} codes of {described.dim} numbers{_grid(training["vqvae"])} ({described.image_size}×{described.image_size} pixels,
 one token for {described.stride}×{described.stride} of them) and {does}, trained by mmdemo.
 
 ```python
@@ -66,6 +66,13 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_reading(numbers)}
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
+
+
+def _grid(training: dict) -> str:
+    """What kind of codes they are, where they were not learned."""
+    if training.get("quantizer", "vq") == "vq":
+        return ""
+    return f" rounded to {' · '.join(map(str, training['levels']))} levels (finite scalar quantization)"
 
 
 def _use(name: str, draws: bool) -> str:
@@ -95,9 +102,12 @@ def _command(model: str, name: str, training: dict, config) -> str:
     command = f"python -m mmdemo train {model} --pack {name}"
     if model == "vqvae":
         command += f" --dataset {training['dataset']}"
+    made = ("num_codes", "latent_channels") if training.get("levels") else ()  # by the levels
     for option, field in config.__dataclass_fields__.items():
-        if option != "dataset" and training.get(option, field.default) != field.default:
-            command += f" --{option.replace('_', '-')} {training[option]}"
+        value = training.get(option, field.default)
+        if option not in ("dataset", *made) and value != field.default:
+            words = map(str, value) if isinstance(value, (list, tuple)) else [str(value)]
+            command += f" --{option.replace('_', '-')} {' '.join(words)}"
     return command
 
 
