@@ -10,14 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import packs
+from mmdemo.datasets import NAMED
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
-
-LICENCES = {
-    "mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0",
-    "fashion-mnist": "Fashion-MNIST (Zalando Research), MIT",
-    "cifar10": "CIFAR-10 (Krizhevsky, 2009), no licence stated; for research",
-    "shapes": "`shapes`, drawn by mmdemo itself, Apache-2.0",
-}
 
 
 def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
@@ -50,7 +44,7 @@ one token for {described.stride}×{described.stride} of them) and {does}, traine
 ```
 
 ## Data
-{LICENCES.get(dataset, f"`{Path(dataset).name}`, a folder of pictures")}. The weights are under Apache-2.0.
+{NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"}. The weights are under Apache-2.0.
 
 ## Training
 ```

@@ -17,6 +17,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance  # not exported wher
 
 from mmdemo import codec, data, jpeg, packs
 from mmdemo.arguments import choice, interval, number, whole
+from mmdemo.datasets import padding
 from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
@@ -71,7 +72,7 @@ def evaluate(
     ids = torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in test.pixels.split(BATCH)])
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
-    edge = data.PADDING.get(dataset, 0) if size is None else 0
+    edge = padding(dataset, size)
     inner = slice(edge, described.image_size - edge)
     rows = [test.pixels[..., inner, inner], rebuilt[..., inner, inner]]
     numbers = {

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from mmdemo import codec, data, packs
+from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
@@ -81,7 +82,7 @@ def train_vqvae(
         statistics = codec.statistics(vae, images.pixels)
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
-        dataset = config.dataset if config.dataset in data.NAMED else f"{Path(config.dataset).name}/"
+        dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
         export.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
         export.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
