@@ -272,20 +272,22 @@ def _show(records: Iterator) -> None:
 
     terminal = sys.stderr.isatty()
     bar, told = None, time.monotonic()
-    for record in records:
-        if not _speaks():
-            continue
-        if bar is None:
-            bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
-        numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
-        bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
-        bar.update()
-        if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
-            line = "  ".join(f"{name} {value}" for name, value in numbers.items())
-            print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
-            told = time.monotonic()
-    if bar is not None:
-        bar.close()
+    try:
+        for record in records:
+            if not _speaks():
+                continue
+            if bar is None:
+                bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+            numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
+            bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
+            bar.update()
+            if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
+                line = "  ".join(f"{name} {value}" for name, value in numbers.items())
+                print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+                told = time.monotonic()
+    finally:  # whatever is said next needs a line of its own
+        if bar is not None:
+            bar.close()
 
 
 def _speaks() -> bool:

@@ -27,7 +27,8 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
-    dataset = training["vqvae"]["dataset"]
+    dataset, size = training["vqvae"]["dataset"], described.image_size
+    licence = NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"
     does = f"a diffusion transformer for {len(described.classes)} classes" if described.can_sample else "no transformer"
     return f"""---
 library_name: diffusers
@@ -36,7 +37,7 @@ tags: [vq-vae, diffusion, dit, class-conditional, mmdemo]
 ---
 # {pack.name}
 
-A VQ-VAE with {described.codes} codes of {described.dim} numbers{_grid(training["vqvae"])} ({described.image_size}×{described.image_size} pixels,
+A VQ-VAE with {described.codes} codes of {described.dim} numbers{_grid(training["vqvae"])} ({size}×{size} pixels,
 one token for {described.stride}×{described.stride} of them) and {does}, trained by mmdemo.
 
 ```python
@@ -44,7 +45,7 @@ one token for {described.stride}×{described.stride} of them) and {does}, traine
 ```
 
 ## Data
-{NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"}. The weights are under Apache-2.0.
+{licence}. The weights are under Apache-2.0.
 
 ## Training
 ```

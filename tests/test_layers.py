@@ -67,7 +67,7 @@ def test_only_the_app_and_the_page_import_gradio():
 def test_the_models_import_nothing_of_the_rest():
     for name in IMPORTS:
         if name.startswith("mmdemo.models"):
-            assert reaches(name, "mmdemo") <= {"mmdemo.models"}, name
+            assert all(one.startswith("mmdemo.models") for one in reaches(name, "mmdemo")), name
 
 
 def test_codec_and_pipeline_know_no_packs_studio_page_or_training():
@@ -202,4 +202,4 @@ def test_the_global_seed_is_set_by_training_alone():
     for file in MODULES:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.manual_seed", "torch.seed"):
-                assert "training" in file.parts or file.name == "evaluate.py", f"{file.name}, line {node.lineno}"
+                assert "training" in file.parts or file.name == "classifier.py", f"{file.name}, line {node.lineno}"

@@ -1,8 +1,8 @@
-"""Two quantizers: from a latent of d numbers to one of K codes. They know tensors; not encoders or how a code is learned.
+"""Two quantizers: from latents of d numbers to K codes. They know tensors; not encoders, or how codes are learned.
 
 A quantizer makes the codebook a model starts with, bounds what the encoder gives, and names the code for every latent.
-For both that is the nearest code, so all that reads (K, d) codes and latents reads either. The model owns the codes: it
-stores them under `codebook`, and hands them back wherever a quantizer asks for `e`.
+With both that is the nearest code, so whatever reads latents and (K, d) codes reads either's. The model owns the codes,
+and hands them back where a quantizer asks for `e`.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class FiniteScalarQuantizer:
     """Codes on a fixed grid: number i of a latent is rounded to one of L_i levels, spaced evenly over [-1, 1].
 
     levels: L_1 … L_d, each at least 2; K is their product.  Source: FSQ, arXiv:2309.15505, section 3.1.  For an even L
-    the paper shifts z so that zero falls on a level; here the levels lie symmetric about zero, so that latents have no
-    mean to speak of. The encoder's last bias can make the one from the other.  Raises ValueError for less than 2 levels.
+    the paper shifts z so that zero falls on a level; here levels lie symmetric about zero, as diffusion likes its data,
+    and the encoder's last bias is free to shift them.  Raises ValueError for less than 2 levels.
     """
 
     def __init__(self, levels: Sequence[int]):
@@ -63,7 +63,7 @@ class FiniteScalarQuantizer:
 
         z: (..., d) float32, beyond [-1, 1] too -> (...) int64 in [0, K).
         """
-        # Not kept as tensors: a model being loaded is first built without memory, and these are in no file to fill them.
+        # Not kept as tensors: a model to be loaded is built without memory first, and no file would fill these.
         L, places = (torch.tensor(numbers, device=z.device) for numbers in (self.levels, self._places))
         digits = ((z + 1) / 2 * (L - 1)).round().clamp(min=0).minimum(L - 1)
         return (digits.long() * places).sum(-1)

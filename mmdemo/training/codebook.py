@@ -1,4 +1,4 @@
-"""How a codebook learns, whichever quantizer it is of: what it adds to the loss, and how its codes move after a step."""
+"""How a codebook learns, of either quantizer: what it adds to the loss, and how its codes move after a step."""
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,11 @@ def learning_rule(vae: VQVAE, config: VQVAEConfig) -> "CodebookEMA | FixedCodebo
 
 
 class CodebookEMA:
-    """Moves `codes` (K, d), in place, towards the latents assigned to them, by moving averages instead of gradients, and
-    revives dead codes. All state is float32.
+    """Moves `codes` (K, d), in place, towards the latents assigned to them, by moving averages instead of gradients;
+    dead codes are revived. All state is float32.
 
     Source: arXiv:1711.00937, appendix A.1. In its letters, for code i: N_i is the moving count of latents assigned to
-    it, m_i their moving sum, and e_i = m_i / N_i. beta: weight of the commitment loss (eq. 3), which keeps latents near.
+    it, m_i their moving sum, and e_i = m_i / N_i. beta weighs the commitment loss (eq. 3), which keeps latents near.
     """
 
     def __init__(self, codes: Tensor, decay: float, beta: float = 0.25):

@@ -83,8 +83,8 @@ class VQVAEConfig(_Checked):
             default, value = self.__dataclass_fields__[name].default, getattr(self, name)
             if value not in (default, made.get(name)):
                 raise ArgumentError(
-                    f"{name} is {value}, but quantizer is 'fsq' with levels {_spaced(self.levels)}: {made['num_codes']} "
-                    f"codes of {made['latent_channels']} numbers, which do not move; leave it out"
+                    f"{name} is {value}, but quantizer is 'fsq' with levels {_spaced(self.levels)}: "
+                    f"{made['num_codes']} codes of {made['latent_channels']} numbers, which do not move; leave it out"
                 )
             self._set(name, made.get(name, default))
         whole("num_codes", self.num_codes, 2, 65536)
@@ -93,7 +93,9 @@ class VQVAEConfig(_Checked):
 def _levels_for(num_codes: int) -> tuple[int, ...]:
     levels = min(LEVELS, key=lambda levels: abs(log(prod(levels) / num_codes)))
     if not 0.5 < prod(levels) / num_codes < 2:
-        raise ArgumentError(f"num_codes is {num_codes}, for which the paper names no levels; give --levels such as 4 4 4")
+        raise ArgumentError(
+            f"num_codes is {num_codes}, for which fsq has no levels of its own; give levels such as 4 4 4"
+        )
     return levels
 
 

@@ -16,9 +16,10 @@ from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.codebook import learning_rule
 from mmdemo.training.config import VQVAEConfig
-from mmdemo.training.loop import Record, Run, step_generator
+from mmdemo.training.loop import Record, Run, alone, step_generator
 
 
+@alone("a codec")
 def train_vqvae(
     config: VQVAEConfig,
     pack: Path,  # the folder to write
