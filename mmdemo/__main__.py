@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 from mmdemo import __version__
@@ -246,10 +246,11 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
     for field in fields(settings):
-        kind = {"str": str, "int": int, "float": float}[str(field.type).split(" ")[0]]
+        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}[str(field.type).split(" ")[0]]
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
-            required=field.default is MISSING, choices=field.metadata.get("choices"),
+            choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
+            metavar=None if field.metadata["choices"] else field.name.upper(),
         )  # fmt: skip
 
 
@@ -259,20 +260,22 @@ def _show(records: Iterator) -> None:
 
     terminal = sys.stderr.isatty()
     bar, told = None, time.monotonic()
-    for record in records:
-        if not _speaks():
-            continue
-        if bar is None:
-            bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
-        numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
-        bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
-        bar.update()
-        if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
-            line = "  ".join(f"{name} {value}" for name, value in numbers.items())
-            print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
-            told = time.monotonic()
-    if bar is not None:
-        bar.close()
+    try:
+        for record in records:
+            if not _speaks():
+                continue
+            if bar is None:
+                bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+            numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
+            bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
+            bar.update()
+            if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
+                line = "  ".join(f"{name} {value}" for name, value in numbers.items())
+                print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+                told = time.monotonic()
+    finally:  # whatever is said next needs a line of its own
+        if bar is not None:
+            bar.close()
 
 
 def _speaks() -> bool:

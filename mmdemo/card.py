@@ -10,14 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import packs
+from mmdemo.datasets import NAMED
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
-
-LICENCES = {
-    "mnist": "MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0",
-    "fashion-mnist": "Fashion-MNIST (Zalando Research), MIT",
-    "cifar10": "CIFAR-10 (Krizhevsky, 2009), no licence stated; for research",
-    "shapes": "`shapes`, drawn by mmdemo itself, Apache-2.0",
-}
 
 
 def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
@@ -33,7 +27,8 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
-    dataset = training["vqvae"]["dataset"]
+    dataset, size = training["vqvae"]["dataset"], described.image_size
+    licence = NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"
     does = f"a diffusion transformer for {len(described.classes)} classes" if described.can_sample else "no transformer"
     return f"""---
 library_name: diffusers
@@ -42,7 +37,7 @@ tags: [vq-vae, diffusion, dit, class-conditional, mmdemo]
 ---
 # {pack.name}
 
-A VQ-VAE with {described.codes} codes of {described.dim} numbers ({described.image_size}×{described.image_size} pixels,
+A VQ-VAE with {described.codes} codes of {described.dim} numbers{_grid(training["vqvae"])} ({size}×{size} pixels,
 one token for {described.stride}×{described.stride} of them) and {does}, trained by mmdemo.
 
 ```python
@@ -50,7 +45,7 @@ one token for {described.stride}×{described.stride} of them) and {does}, traine
 ```
 
 ## Data
-{LICENCES.get(dataset, f"`{Path(dataset).name}`, a folder of pictures")}. The weights are under Apache-2.0.
+{licence}. The weights are under Apache-2.0.
 
 ## Training
 ```
@@ -66,6 +61,13 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_reading(numbers)}
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
+
+
+def _grid(training: dict) -> str:
+    """What kind of codes they are, where they were not learned."""
+    if training.get("quantizer", "vq") == "vq":
+        return ""
+    return f" rounded to {' · '.join(map(str, training['levels']))} levels (finite scalar quantization)"
 
 
 def _use(name: str, draws: bool) -> str:
@@ -95,9 +97,12 @@ def _command(model: str, name: str, training: dict, config) -> str:
     command = f"python -m mmdemo train {model} --pack {name}"
     if model == "vqvae":
         command += f" --dataset {training['dataset']}"
+    made = ("num_codes", "latent_channels") if training.get("levels") else ()  # by the levels
     for option, field in config.__dataclass_fields__.items():
-        if option != "dataset" and training.get(option, field.default) != field.default:
-            command += f" --{option.replace('_', '-')} {training[option]}"
+        value = training.get(option, field.default)
+        if option not in ("dataset", *made) and value != field.default:
+            words = map(str, value) if isinstance(value, (list, tuple)) else [str(value)]
+            command += f" --{option.replace('_', '-')} {' '.join(words)}"
     return command
 
 

@@ -4,20 +4,19 @@ It knows nothing of models. `shapes` is drawn here and needs no download.
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from math import pi
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mmdemo.datasets import NAMED, NamedSet
 from mmdemo.errors import DataError, ImageError
 from mmdemo.images import fit_square, image_bytes, open_image
 
-PADDING = {"mnist": 2, "fashion-mnist": 2}  # pixels added on every side: 28 is no multiple of common strides
-CIFAR10_SIZE = 32
-NAMED = ("mnist", "fashion-mnist", "cifar10", "shapes")
-SHAPES = ("circle", "ring", "square", "triangle", "cross")
+SHAPES = NAMED["shapes"].classes
+FOLDER_SIZE = 64  # pixels of a folder's pictures, if nothing is said
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -43,17 +42,18 @@ def load(
     """A named data set or a folder of pictures.
 
     A folder holds FOLDER/<class>/*.png, or FOLDER/train and FOLDER/test with that inside; without test/, every tenth
-    picture is held out. cifar10 may lie in `data_dir` as torchvision left it or as such a folder of pictures. Raises
-    DataError if it cannot be found or holds no picture.
+    picture is held out. A named set without padding may lie in `data_dir` as torchvision left it or as such a folder of
+    pictures. Raises DataError if it cannot be found or holds no picture.
     """
-    if dataset == "shapes":
-        return _shapes(6000 if split == "train" else 1000, split, image_size or 32, channels or 3)
-    if dataset == "cifar10" and data_dir and (Path(data_dir) / "train").is_dir():
-        return _folder(Path(data_dir), split, image_size or CIFAR10_SIZE, channels or 3)
-    if dataset in NAMED:
-        images = _torchvision(dataset, split == "train", data_dir)
-        return images if image_size is None else _resized(images, image_size)
-    return _folder(Path(data_dir or dataset), split, image_size or 64, channels or 3)
+    known = NAMED.get(dataset)
+    if known is None:
+        return _folder(Path(data_dir or dataset), split, image_size or FOLDER_SIZE, channels or 3)
+    if known.source is None:
+        return _shapes(6000 if split == "train" else 1000, split, image_size or known.size, channels or 3)
+    if known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir():
+        return _folder(Path(data_dir), split, image_size or known.size, channels or 3)
+    images = _torchvision(dataset, known, split == "train", data_dir)
+    return images if image_size is None else _resized(images, image_size)
 
 
 def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
@@ -70,27 +70,19 @@ def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
     return torch.cat(parts)
 
 
-@cache
-def _torchvision_sets():
+def _torchvision(dataset: str, known: NamedSet, train: bool, data_dir: str | Path | None) -> LabelledImages:
     from torchvision import datasets  # 2 s to import, and the app never needs it
 
-    return {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST, "cifar10": datasets.CIFAR10}
-
-
-def _torchvision(dataset: str, train: bool, data_dir: str | Path | None) -> LabelledImages:
     root = Path(data_dir or Path.home() / ".cache" / "mmdemo" / "data")
     try:
-        loaded = _torchvision_sets()[dataset](root, train=train, download=data_dir is None)
+        loaded = getattr(datasets, known.source)(root, train=train, download=data_dir is None)
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"data set {dataset!r} is not in {root} and could not be downloaded: {reason}") from None
     pixels = torch.as_tensor(loaded.data)
-    if pixels.ndim == 3:  # 28 × 28 digits and clothes, padded to a multiple of the stride
-        pixels = torch.nn.functional.pad(pixels, (PADDING[dataset],) * 4).unsqueeze(1)
-    else:
-        pixels = pixels.permute(0, 3, 1, 2).contiguous()
-    classes = tuple(str(i) for i in range(10)) if dataset == "mnist" else tuple(loaded.classes)
-    return LabelledImages(pixels, torch.as_tensor(loaded.targets), classes)
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)  # grey or colour
+    pixels = torch.nn.functional.pad(pixels, (known.padding,) * 4).contiguous()
+    return LabelledImages(pixels, torch.as_tensor(loaded.targets), known.classes or tuple(loaded.classes))
 
 
 def _resized(images: LabelledImages, size: int) -> LabelledImages:

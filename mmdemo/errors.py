@@ -17,5 +17,9 @@ class ImageError(MmdemoError):
     """A file that is no usable picture."""
 
 
+class TrainingError(MmdemoError):
+    """A training that cannot go on."""
+
+
 class DataError(MmdemoError):
     """A data set that cannot be read."""

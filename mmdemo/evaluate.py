@@ -1,6 +1,6 @@
 """The numbers on a model card, measured on the test split: how well a codec reconstructs and a transformer generates.
 
-Generated pictures are judged by a small classifier (training/classifier.py): whether it reads the class that was asked
+Generated pictures are judged by a small classifier (classifier.py): whether it reads the class that was asked
 for, and the Fréchet distance (Heusel et al., arXiv:1706.08500) between its features of generated and of test pictures,
 as a ratio to that between training and test pictures. Pictures in colour are held against JPEG (jpeg.py).
 """
@@ -18,10 +18,11 @@ from torchmetrics.image.fid import FrechetInceptionDistance  # not exported wher
 
 from mmdemo import codec, data, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
+from mmdemo.classifier import Classifier, load_classifier
+from mmdemo.datasets import padding
 from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
-from mmdemo.training.classifier import Classifier, load_classifier
 
 BATCH = 250
 SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of photographs, some 300 KB
@@ -63,7 +64,7 @@ def evaluate(
     ids = torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in test.pixels.split(BATCH)])
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
-    edge = data.PADDING.get(dataset, 0) if size is None else 0
+    edge = padding(dataset, size)
     inner = slice(edge, described.image_size - edge)
     rows = [test.pixels[..., inner, inner], rebuilt[..., inner, inner]]
     numbers = {
@@ -86,7 +87,7 @@ def evaluate(
         return numbers | {"minutes": _minutes_since(started)}
 
     train = data.load(dataset, "train", data_dir, size, channels)
-    classifier = load_classifier(dataset, train, runs / "classifiers", report)
+    classifier = load_classifier(train, runs / "classifiers", report)
     numbers |= {
         "accuracy_test": accuracy(classifier, test.pixels, test.labels),
         "accuracy_reconstructed": accuracy(classifier, rebuilt, test.labels),

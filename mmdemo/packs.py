@@ -246,8 +246,10 @@ def _load_part(path: Path, part: str):
     name = read_json(path / part / "config.json").get("_class_name")
     if name not in known:
         raise PackError(f"{part} is a {name}; known are {', '.join(known)}")
+    # Else accelerate changes how every thread makes its models, and of two at once leaves it changed for good.
+    own = {"low_cpu_mem_usage": False}
     model, notes = known[name].from_pretrained(
-        path / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True
+        path / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **own
     )
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if notes.get(problem):

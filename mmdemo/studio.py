@@ -114,8 +114,9 @@ class Studio:
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
         self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
-        # A pack waits for nothing but itself: each has a lock to be loaded or fetched under.
-        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        # A pack waits for nothing but itself: each has a lock to be fetched and one to be loaded under.
+        self._fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._importing, self._holding = threading.Lock(), threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- packs
@@ -292,7 +293,7 @@ class Studio:
 
     def _fetch(self, repo: str) -> Pack:
         """A Hub repository's pack. One that could not be fetched is asked for again after a while."""
-        with self._locks[repo]:
+        with self._fetching[repo]:
             asked, pack = self._fetched.get(repo, (-inf, None))
             if pack is None or (pack.problem and time.monotonic() - asked > RETRY):
                 pack = packs.read_hub(repo)
@@ -302,7 +303,7 @@ class Studio:
     def _pipeline(self, pack: Pack) -> ClassPipeline:
         with self._importing:  # two threads at their first import of diffusers would both fail
             import mmdemo.pipeline  # noqa: F401
-        with self._locks[pack.name]:
+        with self._loading[pack.name]:
             stamp, pipeline = self._pipelines.get(pack.name, (None, None))
             if stamp != pack.stamp:  # never loaded, dropped, or trained anew since
                 pipeline = packs.load(pack, self._device)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from mmdemo import codec, data, packs, samplers
 from mmdemo.images import fit_square, open_image, to_images, to_tensor
 from mmdemo.models.dit import DiT
+from mmdemo.models.quantizer import FiniteScalarQuantizer
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.studio import Studio
 from mmdemo.training import export
@@ -31,6 +32,21 @@ def tiny_vae(**options) -> VQVAE:
     torch.manual_seed(0)
     settings = {"in_channels": 1, "channels": 8, "latent_channels": 3, "num_codes": 16, "stride": 4} | options
     return VQVAE(**settings).eval()
+
+
+def tiny_fsq(levels: tuple[int, ...], **options) -> VQVAE:
+    """A random VQVAE with the codes of a grid, whose latents are spread out so that many of them are used."""
+    grid = FiniteScalarQuantizer(levels)
+    vae = tiny_vae(quantizer="fsq", levels=levels, num_codes=grid.num_codes, latent_channels=grid.dim, **options)
+    with torch.no_grad():
+        last, z = (
+            vae.encoder[-1],
+            vae.encoder(data.load("shapes", "test", image_size=16, channels=1).pixels[:40] / 127.5 - 1),
+        )
+        scale = 1 / z.std((0, 2, 3))
+        last.bias.sub_(z.mean((0, 2, 3))).mul_(scale)
+        last.weight.mul_(scale.view(-1, 1, 1, 1))
+    return vae
 
 
 def tiny_dit(**options) -> DiT:

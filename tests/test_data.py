@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from mmdemo import data
+from mmdemo.datasets import NAMED
 from mmdemo.errors import DataError
 
 
@@ -200,7 +201,7 @@ def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):
 def test_a_set_that_is_neither_known_nor_a_folder_is_refused_with_what_is_known(tmp_path):
     with pytest.raises(DataError) as error:
         data.load(str(tmp_path / "minst"), "train")
-    assert "minst" in one_sentence(error) and all(name in str(error.value) for name in data.NAMED)
+    assert "minst" in one_sentence(error) and all(name in str(error.value) for name in NAMED)
 
 
 def write_idx(path, array) -> None:

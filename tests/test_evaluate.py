@@ -3,6 +3,7 @@ test_commands.py."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ import torch
 from conftest import TINY_CLASSES, tiny_vae
 from PIL import Image
 
-from mmdemo import codec, data, evaluate, packs
+from mmdemo import classifier, codec, data, evaluate, packs
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError
 from mmdemo.images import from_bytes, to_images
-from mmdemo.training import classifier, export
+from mmdemo.training import export
 
 SIZE = 16  # of the pictures
 
@@ -134,15 +135,47 @@ def test_to_the_shallow_classifier_a_mirrored_mark_is_another():
 def test_a_kept_classifier_is_read_again_and_another_depth_is_another_file(tmp_path, monkeypatch):
     images, x = half_bright(256, dim=2), from_bytes(half_bright(256, dim=2).pixels)
     told = []
-    first = classifier.load_classifier("some", images, tmp_path, told.append)
+    first = classifier.load_classifier(images, tmp_path, told.append)
     trainings = len(told)
-    again = classifier.load_classifier("some", images, tmp_path, told.append)
+    again = classifier.load_classifier(images, tmp_path, told.append)
     assert trainings > 0 and len(told) == trainings, "trained twice"
     assert torch.allclose(again.eval()(x), first.eval()(x), atol=1e-5)
     monkeypatch.setattr(classifier, "MANY", 256)  # as if the data set had grown
-    deep = classifier.load_classifier("some", images, tmp_path, told.append)
+    deep = classifier.load_classifier(images, tmp_path, told.append)
     assert len(deep.state_dict()) > len(first.state_dict()) and len(list(tmp_path.iterdir())) == 2
-    assert torch.allclose(classifier.load_classifier("some", images, tmp_path, told.append)(x), deep(x), atol=1e-5)
+    assert torch.allclose(classifier.load_classifier(images, tmp_path, told.append)(x), deep(x), atol=1e-5)
+
+
+def test_two_folders_of_one_name_do_not_share_a_classifier(tiny_weights, tmp_path):
+    """Of two packs trained on a folder `pictures`, the second was judged by what had been learnt of the first's."""
+    pack = shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "pack")
+    training = packs.read_training(pack)
+    training["vqvae"]["dataset"] = "pictures/"
+    (pack / "training.json").write_text(json.dumps(training))
+    for owner, dim in (("mine", 2), ("yours", 3)):
+        images = half_bright(160, dim, channels=1)
+        for i, (image, label) in enumerate(zip(to_images(images.pixels), images.labels.tolist(), strict=True)):
+            file = tmp_path / owner / "pictures" / images.classes[label] / f"{i:03}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
+        numbers = evaluate.evaluate(pack, tmp_path / "runs", tmp_path / owner / "pictures")
+        assert numbers["accuracy_test"] > 0.9, f"{owner} pictures are not what the classifier knows"
+
+
+def test_a_classifier_is_known_by_pixels_labels_seed_and_version(tmp_path, monkeypatch):
+    images, files = half_bright(64, dim=2), lambda: len(list(tmp_path.iterdir()))
+    pixels, labels = images.pixels.clone(), images.labels.clone()
+    pixels[0, 0, 0, 0] += 1
+    labels[0] = 1
+    for count, others in enumerate((images, replace(images, pixels=pixels), replace(images, labels=labels)), 1):
+        classifier.load_classifier(others, tmp_path, print)
+        assert files() == count
+    classifier.load_classifier(images, tmp_path, print, seed=1)
+    monkeypatch.setattr(classifier, "VERSION", classifier.VERSION + 1)
+    classifier.load_classifier(images, tmp_path, print)
+    assert files() == 5
+    classifier.load_classifier(images, tmp_path, print)
+    assert files() == 5
 
 
 def test_pictures_without_a_label_teach_the_classifier_nothing(tmp_path):
@@ -151,7 +184,7 @@ def test_pictures_without_a_label_teach_the_classifier_nothing(tmp_path):
     some = LabelledImages(images.pixels, images.labels.masked_fill(hidden, -1), images.classes)
     rest = LabelledImages(images.pixels[~hidden], images.labels[~hidden], images.classes)
     of_some, of_rest = (
-        classifier.load_classifier(name, given, tmp_path, print) for name, given in (("some", some), ("rest", rest))
+        classifier.load_classifier(given, tmp_path / name, print) for name, given in (("some", some), ("rest", rest))
     )
     for a, b in zip(of_some.parameters(), of_rest.parameters(), strict=True):
         assert torch.allclose(a, b)

@@ -13,17 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmdemo import codec, data, packs
-from mmdemo.errors import DataError, MmdemoError, PackError
+from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, TrainingError
 from mmdemo.images import from_bytes
 from mmdemo.models.dit import DiT, timestep_embedding
 from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
-from mmdemo.training.config import DiTConfig, VQVAEConfig
+from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
+from mmdemo.training.decoder import train_decoder
 from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
 from mmdemo.training.vqvae import train_vqvae
@@ -36,6 +37,10 @@ CODEC = VQVAEConfig(
 TRANSFORMER = DiTConfig(
     patch_size=1, hidden_size=48, depth=2, num_heads=4, steps=150, batch_size=64, warmup=20, ema_decay=0.99
 )
+GRID = VQVAEConfig(
+    dataset="shapes", image_size=16, channels=32, quantizer="fsq", levels=(5, 4, 3), steps=150, batch_size=64,
+    warmup=120, ema_decay=0.99,
+)  # fmt: skip
 SHORT_CODEC = replace(CODEC, channels=8, num_codes=16, steps=12, warmup=3)
 SHORT_TRANSFORMER = replace(TRANSFORMER, hidden_size=16, depth=1, num_heads=2, steps=12, warmup=3)
 ROOT = Path(__file__).parent.parent
@@ -98,6 +103,55 @@ def test_the_saved_codec_reconstructs_pictures_it_was_not_trained_on(trained):
     psnr = 10 * torch.log10(4 / (rebuilt - x).square().mean())
     plain = 10 * torch.log10(4 / (x.mean((2, 3), keepdim=True) - x).square().mean())
     assert psnr > 17 and psnr > plain + 5
+
+
+def test_a_codec_of_either_quantizer_learns_and_is_trained_on_and_drawn_from(tmp_path):
+    """The other one: everything after `train vqvae` knows nothing of the quantizer."""
+    pack, run = tmp_path / "pack", tmp_path / "run"
+    records = list(train_vqvae(GRID, pack, run))
+    assert mean(records[-10:], "psnr") > mean(records[:10], "psnr") + 6
+    described = packs.read(pack)
+    assert described.problem is None and (described.codes, described.dim) == (60, 3)
+    vae = packs.load(described, "cpu").vae
+    assert torch.allclose(vae.codebook, vae.quantizer.codebook(), atol=1e-3), "the grid has moved"
+    assert sum(count > 0 for count in packs.read_codebook(described)["counts"]) > 10
+    list(train_dit(SHORT_TRANSFORMER, pack, run))
+    list(train_decoder(DecoderConfig(channels=8, steps=3, batch_size=16, warmup=1), pack, run))
+    assert packs.load(packs.read(pack), "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
+    assert packs.read_training(pack)["vqvae"]["levels"] == [5, 4, 3]
+
+
+def test_a_resumed_codec_of_fsq_is_the_uninterrupted_one_bit_for_bit(tmp_path):
+    config, file = replace(GRID, steps=8), "vae/diffusion_pytorch_model.safetensors"
+    list(train_vqvae(config, tmp_path / "whole", tmp_path / "whole-run"))
+    stop_after(train_vqvae(config, tmp_path / "pack", tmp_path / "run", checkpoint_every=3), 5)
+    assert [record.step for record in train_vqvae(config, tmp_path / "pack", tmp_path / "run", resume=True)][0] == 4
+    assert (tmp_path / "pack" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_levels_are_the_papers_for_about_as_many_codes_and_make_the_codes():
+    made = [VQVAEConfig(quantizer="fsq", num_codes=count) for count in (256, 1024, 4096, 16384, 65536)]
+    assert [config.num_codes for config in made] == [240, 1000, 4375, 15360, 64000]
+    assert [config.latent_channels for config in made] == [3, 4, 5, 5, 6]
+    given = VQVAEConfig(quantizer="fsq", levels=[4, 4, 4])
+    assert (given.levels, given.num_codes, given.latent_channels) == ((4, 4, 4), 64, 3)
+    assert replace(given, seed=1).levels == (4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"levels": (4, 4)}, "levels is 4 4, but quantizer is 'vq'"), ({"quantizer": "x"}, "quantizer is 'x'"),
+     ({"quantizer": "fsq", "commitment": 0.5}, "commitment is 0.5"),
+     ({"quantizer": "fsq", "codebook_decay": 0.9}, "codebook_decay is 0.9"),
+     ({"quantizer": "fsq", "latent_channels": 8}, "latent_channels is 8.*1000 codes of 4 numbers"),
+     ({"quantizer": "fsq", "levels": (4, 4), "num_codes": 512}, "num_codes is 512.*16 codes"),
+     ({"quantizer": "fsq", "num_codes": 20}, "num_codes is 20.*levels"),
+     ({"quantizer": "fsq", "levels": (1, 4)}, "levels is 1"),
+     ({"quantizer": "fsq", "levels": (256, 256, 2)}, "num_codes is 131072")],
+)  # fmt: skip
+def test_an_option_that_a_quantizer_does_not_have_is_refused_by_its_name(options, said):
+    with pytest.raises(ArgumentError, match=said):
+        VQVAEConfig(**options)
 
 
 def test_the_latents_standard_deviation_is_measured_over_the_training_split(trained):
@@ -357,6 +411,130 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert all(0 < learning_rate_factor(step, 5, 20) <= 1 for step in range(5)), "shorter than its warm-up"
 
 
+# --------------------------------------------------------------------------------- what ends a training before its end
+
+
+def with_a_bad_picture(run: Path, step: int, config: DiTConfig) -> None:
+    """The latents of a picture that the step after that one sees first are no numbers."""
+    place = data.permuted(6000, step * config.batch_size, step * config.batch_size + 1, config.seed)
+    stored = load_file(run / "latents.safetensors")
+    with safe_open(run / "latents.safetensors", "pt") as opened:
+        about = opened.metadata()
+    stored["latents"][place] = torch.nan
+    save_file(stored, run / "latents.safetensors", about)
+
+
+def test_a_transformer_stops_at_the_first_loss_that_is_no_number_and_keeps_its_last_checkpoint(short, codec_only):
+    pack, run = codec_only
+    with_a_bad_picture(run, 8, SHORT_TRANSFORMER)
+    records = train_dit(SHORT_TRANSFORMER, pack, run, checkpoint_every=5)
+    assert [next(records).step for _ in range(8)] == list(range(1, 9))
+    with pytest.raises(TrainingError) as error:
+        next(records)
+    text = str(error.value)
+    assert "step 9 " in text and "--learning-rate than 0.001" in text and "kept step 5" in text and "\n" not in text
+    state = checkpoint(run / "dit.pt")
+    assert state["step"] == 5 and all(weight.isfinite().all() for weight in state["model"].values())
+    assert not packs.read(pack).can_sample, "it was written all the same"
+
+
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_a_codec_that_diverges_says_so_in_one_sentence(tmp_path, part):
+    records = train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run")
+    assert [next(records).step for _ in range(3)] == [1, 2, 3]
+    vae = records.gi_yieldfrom.gi_frame.f_locals["vae"]
+    with torch.no_grad():  # as a step too far would leave them
+        for weight in getattr(vae, part).parameters():
+            weight.fill_(1e30)
+    with pytest.raises(TrainingError, match="diverged.* step 4 .*--learning-rate"):
+        next(records)
+    assert not (tmp_path / "run" / "vqvae.pt").exists() and not (tmp_path / "pack").exists()
+
+
+def test_a_decoders_opponent_that_diverges_ends_the_training(codec_only):
+    config = DecoderConfig(channels=8, steps=4, batch_size=16, warmup=1)
+    records = train_decoder(config, *codec_only)
+    next(records)
+    discriminator = records.gi_yieldfrom.gi_frame.f_locals["discriminator"]
+    with torch.no_grad():
+        discriminator.layers[-1].bias.fill_(torch.nan)
+    with pytest.raises(TrainingError, match="diverged.* step 2 "):
+        next(records)
+
+
+def test_a_second_training_in_a_run_folder_is_told_of_the_first(codec_only):
+    pack, run = codec_only
+    first = train_dit(SHORT_TRANSFORMER, pack, run)
+    next(first)
+    for second in (train_dit(SHORT_TRANSFORMER, pack, run), train_vqvae(SHORT_CODEC, pack, run)):
+        with pytest.raises(TrainingError) as error:
+            next(second)
+        text = str(error.value)
+        assert f"a transformer, process {os.getpid()}, since 20" in text and str(run) in text and "\n" not in text
+    next(first)
+    first.close()
+    next(train_dit(SHORT_TRANSFORMER, pack, run))
+
+
+def test_a_killed_trainings_lock_is_gone_with_it(tmp_path):
+    script = f"""
+import pathlib, time
+from mmdemo.training.config import VQVAEConfig
+from mmdemo.training.vqvae import train_vqvae
+config = VQVAEConfig(dataset="shapes", image_size=16, channels=8, num_codes=16, batch_size=16)
+folder = pathlib.Path({str(tmp_path)!r})
+records = train_vqvae(config, folder / "pack", folder / "run")
+next(records)
+print("training", flush=True)
+time.sleep(120)
+"""
+    other = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "training\n"
+        with pytest.raises(TrainingError, match=f"a codec, process {other.pid}, since"):
+            next(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run"))
+    finally:
+        other.kill()
+        other.wait(timeout=20)
+    next(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run"))
+
+
+def test_where_nothing_can_be_locked_a_training_warns_and_goes_on(codec_only, monkeypatch):
+    monkeypatch.setattr("mmdemo.training.loop.fcntl", None)
+    with pytest.warns(UserWarning, match="cannot be locked"):
+        next(train_dit(SHORT_TRANSFORMER, *codec_only))
+
+
+def test_a_checkpoint_from_before_an_option_existed_is_resumed_as_one_of_its_default(short, tmp_path):
+    state = torch.load(short / "run" / "vqvae.pt", weights_only=True)
+    del state["config"]["quantizer"], state["config"]["levels"]
+    save_checkpoint(tmp_path / "run" / "vqvae.pt", state)
+    assert list(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run", resume=True)) == []
+
+
+def test_neighbours_by_parts_are_those_of_all_distances_at_once(monkeypatch):
+    codes = torch.randn(300, 5, generator=torch.Generator().manual_seed(0))
+    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(8, largest=False)
+    monkeypatch.setattr(export, "DISTANCES", 7 * 300)
+    found = export.neighbours(codes, 8)
+    assert torch.equal(found[1], nearest) and torch.allclose(found[0], distances, atol=1e-5)
+
+
+def test_neighbours_are_found_without_all_distances_in_memory():
+    """65 536 codes would have 17 GB of them; of the 20 000 here they are 1600 MB."""
+    script = """
+import resource, torch
+from mmdemo.training import export
+codes = torch.randn(20_000, 4)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+export.neighbours(codes, 8)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=120, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 500, f"{done.stdout} MB"
+
+
 # ----------------------------------------------------------------------------------------------- latents and labels
 
 
@@ -532,10 +710,10 @@ def test_pictures_without_classes_cannot_train_a_transformer(tmp_path):
         next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run"))
 
 
-def test_an_unknown_data_set_is_refused_and_leaves_nothing(tmp_path):
+def test_an_unknown_data_set_is_refused_and_leaves_nothing_but_the_runs_lock(tmp_path):
     with pytest.raises(DataError, match="minst"):
         next(train_vqvae(replace(SHORT_CODEC, dataset="minst"), tmp_path / "pack", tmp_path / "run"))
-    assert list(tmp_path.iterdir()) == []
+    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*")] == ["run", "run/lock"]
 
 
 @pytest.mark.parametrize(
@@ -586,7 +764,7 @@ def train(records, variable):
     # Before its last step a run is done by the generator itself; what it trains is looked at while it is still there.
     for record in records:
         if record.step == record.steps:
-            model = records.gi_frame.f_locals[variable]
+            model = records.gi_yieldfrom.gi_frame.f_locals[variable]
             torch.save(model.state_dict(), folder / f"{variable}-{PartialState().process_index}.pt")
 
 codec = VQVAEConfig(dataset="shapes", image_size=16, channels=8, num_codes=16, steps=6, batch_size=32, warmup=2)

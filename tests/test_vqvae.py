@@ -1,10 +1,13 @@
-"""The VQ-VAE: nearest codes, straight-through gradients, any size of picture."""
+"""The VQ-VAE: nearest codes by either quantizer, straight-through gradients, any size of picture."""
+
+import math
 
 import pytest
 import torch
-from conftest import tiny_vae
+from conftest import tiny_fsq, tiny_vae
 from torch import Tensor
 
+from mmdemo.models.quantizer import FiniteScalarQuantizer, nearest
 from mmdemo.models.vqvae import VQVAE
 
 
@@ -137,3 +140,79 @@ def test_saved_and_loaded_it_is_the_same_model(tmp_path):
     x = torch.randn(1, 1, 16, 16)
     assert loaded.config.latent_std == 0.75
     assert torch.equal(loaded(x).sample, vae(x).sample)
+
+
+# ------------------------------------------------------------------------------------------ finite scalar quantization
+
+GRIDS = [(8, 5, 5, 5), (7, 5, 5, 5, 5), (2, 3), (256,), (4, 4)]
+
+
+@pytest.mark.parametrize("levels", GRIDS)
+def test_a_grid_holds_every_combination_of_levels_once_evenly_from_minus_1_to_1(levels):
+    codes = FiniteScalarQuantizer(levels).codebook()
+    assert codes.shape == (math.prod(levels), len(levels)) and len(codes.unique(dim=0)) == len(codes)
+    for i, count in enumerate(levels):
+        assert torch.allclose(codes[:, i].unique(), torch.linspace(-1, 1, count), atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", GRIDS)
+@pytest.mark.parametrize("stored", [torch.float32, torch.float16])
+def test_rounding_finds_the_nearest_code_of_the_stored_grid(levels, stored):
+    """Beyond the grid too, where a transformer's guesses may lie; in half precision for all but a hair's breadth."""
+    quantizer = FiniteScalarQuantizer(levels)
+    codes = quantizer.codebook().to(stored).float()
+    z = 3 * torch.rand(5000, len(levels), generator=torch.Generator().manual_seed(0)) - 1.5
+    ids, found = quantizer.ids(codes, z), nearest(codes, z)
+    assert ids.dtype == torch.int64 and 0 <= ids.min() and ids.max() < len(codes)
+    further = (z - codes[ids]).norm(dim=1) - (z - codes[found]).norm(dim=1)
+    assert further.max() < 1e-3, "a nearer code was passed over"
+    assert (ids == found).float().mean() > 0.98
+    assert torch.equal(quantizer.ids(codes, codes), torch.arange(len(codes))), "a code is not its own nearest"
+
+
+@torch.no_grad()
+def test_the_latents_of_fsq_are_bounded_and_its_codes_are_the_rounded_ones():
+    vae = tiny_fsq((4, 3, 2))
+    out = vae(3 * torch.randn(2, 1, 16, 16))
+    assert out.latents.abs().max() <= 1 and out.ids.unique().numel() > 3
+    assert torch.equal(out.codes, vae.codebook[out.ids].movedim(-1, 1))
+    assert ((out.latents - out.codes).abs().amax((0, 2, 3)) <= 1 / (torch.tensor([4, 3, 2]) - 1) + 1e-6).all()
+    assert torch.allclose(out.sample, vae.decode(out.latents).sample, atol=1e-5)
+
+
+def test_the_gradient_passes_through_the_rounding_as_if_only_the_bound_were_there():
+    vae = tiny_fsq((4, 3, 2))
+    seen = []
+    vae.encoder.register_forward_hook(lambda module, given, z: (z.retain_grad(), seen.append(z))[0])
+    out = vae(torch.randn(2, 1, 16, 16))
+    assert not torch.allclose(out.latents, out.codes, atol=1e-3), "the quantizer changed nothing"
+    out.sample.square().sum().backward()
+    z_q = out.codes.detach().requires_grad_()
+    vae.decode(z_q, force_not_quantize=True).sample.square().sum().backward()
+    slope = 1 - out.latents.detach().square()  # of tanh
+    assert torch.allclose(seen[0].grad, z_q.grad * slope, rtol=1e-3, atol=1e-6)
+    assert vae.codebook.grad is None
+
+
+@torch.no_grad()
+def test_fsq_saved_in_half_precision_and_loaded_gives_the_same_tokens(tmp_path):
+    vae = tiny_fsq((8, 5, 5, 5))
+    vae.half().save_pretrained(tmp_path)
+    loaded = VQVAE.from_pretrained(tmp_path, use_safetensors=True, dtype=torch.float32)
+    assert list(loaded.config.levels) == [8, 5, 5, 5]
+    ids = torch.arange(1000).view(1, 25, 40)
+    assert torch.equal(loaded.quantize(loaded.codebook[ids].movedim(-1, 1))[1], ids)
+    x = torch.randn(4, 1, 16, 16)
+    assert torch.equal(loaded(x).ids, vae.float()(x).ids)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"quantizer": "fsq"}, "levels None"), ({"levels": (4, 4)}, "'vq' with"), ({"quantizer": "lfq"}, "'lfq'"),
+     ({"quantizer": "fsq", "levels": (4, 4), "num_codes": 17, "latent_channels": 2}, "17 codes"),
+     ({"quantizer": "fsq", "levels": (4, 4), "num_codes": 16, "latent_channels": 3}, "3 numbers"),
+     ({"quantizer": "fsq", "levels": (1, 4), "num_codes": 4, "latent_channels": 2}, "2 or more")],
+)  # fmt: skip
+def test_a_quantizer_that_does_not_fit_its_codes_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        tiny_vae(**options)

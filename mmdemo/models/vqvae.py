@@ -1,10 +1,12 @@
 """VQVAE: encoder, quantizer and decoder on one page. It knows tensors; not images, packs or how it is trained.
 
 Source: van den Oord et al., Neural Discrete Representation Learning, arXiv:1711.00937. In its letters: the encoder
-gives z_e(x), the quantizer replaces every cell by its nearest code e_k (eq. 1), the decoder paints z_q(x).
+gives z_e(x), the quantizer (quantizer.py has two) replaces every cell by its nearest code e_k (eq. 1), the decoder
+paints z_q(x).
 The call signatures are those of diffusers' VQModel, so whatever reads one reads the other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +17,7 @@ from diffusers.models.autoencoders.vq_model import VQEncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-DISTANCES = 2**20  # computed at a time: they stay in the processor's cache, 3 times as fast with 16384 codes
+from mmdemo.models.quantizer import make_quantizer
 
 
 @dataclass
@@ -34,7 +36,8 @@ class VQVAE(ModelMixin, ConfigMixin):
     in_channels: 1 (grey) or 3 (RGB).  channels: width at the coarsest resolution; the finer ones have half of it.
     latent_channels: d, the numbers in a code.  num_codes: K.  stride: pixels a token covers in each direction, a power
     of two.  latent_std: standard deviation of z_e over the training split, measured after training; diffusion divides
-    by it.  Raises ValueError if the stride is no power of two.
+    by it.  quantizer: "vq", codes that are learned, or "fsq", those of a grid whose `levels` they are; K and d must be
+    the grid's.  Raises ValueError if the stride is no power of two, or quantizer, levels, K and d do not fit together.
     """
 
     @register_to_config
@@ -47,18 +50,21 @@ class VQVAE(ModelMixin, ConfigMixin):
         stride: int = 4,
         num_res_blocks: int = 2,
         latent_std: float = 1.0,
+        quantizer: str = "vq",
+        levels: Sequence[int] | None = None,  # None = there are none: vq
     ):
         super().__init__()
         halvings = stride.bit_length() - 1
         if stride != 1 << max(halvings, 1):
             raise ValueError(f"stride is {stride}; it must be 2, 4, 8 or a higher power of two")
+        self.quantizer = make_quantizer(quantizer, num_codes, latent_channels, levels)
         widths = [channels // 2] * (halvings - 1) + [channels]
 
         down = []
         for before, after in zip([in_channels, *widths], widths, strict=False):
             down += [nn.Conv2d(before, after, 4, stride=2, padding=1), *residual(after, num_res_blocks), nn.ReLU()]
         self.encoder = nn.Sequential(*down, nn.Conv2d(channels, latent_channels, 1))
-        self.codebook = nn.Parameter(torch.randn(num_codes, latent_channels), requires_grad=False)  # moved by EMA
+        self.codebook = nn.Parameter(self.quantizer.codebook(), requires_grad=False)  # (K, d); training may move it
         up = []
         for before, after in zip(widths[::-1], [*widths[-2::-1], in_channels], strict=True):
             up += [
@@ -69,8 +75,11 @@ class VQVAE(ModelMixin, ConfigMixin):
         self.decoder = nn.Sequential(nn.Conv2d(latent_channels, channels, 3, padding=1), *up)
 
     def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:
-        """z_e(x), not yet quantized.  x: (B, C, H, W) in [-1, 1], H and W multiples of the stride -> (B, d, h, w)."""
-        z = self.encoder(x.contiguous(memory_format=torch.channels_last))  # 4 times as fast on a CPU
+        """z_e(x), bounded and not yet quantized.
+
+        x: (B, C, H, W) in [-1, 1], H and W multiples of the stride -> (B, d, h, w).
+        """
+        z = self.quantizer.bound(self.encoder(x.contiguous(memory_format=torch.channels_last)))  # 4 times as fast so
         return VQEncoderOutput(latents=z) if return_dict else (z,)
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +89,7 @@ class VQVAE(ModelMixin, ConfigMixin):
         """
         with torch.autocast(z.device.type, enabled=False):
             e = self.codebook.float()  # (K, d)
-            ids = nearest(e, z.detach().float().movedim(1, -1))  # (B, h, w)
+            ids = self.quantizer.ids(e, z.detach().float().movedim(1, -1))  # (B, h, w)
             return e[ids].movedim(-1, 1), ids
 
     def decode(self, z: Tensor, force_not_quantize: bool = False, return_dict: bool = True) -> DecoderOutput | tuple:
@@ -99,14 +108,6 @@ class VQVAE(ModelMixin, ConfigMixin):
         straight_through = z + (z_q - z).detach()
         sample = self.decode(straight_through, force_not_quantize=True).sample  # (B, C, H, W)
         return VQVAEOutput(sample=sample, latents=z, codes=z_q, ids=ids)
-
-
-def nearest(e: Tensor, z: Tensor) -> Tensor:
-    """Ids of the codes nearest to latents (eq. 1).  e: (K, d), z: (..., d), both float32 -> (...) int64 in [0, K)."""
-    squared = e.square().sum(1)  # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
-    rows = max(1, DISTANCES // len(e))
-    parts = [torch.addmm(squared, part, e.T, alpha=-2).argmin(-1) for part in z.reshape(-1, z.shape[-1]).split(rows)]
-    return torch.cat(parts).view(z.shape[:-1])
 
 
 def residual(channels: int, count: int) -> list[nn.Module]:

@@ -1,22 +1,37 @@
-"""The codebook's own learning rule: exponential moving averages instead of gradients, and dead codes revived.
-
-Source: arXiv:1711.00937, appendix A.1. In its letters, for code i: N_i is the moving count of latents assigned to it,
-m_i their moving sum, and e_i = m_i / N_i.
-"""
+"""How a codebook learns, of either quantizer: what it adds to the loss, and how its codes move after a step."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from mmdemo.models.vqvae import VQVAE, VQVAEOutput
+from mmdemo.training.config import VQVAEConfig
 
 DEAD = 0.05  # a code is dead when its moving count falls under this share of the average one
 
 
-class CodebookEMA:
-    """Moves `codes` (K, d), in place, towards the latents assigned to them. All state is float32."""
+def learning_rule(vae: VQVAE, config: VQVAEConfig) -> "CodebookEMA | FixedCodebook":
+    """That of the model's quantizer."""
+    if config.quantizer == "vq":
+        return CodebookEMA(vae.codebook, config.codebook_decay, config.commitment)
+    return FixedCodebook()
 
-    def __init__(self, codes: Tensor, decay: float):
-        self.codes, self.decay = codes, decay
+
+class CodebookEMA:
+    """Moves `codes` (K, d), in place, towards the latents assigned to them, by moving averages instead of gradients;
+    dead codes are revived. All state is float32.
+
+    Source: arXiv:1711.00937, appendix A.1. In its letters, for code i: N_i is the moving count of latents assigned to
+    it, m_i their moving sum, and e_i = m_i / N_i. beta weighs the commitment loss (eq. 3), which keeps latents near.
+    """
+
+    def __init__(self, codes: Tensor, decay: float, beta: float = 0.25):
+        self.codes, self.decay, self.beta = codes, decay, beta
         self.N = torch.zeros(len(codes), device=codes.device)
         self.m = torch.zeros_like(codes)
+
+    def loss(self, out: VQVAEOutput) -> Tensor:
+        return self.beta * F.mse_loss(out.latents.float(), out.codes)
 
     @torch.no_grad()
     def initialize(self, latents: Tensor, rng: torch.Generator) -> None:
@@ -57,3 +72,25 @@ class CodebookEMA:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.N.copy_(state["N"])
         self.m.copy_(state["m"])
+
+
+class FixedCodebook:
+    """A grid's codes, which stay where they are: the encoder learns through the rounding alone, and no code can die.
+
+    Source: FSQ, arXiv:2309.15505, section 3.
+    """
+
+    def loss(self, out: VQVAEOutput) -> float:
+        return 0.0
+
+    def initialize(self, latents: Tensor, rng: torch.Generator) -> None:
+        """The model was made with its codes."""
+
+    def update(self, latents: Tensor, ids: Tensor, rng: torch.Generator) -> None:
+        """Nothing moves."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """There is none."""

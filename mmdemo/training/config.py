@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from math import log, prod
 
 from mmdemo.arguments import choice, number, whole
+from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError
 
 
@@ -24,27 +26,81 @@ class _Checked:
                 whole(name, value, rules["low"], rules["high"])
             elif option.type == "float":
                 number(name, value, rules["low"], rules["high"])
+            elif option.type.startswith("tuple[int") and value is not None:
+                several = value if isinstance(value, (list, tuple)) else [value]
+                self._set(name, tuple(whole(name, one, rules["low"], rules["high"]) for one in several))
+
+    def _set(self, name: str, value) -> None:
+        object.__setattr__(self, name, value)  # frozen from here on
+
+
+# For about 2^8, 2^10 … 2^16 codes, as the paper recommends (FSQ, arXiv:2309.15505, table 1).
+LEVELS = ((8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 5, 5, 5))
 
 
 @dataclass(frozen=True)
 class VQVAEConfig(_Checked):
-    """Every option of `train vqvae` that changes the result."""
+    """Every option of `train vqvae` that changes the result.
 
-    dataset: str = _option("mnist", "mnist, fashion-mnist, cifar10, shapes, or a folder FOLDER/<class>/*.png")
+    With fsq, num_codes and latent_channels become what levels make of them; where levels are not given, they become
+    those of the paper that make about num_codes. Raises ArgumentError for an option that its quantizer does not have.
+    """
+
+    dataset: str = _option("mnist", f"{', '.join(NAMED)}, or a folder FOLDER/<class>/*.png")
     image_size: int | None = _option(None, "side in pixels; the data set's own if not given (64 for folders)", 8, 512)
     channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before", 4, 4096)
     latent_channels: int = _option(4, "numbers in a code", 1, 256)
     num_codes: int = _option(1024, "codes in the codebook", 2, 65536)
+    quantizer: str = _option(
+        "vq", "how a latent becomes a code: the nearest of learned ones (vq) or its numbers rounded (fsq)",
+        choices=("vq", "fsq"),
+    )  # fmt: skip
+    levels: tuple[int, ...] | None = _option(
+        None, "levels of each number in a code, for fsq; if not given, the paper's for about num_codes", 2, 256
+    )
     stride: int = _option(4, "pixels a token covers in each direction: a power of two", 2, 64)
     num_res_blocks: int = _option(1, "residual blocks at each resolution", 0, 16)
     steps: int = _option(6000, "optimizer steps", 1, 100_000_000)
     batch_size: int = _option(128, "pictures a step, over all processes", 1, 65536)
     learning_rate: float = _option(4e-3, "AdamW's peak; warmed up, then a cosine down to zero")
     warmup: int = _option(200, "steps of warm-up", 0, 1_000_000)
-    commitment: float = _option(0.25, "weight of the commitment loss: beta of arXiv:1711.00937, eq. 3", 0, 100)
-    codebook_decay: float = _option(0.99, "decay of the codebook's moving averages")
+    commitment: float = _option(0.25, "weight of the commitment loss, for vq: beta of arXiv:1711.00937, eq. 3", 0, 100)
+    codebook_decay: float = _option(0.99, "decay of the codebook's moving averages, for vq")
     ema_decay: float = _option(0.999, "decay of the weights' moving average, which is what is saved")
     seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.quantizer == "vq":
+            if self.levels:
+                raise ArgumentError(f"levels is {_spaced(self.levels)}, but quantizer is 'vq'; only fsq has levels")
+            return
+        if not self.levels:
+            self._set("levels", _levels_for(self.num_codes))
+            self._set("num_codes", prod(self.levels))
+        made = {"num_codes": prod(self.levels), "latent_channels": len(self.levels)}
+        for name in ("num_codes", "latent_channels", "commitment", "codebook_decay"):
+            default, value = self.__dataclass_fields__[name].default, getattr(self, name)
+            if value not in (default, made.get(name)):
+                raise ArgumentError(
+                    f"{name} is {value}, but quantizer is 'fsq' with levels {_spaced(self.levels)}: "
+                    f"{made['num_codes']} codes of {made['latent_channels']} numbers, which do not move; leave it out"
+                )
+            self._set(name, made.get(name, default))
+        whole("num_codes", self.num_codes, 2, 65536)
+
+
+def _levels_for(num_codes: int) -> tuple[int, ...]:
+    levels = min(LEVELS, key=lambda levels: abs(log(prod(levels) / num_codes)))
+    if not 0.5 < prod(levels) / num_codes < 2:
+        raise ArgumentError(
+            f"num_codes is {num_codes}, for which fsq has no levels of its own; give levels such as 4 4 4"
+        )
+    return levels
+
+
+def _spaced(levels: tuple[int, ...]) -> str:
+    return " ".join(map(str, levels))
 
 
 @dataclass(frozen=True)

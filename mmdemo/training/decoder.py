@@ -21,7 +21,7 @@ from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig
-from mmdemo.training.loop import Record, Run
+from mmdemo.training.loop import Record, Run, alone
 
 BETAS = 0.5, 0.99  # Adam's, for both sides: a long memory of the gradients chases an opponent that has moved on
 
@@ -47,6 +47,7 @@ class Discriminator(nn.Module):
         return self.layers(x)
 
 
+@alone("a decoder")
 def train_decoder(
     config: DecoderConfig,
     pack: Path,  # the folder to change
@@ -105,9 +106,7 @@ def train_decoder(
             real, made = judge(torch.cat([x, decoded.detach().to(x.dtype)])).float().chunk(2)
         hinge = F.relu(1 - real).mean() + F.relu(1 + made).mean()  # arXiv:1705.02894, eq. 3; 2 = it cannot tell
         opponent.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"]
-        accelerator.backward(hinge)
-        opponent.step()
-        opponent.zero_grad()
+        run.step_down(hinge, judge, opponent)
         yield run.finish(
             psnr=10 * log10(4 / reconstruction.item()),  # dB; pixels span 2, so the peak squared is 4
             adversarial=adversarial.item(),

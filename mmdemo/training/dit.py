@@ -15,12 +15,13 @@ from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level
 from mmdemo.training import export
 from mmdemo.training.config import DiTConfig
-from mmdemo.training.loop import Record, Run, step_generator
+from mmdemo.training.loop import Record, Run, alone, step_generator
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
 
+@alone("a transformer")
 def train_dit(
     config: DiTConfig,
     pack: Path,  # the folder to add to

@@ -21,6 +21,7 @@ from mmdemo.models.vqvae import VQVAE
 from mmdemo.pipeline import ClassPipeline
 
 MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
+DISTANCES = 2**24  # between codes, computed at a time: 67 MB
 MAX_JPEG = 65_535  # pixels a side, by the format
 
 
@@ -52,9 +53,8 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
             id2label=codec.config.id2label,
             image_size=codec.config.image_size,
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
-        for part in ("vae", "codebook"):  # byte for byte as they were
-            shutil.rmtree(folder / part, ignore_errors=True)
-            shutil.copytree(pack / part, folder / part)
+        shutil.rmtree(folder / "vae")
+        _copy(pack, folder, "vae", "codebook")
         _write_json(folder / "training.json", {**packs.read_training(pack), "dit": training})
 
     _replace(pack, write)
@@ -66,11 +66,7 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
 
     def write(folder: Path) -> None:
         _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
-        for part in ("model_index.json", "vae/config.json", "transformer", "scheduler"):  # byte for byte as they were
-            if (pack / part).is_dir():
-                shutil.copytree(pack / part, folder / part)
-            elif (pack / part).is_file():
-                shutil.copy2(pack / part, folder / part)
+        _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "scheduler")
         save_codebook(folder, vae, statistics)
         _write_json(folder / "training.json", {**packs.read_training(pack), "decoder": training})
 
@@ -81,7 +77,7 @@ def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> Non
     """A pack's codebook/ folder: what the explorer shows, so that it needs no model."""
     codes = codec.codebook(vae).cpu()
     order, columns = codec.similarity_order(statistics.swatches.flatten(1))
-    distances, nearest = torch.cdist(codes, codes).fill_diagonal_(torch.inf).topk(min(8, len(codes) - 1), largest=False)
+    distances, nearest = neighbours(codes, min(8, len(codes) - 1))
     swatches = to_images(statistics.swatches[order])
     patches = to_images(statistics.patches.flatten(0, 1))
     folder = pack / "codebook"
@@ -103,6 +99,16 @@ def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> Non
         "distances": [[round(d, 4) for d in row] for row in distances.tolist()],
     }
     _write_json(folder / "codebook.json", stored, indent=None)
+
+
+def neighbours(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Every code's nearest others and how far they are, nearest first.  codes: (K, d) -> two of (K, count)."""
+    found = []
+    for places in torch.arange(len(codes)).split(max(1, DISTANCES // len(codes))):  # all at once: 17 GB of 65 536 codes
+        distances = torch.cdist(codes[places], codes)
+        distances[torch.arange(len(places)), places] = torch.inf  # itself
+        found.append(distances.topk(count, largest=False))
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
 
 
 def set_defaults(pack: Path, **defaults) -> None:
@@ -141,6 +147,15 @@ def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:
     os.replace(partial, path)
 
 
+def _copy(pack: Path, folder: Path, *parts: str) -> None:
+    """Those parts of a pack that there are, folders or files, byte for byte."""
+    for part in parts:
+        if (pack / part).is_dir():
+            shutil.copytree(pack / part, folder / part)
+        elif (pack / part).is_file():
+            shutil.copy2(pack / part, folder / part)
+
+
 def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
     pack.parent.mkdir(parents=True, exist_ok=True)
@@ -156,11 +171,7 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(new)
         raise
     if pack.exists():
-        if (pack / "examples").is_dir():  # what a person added stays
-            shutil.copytree(pack / "examples", new / "examples")
-        for file in ("notes.md", "cover.png", "LICENSE"):
-            if (pack / file).is_file():
-                shutil.copy2(pack / file, new / file)
+        _copy(pack, new, "examples", "notes.md", "cover.png", "LICENSE")  # what a person added
         os.replace(pack, old)
     os.replace(new, pack)
     shutil.rmtree(old, ignore_errors=True)

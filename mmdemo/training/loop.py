@@ -1,4 +1,4 @@
-"""What the two training loops share: a run with its records and checkpoints, and randomness that can be resumed.
+"""What all training loops share: a run with its records and checkpoints, and randomness that can be resumed.
 
 Every random draw of a step is a pure function of (seed, step, process), so a checkpoint needs no generator state and a
 resumed run is the uninterrupted run, bit for bit on a CPU.
@@ -7,18 +7,27 @@ resumed run is the uninterrupted run, bit for bit on a CPU.
 import os
 import pickle
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from math import cos, pi
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from functools import wraps
+from math import cos, inf, pi
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from mmdemo.data import permuted
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.errors import ArgumentError, PackError, TrainingError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,8 @@ class Run:
     """A model in training: its optimizer, the moving average of its weights, its checkpoint and its clock.
 
     `steps()` gives the steps still to do, each to be ended by `finish()`. state: whatever else has a state_dict and
-    changes with every step. Raises ArgumentError unless the processes can share a batch evenly, and PackError if there
-    is nothing fitting to resume.
+    changes with every step. Raises ArgumentError unless the processes can share a batch evenly, PackError if there is
+    nothing fitting to resume, and TrainingError at the first step whose loss or gradient is no finite number.
     """
 
     def __init__(
@@ -63,12 +72,16 @@ class Run:
         self.ema.to(accelerator.device)
         self.state = {"model": weights, "ema": self.ema, "optimizer": optimizer} | state
         self.done, self.seconds = 0, 0.0
+        self.saved = 0  # the step of this run's last checkpoint
         if resume:
-            saved = load_checkpoint(checkpoint, self.identity)
+            saved = load_checkpoint(
+                checkpoint, self.identity, {option.name: option.default for option in fields(config)}
+            )
             try:
                 for name, part in self.state.items():
                     part.load_state_dict(saved[name])
                 self.done, self.seconds = saved["step"], saved["seconds"]
+                self.saved = self.done
             except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise unreadable(checkpoint, error) from None
         self.model, self.optimizer = accelerator.prepare(weights, optimizer)  # model: wrapped for several processes
@@ -90,10 +103,30 @@ class Run:
 
     def descend(self, loss: Tensor) -> None:
         """One optimizer step down the loss, with the gradient's norm clipped to 1."""
+        self.step_down(loss, self.model, self.optimizer, 1.0)
+
+    def step_down(
+        self, loss: Tensor, model: nn.Module, optimizer: torch.optim.Optimizer, max_norm: float = inf
+    ) -> None:
+        """The same for any model and optimizer, which keep what they are if the loss or gradient is not finite."""
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        norm = self.accelerator.clip_grad_norm_(model.parameters(), max_norm)
+        # In float16 accelerate scales the loss, meets gradients that overflow and skips their steps: all as it should.
+        numbers = [loss.detach()] if self.accelerator.scaler else [loss.detach(), norm]
+        if not all(number.isfinite() for number in numbers):
+            raise self._diverged()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _diverged(self) -> TrainingError:
+        lower = f"start again with a lower --learning-rate than {self.config.learning_rate:g}"
+        if self.saved:
+            lower += (
+                f" ({self.checkpoint} has kept step {self.saved}: --resume goes on from there, likely to the same end)"
+            )
+        return TrainingError(
+            f"the training diverged: the loss or gradient of step {self.done + 1} is no number; {lower}"
+        )
 
     def finish(self, **metrics: float) -> Record:
         """Ends a step: moving average, clock, and every so often a checkpoint."""
@@ -122,6 +155,52 @@ class Run:
         state = {name: part.state_dict() for name, part in self.state.items()}
         counts = {"config": self.identity, "step": self.done, "seconds": self.seconds}
         save_checkpoint(self.checkpoint, counts | state)
+        self.saved = self.done
+
+
+def alone(training: str) -> Callable:
+    """Decorates a training loop (config, pack, run_folder, …): one at a time may run in a run folder, by a lock there.
+
+    training: what it trains, for the TrainingError that the second one raises.
+    """
+
+    def decorate(loop: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
+        @wraps(loop)
+        def locked(config, pack: Path, run_folder: Path, *arguments, **options) -> Iterator[Record]:
+            if not PartialState().is_main_process:  # the main one has the lock for all
+                yield from loop(config, pack, run_folder, *arguments, **options)
+                return
+            with _lock(run_folder, training):
+                yield from loop(config, pack, run_folder, *arguments, **options)
+
+        return locked
+
+    return decorate
+
+
+@contextmanager
+def _lock(run_folder: Path, training: str) -> Iterator[None]:
+    """The system's own lock on a file, which falls with its process however that ends."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    with (run_folder / "lock").open("a+", encoding="utf-8") as file:  # not "w": it says who has the lock
+        try:
+            if fcntl is None:
+                raise OSError("this system has no flock")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise TrainingError(
+                f"{run_folder} is in use by another training ({file.read().strip()}); "
+                f"wait for its end, stop it, or train under another name"
+            ) from None
+        except OSError as error:  # some network drives have none either
+            warnings.warn(
+                f"{run_folder} cannot be locked ({error}): see to it that no two trainings use it", stacklevel=2
+            )
+        file.truncate(0)
+        file.write(f"{training}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
+        file.flush()
+        yield
 
 
 def step_generator(device: torch.device, seed: int, step: int, process: int) -> torch.Generator:
@@ -151,13 +230,16 @@ def save_checkpoint(path: Path, state: dict) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, config: dict) -> dict:
-    """The state saved at `path`.  Raises PackError if there is none or it was made with another configuration."""
+def load_checkpoint(path: Path, config: dict, defaults: dict | None = None) -> dict:
+    """The state saved at `path`.  Raises PackError if there is none or it was made with another configuration.
+
+    defaults: what to take for options that did not exist when it was saved; None = they are missing.
+    """
     if not path.is_file():
         raise PackError(f"there is no checkpoint at {path} to resume; start without --resume")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        saved = dict(state["config"])
+        saved = (defaults or {}) | dict(state["config"])
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, ValueError) as error:
         raise unreadable(path, error) from None
     for name, value in config.items():

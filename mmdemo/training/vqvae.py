@@ -9,15 +9,17 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 
 from mmdemo import codec, data, packs
+from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
-from mmdemo.training.codebook import CodebookEMA
+from mmdemo.training.codebook import learning_rule
 from mmdemo.training.config import VQVAEConfig
-from mmdemo.training.loop import Record, Run, step_generator
+from mmdemo.training.loop import Record, Run, alone, step_generator
 
 
+@alone("a codec")
 def train_vqvae(
     config: VQVAEConfig,
     pack: Path,  # the folder to write
@@ -48,11 +50,13 @@ def train_vqvae(
             num_codes=config.num_codes,
             stride=config.stride,
             num_res_blocks=config.num_res_blocks,
+            quantizer=config.quantizer,
+            levels=config.levels,
         ).to(device, memory_format=torch.channels_last)
     except ValueError as error:  # sizes that do not fit each other
         raise ArgumentError(str(error)) from None
     optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=config.learning_rate)
-    book = CodebookEMA(vae.codebook, config.codebook_decay)
+    book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
     run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, codebook=book)
 
@@ -64,8 +68,7 @@ def train_vqvae(
         with accelerator.autocast():
             out = run.model(x)
         reconstruction = F.mse_loss(out.sample.float(), x)
-        commitment = F.mse_loss(out.latents.float(), out.codes)
-        loss = reconstruction + config.commitment * commitment
+        loss = reconstruction + book.loss(out)
         run.descend(loss)
         ids = accelerator.gather(out.ids).flatten()
         book.update(_rows(accelerator.gather(out.latents.detach().float())), ids, rng)
@@ -80,7 +83,7 @@ def train_vqvae(
         statistics = codec.statistics(vae, images.pixels)
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
-        dataset = config.dataset if config.dataset in data.NAMED else f"{Path(config.dataset).name}/"
+        dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
         export.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
         export.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
     accelerator.wait_for_everyone()

@@ -1,10 +1,11 @@
-"""The small classifier that judges pictures for `evaluate`: trained once a data set and kept in the runs' folder.
+"""The small classifier that judges pictures for `evaluate`: trained once on a training split, and kept in a folder.
 
 Marks and shapes take a plain one. Photographs take a fast recipe after Jordan (arXiv:2404.00498): a first layer that
 whitens and is not trained, convolutions that start as the identity, large batches at a high rate, mirroring.
 It knows pictures and their labels; no packs, codecs or transformers.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -20,6 +21,7 @@ from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes
 from mmdemo.training.loop import learning_rate_factor
 
+VERSION = 1  # to be raised when the same pictures would make another classifier: those kept are no longer read
 MANY = 20_000  # pictures in colour from which on they are taken for photographs, and there are enough to learn from
 SIDE = 32  # pixels to which larger photographs are made smaller before they are read
 SHIFT = 2  # pixels by which training pictures are moved about
@@ -175,19 +177,16 @@ def are_photographs(images: LabelledImages) -> bool:
 
 
 def load_classifier(
-    dataset: str,
-    images: LabelledImages,  # its training split; pictures without a label are left out
+    images: LabelledImages,  # the training split; pictures without a label are left out
     folder: Path,
     report: Callable[[str], None],
     seed: int = 0,
 ) -> Classifier:
-    """The classifier of a data set: read from `folder`, or trained and put there."""
+    """The classifier of these pictures: read from `folder`, or trained and put there."""
     labelled = images.labels >= 0
     if not bool(labelled.all()):
         images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
-    channels, size, classes = images.pixels.shape[1], images.pixels.shape[-1], len(images.classes)
-    kind = f"{Path(dataset).name}-{size}-{channels}-{classes}" + ("-photographs" if are_photographs(images) else "")
-    file = folder / f"{kind}-seed{seed}.safetensors"
+    file = folder / f"{_digest(images, seed)}.safetensors"
     if file.is_file():
         classifier = _make(images)
         classifier.load_state_dict(load_file(file))
@@ -200,3 +199,12 @@ def load_classifier(
     save_file({name: w.contiguous() for name, w in classifier.state_dict().items()}, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
     return classifier
+
+
+def _digest(images: LabelledImages, seed: int) -> str:
+    """What a classifier is known by: all that it is made of, since another folder may have the same name."""
+    digest = hashlib.sha256(repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))).encode())
+    digest.update(repr(images.classes).encode())
+    for tensor in (images.labels, images.pixels):
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()[:32]
