@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import packs
+from mmdemo.arguments import SETTINGS, STORED, Recipe
 from mmdemo.datasets import NAMED
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
@@ -101,31 +102,34 @@ def _command(model: str, name: str, training: dict, config) -> str:
     for option, field in config.__dataclass_fields__.items():
         value = training.get(option, field.default)
         if option not in ("dataset", *made) and value != field.default:
-            words = map(str, value) if isinstance(value, (list, tuple)) else [str(value)]
-            command += f" --{option.replace('_', '-')} {' '.join(words)}"
+            command += _option(option, value)
     return command
 
 
 def _evaluation(name: str, numbers: dict) -> str:
     """The command that measured them, with every setting written out."""
     command = f"python -m mmdemo evaluate --pack {name}"
-    if "generated" in numbers:
-        command += f" --samples {numbers['generated']} --steps {numbers['num_inference_steps']}"
-        command += f" --guidance {numbers['guidance_scale']:g} --sampler {numbers['sampler']}"
-        if _narrowed(numbers):
-            command += " --interval {:g} {:g}".format(*numbers["guidance_interval"])
-    return command
+    if "generated" not in numbers:
+        return command
+    options = "".join(_option(one, value) for one, value in _settings(numbers).items() if SETTINGS[one].caption(value))
+    return f"{command} --samples {numbers['generated']}{options}"
+
+
+def _settings(numbers: dict) -> dict:
+    """How the pictures were drawn that were measured, as a Recipe's fields."""
+    return {setting: numbers[key] for setting, key in STORED.items() if key in numbers}
+
+
+def _option(name: str, value) -> str:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    words = [f"{one:g}" if isinstance(one, float) else str(one) for one in values]
+    return f" --{name.replace('_', '-')} {' '.join(words)}"
 
 
 def _where(training: dict) -> str:
     """The option that says where a folder of pictures is; named data sets are downloaded."""
     dataset = training["vqvae"]["dataset"]
     return f" --data-dir {dataset}" if dataset.endswith("/") else ""
-
-
-def _narrowed(numbers: dict) -> bool:
-    """Whether guidance was on at some noise levels only."""
-    return tuple(numbers.get("guidance_interval", (0, 1))) != (0, 1)
 
 
 def _cost(training: dict) -> str:
@@ -154,9 +158,7 @@ def _table(numbers: dict) -> str:
             ("Fréchet distance, reconstructions – test", f"{numbers['frechet_reconstructed_test']:.3f}"),
         ]
     if "accuracy_generated" in numbers:
-        how = f"{numbers['sampler']}, {numbers['num_inference_steps']} steps, guidance {numbers['guidance_scale']:g}"
-        if _narrowed(numbers):
-            how += " at noise levels {:g} to {:g}".format(*numbers["guidance_interval"])
+        how = Recipe(**_settings(numbers)).words(without=["seed"])
         rows += [
             (f"generated ({how}) read as asked, of {numbers['accuracy_generated_of']}",
              f"{numbers['accuracy_generated']:.2%}"),
@@ -168,16 +170,18 @@ def _table(numbers: dict) -> str:
 
 def _reading(numbers: dict) -> str:
     """How to read the table."""
-    text = """PSNR and SSIM are means over pictures, without padding. Detail is the energy of the reconstructions'
-gradients over that of the originals': 1 is as sharp, less is blurred. Bits per pixel are what the token ids take from
+    text = """PSNR and SSIM are means over pictures, without padding. Detail is the energy of the gradients of the
+reconstructions ÷ that of the originals: 1 is as sharp, less is blurred. Bits per pixel are what the token ids take with
 an arithmetic coder whose table is the training split's uses of every code."""
     if "accuracy_test" in numbers:
         text += f"""
 
 Pictures are read by a small classifier that `evaluate` trains once on the training split. The Fréchet distance is taken
 between the {numbers["features"]} numbers of its last hidden layer"""
-        ratio = "its\nratio is to the same distance between training and test pictures, so 1 is as close as real data"
-        text += f"; {ratio}." if "frechet_ratio" in numbers else "."
+        ratio = (
+            "The Fréchet ratio is\ndistance(generated, test) ÷ distance(training, test); 1 is as close as real data."
+        )
+        text += f". {ratio}" if "frechet_ratio" in numbers else "."
     return text
 
 
