@@ -120,7 +120,7 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawing:
     """What drawings have in common: with their labels, all it takes to make them again."""
 
     pack: str
@@ -132,7 +132,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Samples(Drawn):
+class Samples(Drawing):
     """Sampled pictures."""
 
     images: list[Image.Image]
@@ -168,7 +168,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Frame(Drawn):
+class Frame(Drawing):
     """One denoising step of one picture. Its pictures are decoded when first looked at: that takes half as long as
     the step, and who watches may skip some."""
 
@@ -235,7 +235,7 @@ class NoisedFrame:
 
 
 @dataclass(frozen=True)
-class Edit(Drawn):
+class Edit(Drawing):
     """A picture noised part of the way, and denoised with a label."""
 
     original: Image.Image  # what the model saw
@@ -253,7 +253,7 @@ class Edit(Drawn):
 
 
 @dataclass(frozen=True)
-class Cell(Drawn):
+class Cell(Drawing):
     """One picture of a comparison."""
 
     index: int
@@ -268,7 +268,7 @@ class Cell(Drawn):
 
 
 @dataclass(frozen=True)
-class Strip(Drawn):
+class Strip(Drawing):
     """Pictures between two labels, two seeds, or both."""
 
     images: list[Image.Image]

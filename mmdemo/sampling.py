@@ -45,7 +45,7 @@ class Request:
             raise ArgumentError(f"steps × count is {steps} × {count} = {steps * count}; {most}")
 
     @property
-    def drawn(self) -> dict:
+    def common(self) -> dict:
         """As the answers repeat it."""
         return {"pack": self.pack.name, "recipe": self.recipe}
 
@@ -87,7 +87,7 @@ def sample(pipeline: ClassPipeline, request: Request) -> Generator[Progress, Non
     latents = yield from _watched(pipeline, _steps(pipeline, request, _generators(seeds)))
     pictures = _pictures(pipeline, latents)
     seconds = time.perf_counter() - started
-    return Samples(**request.drawn, seconds=seconds, images=pictures, labels=list(request.labels), seeds=seeds)
+    return Samples(**request.common, seconds=seconds, images=pictures, labels=list(request.labels), seeds=seeds)
 
 
 def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | None = None, **start) -> Iterator[Frame]:
@@ -103,7 +103,7 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
         ids = pipeline.tokens(x0)
         tokens = ids[0].tolist()
         frame = Frame(
-            **request.drawn,
+            **request.common,
             seconds=time.perf_counter() - started,
             label=request.labels[0],
             index=step.index,
@@ -171,7 +171,7 @@ def edit(
 
     last = yield from denoise(pipeline, request, original, x0=latents_of(pipeline, original), strength=strength)
     return Edit(
-        **request.drawn,
+        **request.common,
         seconds=last.seconds,
         original=original,
         image=last.x0,
@@ -188,7 +188,7 @@ def compare(pipeline: ClassPipeline, cells: list[list[Request]]) -> Generator[Ce
         for column, request in enumerate(requests):
             made = Run(sample(pipeline, request)).result()
             where = {"index": len(done), "total": total, "row": row, "column": column, "label": made.labels[0]}
-            cell = Cell(**request.drawn, seconds=made.seconds, image=made.images[0], **where)
+            cell = Cell(**request.common, seconds=made.seconds, image=made.images[0], **where)
             done.append(cell)
             yield cell
     return done
@@ -217,7 +217,7 @@ def morph(
     )
     pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
     return Strip(
-        **request.drawn,
+        **request.common,
         seconds=time.perf_counter() - started,
         images=pictures,
         shares=shares,

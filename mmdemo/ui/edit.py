@@ -16,7 +16,7 @@ from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
-from mmdemo.ui.pictures import Source, drawn, examples, marked, refused, thumbnail
+from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
 from mmdemo.ui.workbench import Form, Values, among, control, waiting
 
 FIRST: Source = ("first", None)
@@ -122,7 +122,7 @@ class Edit(Form):
         yield from self._take(values, ("example", event.index))
 
     def _take_drawing(self, values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from self._take(values, ("drawing", drawn(event.png)))
+        yield from self._take(values, ("drawing", drawing(event.png)))
 
     def _take_file(self, values: Values) -> Iterator[Values]:
         yield from self._take(values, ("file", values[self.upload]))

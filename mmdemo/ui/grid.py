@@ -154,10 +154,10 @@ def read(axis: str, wanted: str | list | None) -> list:
 
 
 def table(cells: list[Cell], x: str, xs: list, y: str, ys: list, **more) -> Table:
-    return Table(WORDS[x], [*map(str, xs)], WORDS[y], [*map(str, ys)], [drawn(cell) for cell in cells], **more)
+    return Table(WORDS[x], [*map(str, xs)], WORDS[y], [*map(str, ys)], [table_cell(cell) for cell in cells], **more)
 
 
-def drawn(cell: Cell) -> TableCell:
+def table_cell(cell: Cell) -> TableCell:
     """A picture for the table, and what it takes to see it again."""
     again = cell.recipe.json() | {"label": cell.label}
     return TableCell(cell.row, cell.column, picture(cell.image, exact=False), f"{cell.seconds:.2f} s", again)

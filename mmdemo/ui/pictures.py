@@ -82,7 +82,7 @@ def sent(uri: str) -> io.BytesIO:
         raise ImageError("The picture did not arrive whole; send it again.") from None
 
 
-def drawn(uri: str) -> Image.Image:
+def drawing(uri: str) -> Image.Image:
     try:
         return Image.open(sent(uri), formats=("PNG",))
     except (OSError, Image.DecompressionBombError):

@@ -17,7 +17,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.messages import Examples, Reconstructed, Text, speaker
-from mmdemo.ui.pictures import Source, drawn, examples, marked, refused, seen_at, size_of, sizes, thumbnail
+from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.surgery import answers
 from mmdemo.ui.workbench import waiting
 
@@ -93,7 +93,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         yield from look(values, ("example", event.index))
 
     def take_drawing(values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from look(values, ("drawing", drawn(event.png)))
+        yield from look(values, ("drawing", drawing(event.png)))
 
     def take_file(values: Values) -> Iterator[Values]:
         yield from look(values, ("file", values[upload]))
