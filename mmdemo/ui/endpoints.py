@@ -128,7 +128,9 @@ def answering(studio: Studio, name: str) -> Callable:
         for item in verb(*given(sent)):
             yield parts(item)
 
-    return stream if name in STREAMED else answer
+    handler = stream if name in STREAMED else answer
+    handler.__signature__ = inspect.signature(VERBS[name])  # where gradio reads the arguments' names and defaults
+    return handler
 
 
 def own_file(image: Image.Image) -> Image.Image:
