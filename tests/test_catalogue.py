@@ -10,19 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TINY_CLASSES, array, save_codec
+from conftest import TINY_CLASSES, array, same, save_codec
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, packs
-from mmdemo.errors import PackError
 from mmdemo.catalogue import COVER, read_sprite
+from mmdemo.errors import PackError
 from mmdemo.studio import Studio
-
-
-@pytest.fixture(scope="module")
-def studio(tiny_weights):
-    return Studio(weights=[tiny_weights], device="cpu")
 
 
 def test_every_pack_is_listed_with_what_it_can_do(studio):
@@ -56,7 +51,7 @@ def test_the_sheet_shows_every_codes_swatch_in_order(studio):
         column, row = n % book.columns, n // book.columns
         step = book.swatch_size + gap
         cell = book.sheet.crop((column * step, row * step, column * step + 12, row * step + 12)).convert("L")
-        assert np.array_equal(array(cell), array(studio.code("tiny", k).swatch))
+        assert same(cell, studio.code("tiny", k).swatch)
 
 
 def test_shares_of_all_codes_sum_to_one(studio):
@@ -182,7 +177,7 @@ def test_every_usable_pack_has_a_cover_and_a_damaged_one_says_why_not(tiny_weigh
     other = Studio(weights=[tmp_path])
     codes = studio.cover("tiny")
     assert codes.size == (COVER, COVER) and len(codes.getcolors()) > 16, "not a picture of codes"
-    assert np.array_equal(array(other.cover("hurt")), array(codes))
+    assert same(other.cover("hurt"), codes)
     assert other.cover("bare").size == (COVER, COVER) and len(other.cover("bare").getcolors()) == 1
     with pytest.raises(PackError, match="vae"):
         studio.cover("broken")
@@ -197,7 +192,7 @@ def test_a_large_codebook_is_shown_in_part_at_its_own_size(tmp_path):
     margin = (swatches.width - COVER) // 2
     assert margin > 10
     middle = swatches.crop((margin, margin, margin + COVER, margin + COVER)).convert("RGB")
-    assert np.array_equal(array(studio.cover("many")), array(middle))
+    assert same(studio.cover("many"), middle)
 
 
 def test_a_cover_needs_no_torch(tiny_weights):

@@ -163,15 +163,6 @@ def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_p
     assert found.path == tmp_path / "tiny" and not found.can_sample
 
 
-def test_a_pack_found_by_its_name_is_the_only_one_read(tiny_weights, monkeypatch):
-    opened = []
-    monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path) or read(path))
-    (found,) = packs.find([tiny_weights], "tiny-v")
-    assert found == packs.read(tiny_weights / "tiny-v")
-    assert opened and all(path.is_relative_to(tiny_weights / "tiny-v") for path in opened)
-    assert packs.find([tiny_weights], "../tiny") == packs.find([tiny_weights], "") == []
-
-
 def test_a_long_list_reads_each_codebook_once(tiny_weights, tmp_path, monkeypatch):
     for i in range(40):
         shutil.copytree(tiny_weights / "tiny-codec", tmp_path / f"{i}")
@@ -214,6 +205,19 @@ def test_weights_are_half_precision_on_disk_and_float32_in_memory(tiny_weights):
     for model in (pipeline.vae, pipeline.transformer):
         assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
         assert not model.training and not any(weight.requires_grad for weight in model.parameters())
+
+
+def test_loading_changes_nothing_for_whoever_makes_a_model_meanwhile(tiny_weights, monkeypatch):
+    """What diffusers does by default puts every model of every thread on the meta device while it loads one."""
+    devices = set()
+
+    def observed(module, *arguments, make=torch.nn.Conv2d.__init__, **options):
+        make(module, *arguments, **options)
+        devices.add(module.weight.device.type)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "__init__", observed)
+    packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    assert devices == {"cpu"}
 
 
 def test_saving_does_not_change_the_model_in_memory(tiny_weights, tmp_path):

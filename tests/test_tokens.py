@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import alike, array, digit, noise, save_codec
+from conftest import alike, array, digit, noise, same, save_codec
 
 from mmdemo import codec, packs
-from mmdemo.coding import MAX_SIDE, MIN_SIDE
+from mmdemo.arguments import MAX_SIDE, MIN_SIDE
 from mmdemo.errors import ArgumentError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
 from mmdemo.studio import Studio
@@ -34,7 +34,7 @@ def test_a_reconstructions_numbers_are_true(studio):
 
 def test_the_tokens_of_a_reconstruction_decode_to_its_picture(studio):
     made = studio.reconstruct("tiny", digit())
-    assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
+    assert same(studio.decode("tiny", made.tokens), made.image)
     assert len({k for row in made.tokens for k in row}) > 1
     cells = {
         (k, tuple(array(made.token_map)[4 * i, 4 * j])) for i, row in enumerate(made.tokens) for j, k in enumerate(row)
@@ -54,7 +54,7 @@ def test_any_grid_within_bounds_is_decoded(studio):
     assert studio.decode("tiny", [[3]]).size == (4, 4)
     assert studio.decode("tiny", [[1, 2, 3]]).size == (12, 4)
     assert studio.decode("tiny", [[0] * (MAX_SIDE // 4)] * (MAX_SIDE // 4)).size == (MAX_SIDE, MAX_SIDE)
-    assert np.array_equal(array(studio.decode("tiny", [[3.0, 4.0]])), array(studio.decode("tiny", [[3, 4]])))
+    assert same(studio.decode("tiny", [[3.0, 4.0]]), studio.decode("tiny", [[3, 4]]))
 
 
 def test_dark_ink_on_white_is_inverted_unless_one_says_otherwise(studio):
@@ -72,7 +72,7 @@ def test_twice_the_size_gives_twice_the_tokens_each_way(studio):
         assert np.shape(made.tokens) == (side // 4, side // 4)
         assert made.bits_per_pixel == 4 / 16, "a larger picture takes as many bits for each of its pixels"
         assert math.isfinite(made.psnr) and math.isfinite(made.ssim)
-        assert np.array_equal(array(studio.decode("tiny", made.tokens)), array(made.image))
+        assert same(studio.decode("tiny", made.tokens), made.image)
     assert studio.reconstruct("tiny", digit(), size=16).tokens == studio.reconstruct("tiny", digit()).tokens
 
 
@@ -80,13 +80,13 @@ def test_at_any_size_the_tokens_and_the_picture_are_those_of_the_codec_run_by_ha
     photograph, vae = noise(160), packs.load(packs.read(lively_weights / "tiny"), "cpu").vae
     made = studio.reconstruct("tiny", photograph, "no", size=128)
     seen = fit_square(photograph, 128, 1)
-    assert np.array_equal(array(made.original), array(seen))
+    assert same(made.original, seen)
     with torch.inference_mode():
         z = vae.encode(from_bytes(image_bytes(seen))[None]).latents
         ids = torch.cdist(z[0].flatten(1).T, vae.codebook).argmin(1).view(32, 32)
         painted = vae.decode(vae.codebook[ids].movedim(-1, 0)[None], force_not_quantize=True).sample
     assert len(ids.unique()) > 4
-    assert np.array_equal(made.tokens, ids) and np.array_equal(array(made.image), array(to_images(painted)[0]))
+    assert np.array_equal(made.tokens, ids) and same(made.image, to_images(painted)[0])
 
 
 def test_at_a_larger_size_the_middle_is_what_the_codec_makes_of_the_middle_alone(studio):
@@ -159,7 +159,7 @@ def test_a_replacement_shows_both_pictures_and_where_they_differ(studio):
 def test_replacing_a_code_by_itself_or_one_that_is_not_there_changes_nothing(studio, code, by):
     made = studio.replace("tiny", [[1, 2], [3, 1]], code, by)
     assert made.tokens == [[1, 2], [3, 1]] and len(made.places) == (2 if code == 1 else 0)
-    assert np.array_equal(array(made.before), array(made.after)) and array(made.difference).max() == 0
+    assert same(made.before, made.after) and array(made.difference).max() == 0
 
 
 def test_an_interpolation_goes_from_one_reconstruction_to_the_other(studio):
