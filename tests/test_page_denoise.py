@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pytest
 from browsing import (
@@ -25,12 +24,9 @@ from browsing import (
 )
 from PIL import Image, ImageDraw
 
-from mmdemo.arguments import SETTINGS
-from mmdemo.errors import ArgumentError
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import sparingly
 from mmdemo.ui.film import film as film_of
-from mmdemo.ui.workbench import RecipeControls
 
 
 @pytest.fixture
@@ -223,21 +219,6 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     expect(page.get_by_test_id("toast-body")).to_contain_text("interval is (0.9, 0.7)")
 
 
-def test_controls_hand_over_every_setting_and_refuse_an_empty_seed():
-    with gr.Blocks():
-        controls = RecipeControls(3)
-    (steps,), (negative,), (upper, lower) = (controls[name] for name in ("steps", "negative", "interval"))
-    values = {one: None for one in controls.components}
-    values |= {controls.seed: 5, controls.randomize: False, steps: 20, negative: "", upper: 0.8, lower: 0.2}
-    settings = controls.read(values)
-    assert list(settings) == list(SETTINGS)
-    assert [settings[name] for name in ("seed", "steps", "interval", "negative")] == [5, 20, (0.2, 0.8), None]
-    assert controls.show(settings | {"interval": (0.2, 0.8)}).items() >= {upper: 0.8, lower: 0.2, negative: ""}.items()
-    with pytest.raises(ArgumentError, match="seed is empty"):
-        controls.read(values | {controls.seed: None})
-    assert controls.read(values | {controls.seed: None, controls.randomize: True})["seed"] >= 0
-
-
 def test_a_film_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):
     frames, sent = [], []
     for new in sparingly(studio.denoise("tiny", "circle", 3, 100)):
@@ -316,6 +297,48 @@ def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(
         assert seen == sorted(set(seen))  # every press goes on
         film.get_by_role("button", name="Play").click()
         expect(film.get_by_role("button", name="Play")).to_be_visible(timeout=10_000)
+
+
+def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(watched: Page, tiny_weights: Path):
+    studio = SlowStudio([tiny_weights], device="cpu")
+    with launched(studio) as url:
+        watched.goto(url)
+        open_tab(watched, "Sample")
+        open_tab(watched, "Denoise")
+        tab = watched.locator("#denoise")
+        status, stop = tab.locator(".mm-status").first, tab.get_by_role("button", name="Stop").first
+        studio.seconds = 0.6
+        watched.get_by_role("button", name="Denoise", exact=True).click()
+        expect(status).to_contain_text("Step 1 of 6")
+        watched.get_by_role("tab", name="Sample").click()
+        watched.locator(".mm-picture").nth(1).click()  # square, seed 1
+        assert studio.stopped.wait(5)  # the first one has ended
+        expect(status).to_contain_text(re.compile("Step [3-5] of 6"))
+        expect(stop).to_be_enabled()
+        stop.click()
+        expect(status).to_have_text("Stopped.")
+        expect(watched.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
+
+
+def test_a_seed_that_is_not_whole_is_refused_and_stays_in_its_field(page: Page):
+    open_tab(page, "Denoise")
+    tab = page.locator("#denoise")
+    tab.get_by_label("Randomize").uncheck()
+    tab.get_by_label("Seed", exact=True).fill("1.7")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text("seed is 1.7; it must be a whole number")
+    expect(tab.get_by_label("Seed", exact=True)).to_have_value("1.7")
+
+
+@pytest.mark.parametrize(("place", "box"), [("Reconstruct", "#upload"), ("Edit a picture", "#edit-upload")])
+def test_a_refused_file_leaves_its_box_again(page: Page, tmp_path: Path, place: str, box: str):
+    (tmp_path / "letter.png").write_text("no picture")
+    open_tab(page, "Reconstruct" if place == "Reconstruct" else "Denoise")
+    page.get_by_role("tab", name=place).click()
+    page.locator(f"{box} input").set_input_files(tmp_path / "letter.png")
+    expect(page.get_by_test_id("toast-body")).to_contain_text("cannot be read as a picture")
+    expect(page.locator(box)).to_contain_text("Drop File Here")
+    expect(page.locator(box)).not_to_contain_text("letter")
 
 
 @pytest.fixture
