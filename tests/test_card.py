@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 from mmdemo import card
+from mmdemo.datasets import NAMED
 
 CODEC = {
     "dataset": "shapes", "test_images": 1000, "psnr": 27.123, "psnr_pooled": 26.5, "ssim": 0.91234, "detail": 0.876,
@@ -91,3 +92,21 @@ def test_a_table_stands_apart_from_the_text_around_it(pack):
     starts = [i for i, line in enumerate(lines) if line.startswith("|") and not lines[i - 1].startswith("|")]
     assert len(starts) == 2
     assert all(lines[i - 1] == "" or lines[i - 1].startswith("#") for i in starts)
+
+
+def test_the_card_of_a_grid_names_its_levels_and_the_command_that_makes_it(pack):
+    training = json.loads((pack / "training.json").read_text())
+    training["vqvae"] |= {"quantizer": "fsq", "levels": [8, 5, 5, 5], "num_codes": 1000, "latent_channels": 4}
+    (pack / "training.json").write_text(json.dumps(training))
+    text = written(pack, CODEC)
+    assert "rounded to 8 · 5 · 5 · 5 levels" in text
+    (command,) = re.findall("^python -m mmdemo train vqvae .*$", text, re.MULTILINE)
+    assert command.endswith("--quantizer fsq --levels 8 5 5 5 --steps 10 --batch-size 8")
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_card_says_under_what_licence_a_named_data_set_is(pack, name):
+    training = json.loads((pack / "training.json").read_text())
+    training["vqvae"]["dataset"] = name
+    (pack / "training.json").write_text(json.dumps(training))
+    assert f"{NAMED[name].licence}. The weights" in written(pack, CODEC)

@@ -17,7 +17,7 @@ from math import cos, inf, pi
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
@@ -167,7 +167,7 @@ def alone(training: str) -> Callable:
     def decorate(loop: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
         @wraps(loop)
         def locked(config, pack: Path, run_folder: Path, *arguments, **options) -> Iterator[Record]:
-            if not PartialState().is_main_process:  # the main one has the lock for all
+            if os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process has the lock for all
                 yield from loop(config, pack, run_folder, *arguments, **options)
                 return
             with _lock(run_folder, training):
