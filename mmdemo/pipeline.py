@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmdemo import codec, samplers
 from mmdemo.images import to_images
-from mmdemo.models import dit  # noqa: F401  diffusers opens a pack of ours only where its models have been imported
+from mmdemo.models import dit, vqvae  # noqa: F401  diffusers opens only packs whose models have been imported
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def test_a_card_explains_only_what_was_measured(pack):
     assert not re.search("classifier|Fréchet", written(pack, CODEC | JPEG))
     judged = written(pack, CODEC | JUDGED)
     assert "classifier" in judged and "128 numbers" in judged and "ratio" not in judged
-    assert "ratio is to" in written(pack, CODEC | JUDGED | GENERATED)
+    assert "Fréchet ratio is" in written(pack, CODEC | JUDGED | GENERATED)
 
 
 def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
