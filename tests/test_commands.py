@@ -1,9 +1,9 @@
 """The command line: what it writes, what it prints, and how it says no."""
 
-import contextlib
-import io
+import inspect
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -11,41 +11,26 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from conftest import same
 from PIL import Image
+from running import ROOT, one_line, quietly, run
 from test_images import png_claiming
 from test_packs import DAMAGES
 
 from mmdemo import data, packs
 from mmdemo.__main__ import main, parser
-from mmdemo.studio import BUDGET, MAX_COUNT, MAX_SEED, Studio
+from mmdemo.arguments import MAX_COUNT, MAX_SEED
+from mmdemo.sampling import BUDGET
+from mmdemo.studio import VERBS, Studio
 from mmdemo.training.config import DiTConfig, VQVAEConfig
 from mmdemo.training.loop import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
 CODEC = "--dataset shapes --image-size 16 --channels 16 --num-codes 32 --steps 60 --batch-size 32 --warmup 5 --seed 3"
 TRANSFORMER = "--patch-size 1 --hidden-size 32 --depth 1 --num-heads 2 --steps 40 --batch-size 32 --warmup 5"
-
-
-def run(*arguments, timeout: float = 240) -> subprocess.CompletedProcess:
-    """`python -m mmdemo …` in a process of its own."""
-    command = [sys.executable, "-m", "mmdemo", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
-
-
-def quietly(*arguments) -> int:
-    """The same in this process, its output thrown away."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return main(list(map(str, arguments)))
-
-
-def one_line(error: str) -> str:
-    assert error.startswith("error: ") and error.count("\n") == 1 and error.endswith("\n"), error
-    return error
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +43,6 @@ def home(tmp_path_factory):
     shutil.copytree(folder / "weights" / "demo", folder / "weights" / "codec")
     assert quietly("train", "dit", "--pack", "demo", *TRANSFORMER.split(), *where) == 0
     return folder, done
-
-
-def array(image) -> np.ndarray:
-    return np.asarray(image).astype(int)
 
 
 # ---------------------------------------------------------------------------------------------------------- packs
@@ -91,6 +72,29 @@ def test_without_packs_it_says_how_to_get_one(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == []
 
 
+def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
+    for command in (["packs"], ["packs", "--json"], ["sample", "--pack", "tiny", "--label", "a", "--out", "x.png"]):
+        assert main([*command, "--weights", str(tmp_path / "nosuch")]) == 1
+        told = capsys.readouterr()
+        assert re.search(r"there is no folder '[^']*nosuch'.*--weights", one_line(told.err)) and told.out == ""
+
+
+@pytest.mark.parametrize("verb", ["reconstruct", "sample", "edit"])
+def test_a_verbs_command_has_the_verbs_arguments_order_and_defaults(verb):
+    commands = next(action for action in parser()._actions if isinstance(action.choices, dict))
+    offered = {action.dest: action for action in commands.choices[verb]._actions}
+    parameters = inspect.signature(VERBS[verb]).parameters
+    names = ["image" if name == "images" else name for name in offered]
+    assert [name for name in names if name not in ("help", "weights", "out")] == [
+        *(["image"] if verb == "reconstruct" else []), *(n for n in parameters if (verb, n) != ("reconstruct", "image"))
+    ]  # fmt: skip
+    for name, parameter in parameters.items():
+        if name != "image":
+            assert offered[name].required == (parameter.default is parameter.empty), name
+            assert offered[name].required or offered[name].default == parameter.default, name
+            assert VERBS[verb].arguments[name].help in offered[name].help, name
+
+
 # --------------------------------------------------------------------------------------------------------- sample
 
 
@@ -108,7 +112,7 @@ def test_sample_writes_the_pixels_that_python_gives(tiny_weights, tmp_path):
     for name, image in zip(names, made.images, strict=True):
         file = Image.open(tmp_path / "new" / "out" / name)
         assert file.format == "PNG" and file.size == (16, 16)
-        assert np.array_equal(array(file), array(image))
+        assert same(file, image)
         settings = json.loads(file.text["mmdemo"])
         assert f"{settings['labels'][0]}-{settings['seed']}.png" == name
 
@@ -121,7 +125,7 @@ def test_sample_to_a_png_is_one_grid(tiny_weights, tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert told["labels"] == ["circle", "square", "triangle", "circle"]
     made = Studio(weights=[tiny_weights]).sample("tiny", "all", 4, 7, 2)
-    assert np.array_equal(array(Image.open(tmp_path / "deep" / "grid.PNG")), array(made.grid()))
+    assert same(Image.open(tmp_path / "deep" / "grid.PNG"), made.grid())
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["grid.PNG"]
 
 
@@ -131,8 +135,7 @@ def test_the_same_command_twice_writes_the_same_and_without_a_seed_another(tiny_
         assert main(["sample", *arguments, *seed, "--weights", str(tiny_weights)]) == 0
     seeds = [json.loads(line)["seed"] for line in capsys.readouterr().out.splitlines()]
     assert seeds[:2] == [5, 5] and len(set(seeds)) == 3
-    first, second = (array(Image.open(tmp_path / name / "circle-5.png")) for name in "ab")
-    assert np.array_equal(first, second)
+    assert same(tmp_path / "a" / "circle-5.png", tmp_path / "b" / "circle-5.png")
     assert (tmp_path / "c" / f"circle-{seeds[2]}.png").is_file()
 
 
@@ -207,7 +210,7 @@ def test_reconstruct_writes_three_files_a_picture(tiny_weights, tmp_path, capsys
         assert told["tokens"] == made.tokens and told["inverted"] == inverted
         assert told["psnr"] == pytest.approx(made.psnr, abs=1e-3)
         picture = Image.open(out / f"{stem}-reconstruction.png")
-        assert np.array_equal(array(picture), array(studio.decode("tiny", told["tokens"])))
+        assert same(picture, studio.decode("tiny", told["tokens"]))
         assert Image.open(out / f"{stem}-tokens.png").size == (16, 16)
     assert capsys.readouterr().err == ""
 
@@ -229,7 +232,7 @@ def test_size_is_the_side_of_what_is_written(tiny_weights, tmp_path):
     arguments = ["--pack", "tiny", tmp_path / "a.png", "--out", tmp_path, "--size", 32, "--weights", tiny_weights]
     assert quietly("reconstruct", *arguments) == 0
     made = Studio(weights=[tiny_weights]).reconstruct("tiny", tmp_path / "a.png", size=32)
-    assert np.array_equal(array(Image.open(tmp_path / "a-reconstruction.png")), array(made.image))
+    assert same(Image.open(tmp_path / "a-reconstruction.png"), made.image)
     assert Image.open(tmp_path / "a-tokens.png").size == made.image.size == (32, 32)
     assert json.loads((tmp_path / "a.json").read_text())["tokens"] == made.tokens
 

@@ -2,18 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
+from conftest import same
 from PIL import Image
-from test_commands import array, one_line
-from test_evaluate import pictures, sampling  # noqa: F401
+from running import one_line
 
 from mmdemo import card, packs
 from mmdemo.__main__ import main
-from mmdemo.studio import MAX_SEED, MAX_STEPS, Studio
+from mmdemo.arguments import MAX_SEED, MAX_STEPS
+from mmdemo.studio import Studio
 from mmdemo.training import export
-
-# ruff: noqa: F811
 
 
 @pytest.fixture
@@ -32,7 +30,7 @@ def test_edit_writes_the_pixels_that_python_gives_and_prints_how(tiny_weights, p
     told = json.loads(capsys.readouterr().out)
     made = Studio(weights=[tiny_weights]).edit("tiny", picture, "square", 0.7, 5, 6, 2.0, "heun", "no", [0.1, 0.9])
     file = Image.open(out)
-    assert file.format == "PNG" and file.size == (16, 16) and np.array_equal(array(file), array(made.image))
+    assert file.format == "PNG" and file.size == (16, 16) and same(file, made.image)
     expected = json.loads(json.dumps(made.json()))
     assert told | {"seconds": 0} == expected | {"seconds": 0}
     assert json.loads(file.text["mmdemo"]) == told
@@ -45,7 +43,7 @@ def test_edit_without_more_uses_the_packs_defaults_and_says_which_seed(tiny_weig
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["seed"] != second["seed"] and first["strength"] == 0.8 and first["steps"] == 6
     again = Studio(weights=[tiny_weights]).edit("tiny", picture, "circle", seed=first["seed"])
-    assert np.array_equal(array(Image.open(tmp_path / "a.png")), array(again.image))
+    assert same(Image.open(tmp_path / "a.png"), again.image)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +105,7 @@ def test_sample_guides_within_the_interval(tiny_weights, tmp_path, capsys):
     assert main(["sample", *arguments, *where]) == 0
     assert json.loads(capsys.readouterr().out)["interval"] == [0.2, 0.5]
     made = Studio(weights=[tiny_weights]).sample("tiny", "circle", 1, 5, 6, 4, interval=[0.2, 0.5])
-    assert np.array_equal(array(Image.open(tmp_path / "out" / "circle-5.png")), array(made.images[0]))
+    assert same(Image.open(tmp_path / "out" / "circle-5.png"), made.images[0])
     assert main(["sample", *arguments, *where, "--interval", "2", "3"]) == 1
     assert "interval" in one_line(capsys.readouterr().err)
 
@@ -134,7 +132,7 @@ def test_evaluate_measures_with_the_interval_writes_it_on_the_card_and_makes_it_
     everywhere, narrowed = measured
     assert everywhere["guidance_interval"] == [0, 1] and narrowed["guidance_interval"] == [0.2, 0.6]
     assert everywhere["frechet_generated_test"] != narrowed["frechet_generated_test"]
-    assert packs.read(sampling).interval == (0.2, 0.6)
+    assert packs.read(sampling).defaults.interval == (0.2, 0.6)
 
 
 def test_a_card_of_before_there_were_intervals_is_written_as_it_was(tiny_weights):

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import flow_schedule, tiny_dit, tiny_vae
+from conftest import flow_schedule, same, save_colour_pack, tiny_dit, tiny_vae
+from huggingface_hub.utils import filter_repo_objects
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data, packs, samplers
 from mmdemo.arguments import Recipe
 from mmdemo.errors import PackError
+from mmdemo.studio import Studio
 from mmdemo.training import export
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -161,6 +164,32 @@ def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_p
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny")
     (found,) = (pack for pack in packs.find([tmp_path, tiny_weights]) if pack.name == "tiny")
     assert found.path == tmp_path / "tiny" and not found.can_sample
+
+
+def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
+    whole = tmp_path / "whole" / "pack"
+    save_colour_pack(whole, 16, ("circle", "plane"))
+    export.save_transformer(whole, tiny_dit(num_classes=2), flow_schedule(), {})
+    (whole / "examples").mkdir()
+    for file in ("examples/a.png", "cover.png"):
+        Image.new("RGB", (16, 16), (len(file), 0, 99)).save(whole / file)
+    files = [str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()]
+    fetched = list(filter_repo_objects(files, allow_patterns=packs.FILES))
+    assert "codebook/patches.jpg" in fetched
+    for file in fetched:
+        (tmp_path / "fetched" / "pack" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(whole / file, tmp_path / "fetched" / "pack" / file)
+    here, there = (Studio([tmp_path / name], device="cpu") for name in ("whole", "fetched"))
+    for ask in (
+        lambda studio: [*studio.examples("pack"), studio.cover("pack")],
+        lambda studio: [studio.codebook("pack").sheet, *(studio.code("pack", k).card for k in range(16))],
+        lambda studio: studio.sample("pack", "all", 2, 3).images,
+        lambda studio: [studio.reconstruct("pack", whole / "examples" / "a.png").token_map],
+    ):
+        assert same(ask(there), ask(here))
+    assert [pack.json() for pack in there.packs()] == [pack.json() for pack in here.packs()]
+    assert there.code_map("pack") == here.code_map("pack")
+    assert packs.read_training(tmp_path / "fetched" / "pack") == packs.read_training(whole)
 
 
 def test_a_long_list_reads_each_codebook_once(tiny_weights, tmp_path, monkeypatch):

@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 from gradio_client import Client
 from PIL import Image
-from test_endpoints import free_port
+from running import ROOT, free_port
 
 from mmdemo.__main__ import main
 from mmdemo.training.loop import load_checkpoint
 
-ROOT = Path(__file__).parent.parent
 TUTORIAL = (ROOT / "docs" / "train-on-your-own-pictures.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
 CUT = {
