@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,6 @@ from mmdemo.images import enlarge
 from mmdemo.studio import Studio
 from mmdemo.ui.grid import read
 from mmdemo.ui.labelled import SIDE, table
-
-
-@pytest.fixture(scope="module")
-def studio(tiny_weights: Path) -> Studio:
-    return Studio([tiny_weights], device="cpu")
-
-
-@pytest.fixture(scope="module")
-def address(studio: Studio) -> Iterator[str]:
-    with launched(studio) as url:
-        yield url
 
 
 @pytest.fixture
