@@ -6,6 +6,7 @@ from conftest import every_sampler
 
 from mmdemo.pipeline import first_step, make_scheduler, noise_level, noised, slerp
 
+
 def run(pipeline, labels=(0, 2), seeds=(11, 12), steps=6, guidance=2.0, sampler=None, **options):
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     return list(pipeline.steps(labels, generators, steps, guidance, sampler, **options))
