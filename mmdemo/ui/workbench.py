@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import gradio as gr
@@ -154,13 +155,12 @@ class Form:
             if words:
                 yield self._said(tell, words, begun)
             items = []
-            for new in sparingly(run):
-                if self._latest.get(session) is not me:
-                    return
+            for new in sparingly(takewhile(lambda _: self._latest.get(session) is me, run)):
                 items += new
                 if new[-1].index + 1 < new[-1].total:
                     yield self._said(tell, *self.unfinished(values, new))
-            yield self._said(tell, *self.finished(values, items, run.result())) | self._buttons(running=False)
+            if self._latest.get(session) is me:
+                yield self._said(tell, *self.finished(values, items, run.result())) | self._buttons(running=False)
         finally:
             run.close()
             if self._latest.get(session) is me:
