@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
-        print(f"error: {error}", file=sys.stderr)
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        print(f"error: {what}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -155,13 +156,18 @@ def reconstruct(options) -> None:
 
 
 def sample(options) -> None:
-    result = _studio(options).sample(**_given(options, "sample")).result()
     out = Path(options.out)
-    if out.suffix.lower() == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
+    grid = out.suffix.lower() == ".png"
+    if not grid and out.is_file():
+        raise ArgumentError(
+            f"--out is {options.out!r}, which is a file; it must be a folder, or end in .png for a grid"
+        )
+    run = _studio(options).sample(**_given(options, "sample"))
+    (out.parent if grid else out).mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+    result = run.result()
+    if grid:
         out.write_bytes(result.png_bytes())
     else:
-        out.mkdir(parents=True, exist_ok=True)
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
             name = label.replace("/", "_").replace("\\", "_")  # a label is any text; here it names a file
             (out / f"{name}-{seed}.png").write_bytes(result.png_bytes(i))
@@ -172,8 +178,9 @@ def edit(options) -> None:
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
-    result = _studio(options).edit(**_given(options, "edit")).result()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    run = _studio(options).edit(**_given(options, "edit"))
+    out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
+    result = run.result()
     out.write_bytes(result.png_bytes())
     print(json.dumps(result.json(), ensure_ascii=False))
 
@@ -183,7 +190,7 @@ def evaluate(options) -> None:
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
-    pack, pictures = _pack_folder(options), {}
+    pack, pictures = _trained_pack(options), {}
     numbers = evaluate(
         pack,
         Path(options.runs),

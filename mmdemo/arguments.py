@@ -350,6 +350,7 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 
 INVERT = ("auto", "yes", "no")
 LABELS = Labels("Class", "What to draw; all takes every class in turn.")  # where more than one is welcome
+FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {

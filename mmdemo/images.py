@@ -59,7 +59,7 @@ def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.I
     except FileNotFoundError:
         raise ImageError(f"{name} {str(source)!r} does not exist; give the path of a picture file") from None
     except (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError) as error:
-        file = f" {Path(source).name!r}" if isinstance(source, (str, Path)) else ""
+        file = f" {Path(source).name or str(source)!r}" if isinstance(source, (str, Path)) else ""
         reason = (
             str(error).splitlines()[0]
             if str(error) and not isinstance(error, UnidentifiedImageError)

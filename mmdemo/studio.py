@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mmdemo import catalogue, images, packs, sampling
-from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
+from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.packs import Pack
 from mmdemo.results import (
@@ -220,7 +220,7 @@ class Studio:
         """New pictures of a class, of several in turn, or of `all`: picture i has seed + i."""
         return self._run(sampling.sample, sampling.request(pack, label, count, recipe))
 
-    @verb(label=LABELS)
+    @verb(label=FIRST_LABEL)
     def denoise(self, pack: Pack, label: str, *, recipe: Recipe) -> Run[Frame, Frame]:
         """One new picture, watched step by step: the guess after every step, the last one being the result."""
         return self._run(sampling.denoise, sampling.request(pack, label, 1, recipe))

@@ -169,6 +169,16 @@ def test_sample_answers_a_bad_argument_with_one_line_and_writes_nothing(
     assert told.out == "" and not (tmp_path / "out").exists()
 
 
+def test_what_is_no_place_for_pictures_and_what_is_no_pack_are_told_before_any_work(tiny_weights, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    weights = ["--weights", str(tiny_weights)]
+    drawing = ["sample", "--pack", "tiny", "--label", "circle", *weights, "--out", str(tmp_path / "notes.txt")]
+    for command, words in ((drawing, "which is a file"), (["evaluate", "--pack", "nope", *weights], "is not in")):
+        assert main(command) == 1
+        assert words in one_line(capsys.readouterr().err)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tiny_weights, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     good = ["--pack", "tiny", "--label", "circle", "--steps", "1", "--weights", str(tiny_weights)]

@@ -442,3 +442,23 @@ def test_both_halves_fit_a_phone_and_a_desk(edit: Locator, width: int):
     for half in ("Edit a picture", "From noise"):
         edit.page.get_by_role("tab", name=half).click()
         assert edit.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+
+
+def test_another_picture_ends_the_edit_of_the_last_one(watched: Page, tiny_weights: Path):
+    studio = SlowStudio([tiny_weights], device="cpu")
+    with launched(studio) as url:
+        watched.goto(url)
+        open_tab(watched, "Denoise")
+        watched.get_by_role("tab", name="Edit a picture").click()
+        edit = watched.locator("#edit")
+        expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
+        studio.seconds = 0.5
+        edit.get_by_role("button", name="Edit", exact=True).click()
+        expect(edit.locator(".mm-status")).to_contain_text(re.compile(r"Step \d of"))
+        edit.get_by_label("Example 1").click()
+        expect(edit.locator(".mm-status")).to_contain_text("Choose what to turn it into")
+        expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+        expect(edit.get_by_role("button", name="Stop")).to_be_disabled()
+        assert studio.stopped.wait(3)
+        watched.wait_for_timeout(500)
+        expect(edit.locator(".mm-status")).to_contain_text("Choose what to turn it into")  # nothing arrives late

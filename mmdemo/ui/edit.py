@@ -46,7 +46,8 @@ class Edit(Form):
         super().connect(opened)
         self.strength.change(None, [self.strength], None, js="(share) => window.mmdemo.store.set('strength', share)")
         read = {self.pack, self.strength, *self.recipe.components}
-        always = {"outputs": [*self.shown(), self.source], "trigger_mode": "multiple", **MODELS, **PRIVATE}
+        outputs = [*self.shown(), self.source, self.go, self.stop]
+        always = {"outputs": outputs, "trigger_mode": "multiple", **MODELS, **PRIVATE}
         self.picker.example(said_plainly(self._take_example), read, **always)
         self.picker.drawing(said_plainly(self._take_drawing), read, **always)
         taken = self.upload.upload(said_plainly(self._take_file), read | {self.upload}, **always)
@@ -109,23 +110,24 @@ class Edit(Form):
         frames = self.studio.noise(pack.name, image, **how).result()
         return IntoNoise(pack.name, marked(source), values[self.strength], [noised_shot(frame) for frame in frames])
 
-    def _take(self, values: Values, source: Source) -> Iterator[Values]:
+    def _take(self, values: Values, source: Source, request: gr.Request) -> Iterator[Values]:
         tell = speaker()
         pack = self.studio.pack(values[self.pack])
         for text in waiting(self.studio, pack.name):
             yield self._said(tell, text)
+        yield self._said(tell, "Adding noise…") | self.let_go(pack, request)  # a run with the last picture ends
         how = self.recipe.peek(values)
         shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
         yield self._said(tell, READY, shown) | {self.source: source}
 
-    def _take_example(self, values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from self._take(values, ("example", event.index))
+    def _take_example(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
+        yield from self._take(values, ("example", event.index), request)
 
-    def _take_drawing(self, values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from self._take(values, ("drawing", drawing(event.png)))
+    def _take_drawing(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
+        yield from self._take(values, ("drawing", drawing(event.png)), request)
 
-    def _take_file(self, values: Values) -> Iterator[Values]:
-        yield from self._take(values, ("file", values[self.upload]))
+    def _take_file(self, values: Values, request: gr.Request) -> Iterator[Values]:
+        yield from self._take(values, ("file", values[self.upload]), request)
 
 
 def first_label(pack: Pack) -> str | None:

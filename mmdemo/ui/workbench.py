@@ -166,10 +166,14 @@ class Form:
             if self._latest.get(session) is me:
                 del self._latest[session]
 
+    def let_go(self, pack: Pack, request: gr.Request) -> Values:
+        """Updates of the buttons, now that what runs in this session is no longer wanted and writes no more."""
+        self._latest.pop(request.session_hash, None)
+        return self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
+
     def _fit(self, values: Values, request: gr.Request) -> Values:
-        self._latest.pop(request.session_hash, None)  # what ran for the pack left behind writes no more
         pack = self.studio.pack(values[self.pack])
-        buttons = self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
+        buttons = self.let_go(pack, request)
         pack = pack if pack.can_sample else replace(pack, classes=())
         return buttons | self.fit(pack, values) | self.recipe.fit(pack, values)
 
