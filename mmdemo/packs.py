@@ -257,6 +257,8 @@ def _load_part(path: Path, part: str):
     for key, weight in model.state_dict().items():
         if not weight.isfinite().all():
             raise PackError(f"{part}: the weight {key} holds numbers that are not finite")
+    if isinstance(model, VQVAE) and not model.fits_its_grid():
+        raise PackError(f"{part}: the weight codebook is not the grid of its levels")
     return model.eval().requires_grad_(False)
 
 

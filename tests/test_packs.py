@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import flow_schedule, same, save_colour_pack, tiny_dit, tiny_vae
+from conftest import flow_schedule, same, save_colour_pack, tiny_dit, tiny_fsq, tiny_vae
 from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors import safe_open
@@ -390,3 +390,12 @@ def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "other")
     edit_weights(tmp_path / "other" / VAE, spoil("codebook", 0.5))
     assert packs.fingerprint(tmp_path / "other") != packs.fingerprint(tiny_weights / "tiny")
+
+
+def test_a_grids_codes_that_are_not_on_the_grid_are_refused(tmp_path):
+    pixels = data.load("shapes", "train", image_size=16, channels=1).pixels[:50]
+    vae = tiny_fsq((4, 3, 2))
+    export.save_codec(tmp_path / "grid", vae, codec.statistics(vae, pixels), (), {"dataset": "shapes"})
+    assert packs.load(packs.read(tmp_path / "grid"), "cpu").vae.config.quantizer == "fsq"
+    edit_weights(tmp_path / "grid" / VAE, spoil("codebook", 0.5))
+    assert "codebook is not the grid" in reason(tmp_path / "grid")

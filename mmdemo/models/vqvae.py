@@ -82,6 +82,10 @@ class VQVAE(ModelMixin, ConfigMixin):
         z = self.quantizer.bound(self.encoder(x.contiguous(memory_format=torch.channels_last)))  # 4 times as fast so
         return VQEncoderOutput(latents=z) if return_dict else (z,)
 
+    def fits_its_grid(self) -> bool:
+        """Whether the codes are those that its quantizer rounds to; learned ones may be any."""
+        return self.config.quantizer == "vq" or torch.allclose(self.codebook, self.quantizer.codebook(), atol=1e-3)
+
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Nearest codes and their ids (eq. 1), in float32 whatever the precision around it.
 
