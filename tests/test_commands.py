@@ -139,44 +139,56 @@ def test_the_same_command_twice_writes_the_same_and_without_a_seed_another(tiny_
     assert (tmp_path / "c" / f"circle-{seeds[2]}.png").is_file()
 
 
+REFUSED = {
+    "sample edit": {
+        "--pack nope": "pack 'nope' tiny",
+        "--pack broken": "broken vae",
+        "--pack tiny-codec": "tiny-codec train dit --pack tiny-codec",
+        "--label oval": "label 'oval' square",
+        "--steps nan": "steps nan 250",
+        "--steps inf": "steps inf 250",
+        "--steps 0": "steps 0 250",
+        "--seed -1": f"seed -1 {MAX_SEED}",
+        f"--seed {'9' * 400}": f"seed {MAX_SEED}",
+        "--guidance nan": "guidance nan 20",
+        "--guidance -3": "guidance -3 20",
+        "--sampler plms": "sampler 'plms' euler",
+        "--interval 0.9 0.1": "interval 0.9 lower first",
+        "--interval 0 x": "interval 'x'",
+    },
+    "sample": {
+        "--count 0": f"count 0 {MAX_COUNT}",
+        "--count many": f"count 'many' {MAX_COUNT}",
+        "--count 1.5": f"count 1.5 {MAX_COUNT}",
+        "--count 64 --steps 200": f"steps × count 12800 {BUDGET}",
+    },
+    "edit": {
+        "--label all": "label 'all' square",
+        **{f"--strength {value}": f"strength {value}" for value in ("0", "1.5", "-1", "nan", "half")},
+        "--out folder": "--out 'folder' .png",
+    },
+    "reconstruct": {
+        "--size 30": "size 30 stride, 4",
+        **{f"--size {value}": f"size {value} 8 to 256" for value in ("4", "512", "-8", "nan", "big")},
+    },
+}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--pack", "nope"], ["nope", "tiny"]),
-        (["--pack", "broken"], ["broken", "vae"]),
-        (["--pack", "tiny-codec"], ["tiny-codec", "train dit --pack tiny-codec"]),
-        (["--label", "oval"], ["label", "oval", "square"]),
-        (["--count", "0"], ["count", "0", str(MAX_COUNT)]),
-        (["--count", "many"], ["count", "many", str(MAX_COUNT)]),
-        (["--count", "1.5"], ["count", "1.5", str(MAX_COUNT)]),
-        (["--count", "64", "--steps", "200"], ["steps × count", "12800", str(BUDGET)]),
-        (["--steps", "nan"], ["steps", "nan", "250"]),
-        (["--steps", "inf"], ["steps", "inf", "250"]),
-        (["--seed", "-1"], ["seed", "-1", str(MAX_SEED)]),
-        (["--seed", "9" * 400], ["seed", str(MAX_SEED)]),
-        (["--guidance", "nan"], ["guidance", "nan", "20"]),
-        (["--guidance", "-3"], ["guidance", "-3", "20"]),
-        (["--sampler", "plms"], ["sampler", "plms", "euler"]),
-    ],
+    ("verb", "options", "words"),
+    [(verb, *case) for verbs, cases in REFUSED.items() for verb in verbs.split() for case in cases.items()],
 )
-def test_sample_answers_a_bad_argument_with_one_line_and_writes_nothing(
-    tiny_weights, tmp_path, capsys, arguments, words
+def test_a_bad_argument_is_answered_with_one_line_and_nothing_is_written(
+    tiny_weights, tmp_path, capsys, verb, options, words
 ):
-    good = ["--pack", "tiny", "--label", "circle", "--out", str(tmp_path / "out"), "--weights", str(tiny_weights)]
-    assert main(["sample", *good, *arguments]) == 1
+    picture, out = tmp_path / "a.png", tmp_path / "out.png"
+    Image.new("L", (16, 16), 200).save(picture)
+    good = {"sample": "--label circle", "edit": f"{picture} --label circle", "reconstruct": f"{picture}"}[verb]
+    where = ["--pack", "tiny", "--out", str(out), "--weights", str(tiny_weights)]
+    assert main([verb, *good.split(), *where, *options.split()]) == 1
     told = capsys.readouterr()
-    assert all(word in one_line(told.err) for word in words)
-    assert told.out == "" and not (tmp_path / "out").exists()
-
-
-def test_what_is_no_place_for_pictures_and_what_is_no_pack_are_told_before_any_work(tiny_weights, tmp_path, capsys):
-    (tmp_path / "notes.txt").write_text("mine")
-    weights = ["--weights", str(tiny_weights)]
-    drawing = ["sample", "--pack", "tiny", "--label", "circle", *weights, "--out", str(tmp_path / "notes.txt")]
-    for command, words in ((drawing, "which is a file"), (["evaluate", "--pack", "nope", *weights], "is not in")):
-        assert main(command) == 1
-        assert words in one_line(capsys.readouterr().err)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert all(word in one_line(told.err) for word in words.split()) and told.out == ""
+    assert list(tmp_path.iterdir()) == [picture]
 
 
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tiny_weights, tmp_path, capsys):
@@ -245,26 +257,6 @@ def test_size_is_the_side_of_what_is_written(tiny_weights, tmp_path):
     assert same(Image.open(tmp_path / "a-reconstruction.png"), made.image)
     assert Image.open(tmp_path / "a-tokens.png").size == made.image.size == (32, 32)
     assert json.loads((tmp_path / "a.json").read_text())["tokens"] == made.tokens
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [
-        ("30", ["size is 30", "stride, 4"]),
-        ("4", ["size is 4", "8 to 256"]),
-        ("512", ["size is 512", "8 to 256"]),
-        ("-8", ["size is -8", "8 to 256"]),
-        ("nan", ["size is nan", "8 to 256"]),
-        ("big", ["size is 'big'", "8 to 256"]),
-    ],
-)
-def test_reconstruct_answers_a_bad_size_with_one_line_and_writes_nothing(tiny_weights, tmp_path, capsys, size, words):
-    Image.new("L", (16, 16), 200).save(tmp_path / "a.png")
-    arguments = ["--pack", "tiny", str(tmp_path / "a.png"), "--out", str(tmp_path / "out"), "--size", size]
-    assert main(["reconstruct", *arguments, "--weights", str(tiny_weights)]) == 1
-    told = one_line(capsys.readouterr().err)
-    assert all(word in told for word in words)
-    assert not (tmp_path / "out").exists()
 
 
 def test_reconstruct_refuses_a_bad_picture_and_writes_nothing(tiny_weights, tmp_path, capsys):
@@ -515,6 +507,16 @@ def test_evaluate_answers_a_bad_option_with_one_line_before_any_work(home, tmp_p
         ["sample", "--pack", "tiny", "--label", "circle"],
         ["reconstruct", "--pack", "tiny", "--out", "x"],
         ["reconstruct", "--pack", "tiny", "a.png", "--out", "x", "--invert", "maybe"],
+        *(
+            ["edit", "--pack", "tiny", *rest.split()]
+            for rest in (
+                "--label circle --out x.png",
+                "a.png --out x.png",
+                "a.png --label circle",
+                "a.png --label circle --invert maybe --out x.png",
+                "a.png --label circle --out x.png --interval 0.5",
+            )
+        ),
         ["packs", "--colour"],
         ["train", "dit", "--pack", "x", "--steps", "many"],
         ["train", "dit", "--pack", "x", "--prediction", "colour"],
@@ -529,7 +531,7 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "packs", "train", "train vqvae", "train dit", "reconstruct", "sample", "evaluate"]
+    "command", ["", "packs", "train", "train vqvae", "train dit", "reconstruct", "sample", "edit", "evaluate"]
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as left:
