@@ -36,11 +36,13 @@ def read_flags() -> argparse.Namespace:
     host = os.environ.get("GRADIO_SERVER_NAME") or ("0.0.0.0" if "SPACE_ID" in os.environ else "127.0.0.1")
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the mmdemo page and its endpoints.")
     parser.add_argument("--host", default=host, help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=port, default=os.environ.get("GRADIO_SERVER_PORT", "7860"), help="default: 7860")
+    at = os.environ.get("GRADIO_SERVER_PORT", "7860")
+    parser.add_argument("--port", type=port, default=at, help="port to listen on (default: %(default)s)")
     parser.add_argument("--weights", metavar="DIR", type=folder, action="append", default=[], help="more packs")
     parser.add_argument("--hub", metavar="OWNER/NAME[@REV]", action="append", default=[], help="a pack on the Hub")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where the models run (default: %(default)s)")
-    parser.add_argument("--memory", metavar="GB", type=gigabytes, default=2.0, help="for models (default: %(default)s)")
+    most = "what loaded models may take (default: %(default)s)"
+    parser.add_argument("--memory", metavar="GB", type=gigabytes, default=2.0, help=most)
     return parser.parse_args()
 
 

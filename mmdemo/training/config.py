@@ -56,7 +56,7 @@ class VQVAEConfig(_Checked):
         choices=("vq", "fsq"),
     )  # fmt: skip
     levels: tuple[int, ...] | None = _option(
-        None, "levels of each number in a code, for fsq; if not given, the paper's for about num_codes", 2, 256
+        None, "levels of each number in a code, for fsq; if not given, the paper's for about --num-codes", 2, 256
     )
     stride: int = _option(4, "pixels a token covers in each direction: a power of two", 2, 64)
     num_res_blocks: int = _option(1, "residual blocks at each resolution", 0, 16)

@@ -73,7 +73,7 @@ def everything(studio: Studio, pack: Pack) -> Book:
         tiles=[
             ("Codes", f"{book.codes}", f"patterns to choose from, {book.dim} numbers each"),
             ("Used", f"{book.used}", f"chosen at least once in training: {book.used / book.codes:.1%}"),
-            ("Perplexity", f"{book.perplexity:.1f}", "in training: as many codes, used equally, would be as varied"),
+            ("Perplexity", f"{book.perplexity:.1f}", "in training: as varied as this many codes used equally"),
             ("Bits per token", f"{book.bits_per_token:.2f}", "to say which code a token is"),
         ],
         chosen=chosen,
