@@ -37,11 +37,11 @@ class Run(Iterator[T], Generic[T, R]):
             raise
 
     def result(self) -> R:
-        """Runs what is left of it.  Raises ValueError if it was closed before its end."""
+        """Runs what is left of it.  Raises ValueError if it was closed, or failed, before its end."""
         for _ in self:
             pass
         if self._result is None:
-            raise ValueError("the run was closed before its end, so there is no result")
+            raise ValueError("the run ended before it was done, so there is no result")
         return self._result
 
     def close(self) -> None:

@@ -68,7 +68,7 @@ def test_closed_it_ends_at_once_and_has_no_result(watched):
     run.close()
     assert done == [*range(watched), *(["ended"] if watched else [])] and next(run, None) is None
     for ask in (run.result, lambda: run.images):
-        with pytest.raises(ValueError, match="closed before its end"):
+        with pytest.raises(ValueError, match="ended before it was done"):
             ask()
 
 
