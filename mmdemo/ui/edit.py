@@ -118,7 +118,8 @@ class Edit(Form):
         yield self._said(tell, "Adding noise…") | self.let_go(pack, request)  # a run with the last picture ends
         how = self.recipe.peek(values)
         shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
-        yield self._said(tell, READY, shown) | {self.source: source}
+        idle = {} if request.session_hash in self._latest else self.let_go(pack, request)
+        yield self._said(tell, READY, shown) | {self.source: source} | idle
 
     def _take_example(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
         yield from self._take(values, ("example", event.index), request)

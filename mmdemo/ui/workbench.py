@@ -148,17 +148,18 @@ class Form:
         tell = speaker()
         try:
             seed = {} if "seed" in self.varied(values) else {self.recipe.seed: settings["seed"]}
-            yield self._said(tell, "Starting…") | seed | self._buttons(running=True)
+            begun = seed | self._buttons(running=True)  # said again: gradio drops one of two quick messages
+            yield self._said(tell, "Starting…") | begun
             for text in waiting(self.studio, pack.name):
-                yield self._said(tell, text)
-            words, begun = self.begin(pack, values, settings)
+                yield self._said(tell, text) | begun
+            words, shown = self.begin(pack, values, settings)
             if words:
-                yield self._said(tell, words, begun)
+                yield self._said(tell, words, shown) | begun
             items = []
             for new in sparingly(takewhile(lambda _: self._latest.get(session) is me, run)):
                 items += new
                 if new[-1].index + 1 < new[-1].total:
-                    yield self._said(tell, *self.unfinished(values, new))
+                    yield self._said(tell, *self.unfinished(values, new)) | (begun if len(items) == 1 else {})
             if self._latest.get(session) is me:
                 yield self._said(tell, *self.finished(values, items, run.result())) | self._buttons(running=False)
         finally:
