@@ -3,10 +3,12 @@
 It knows nothing of models. `shapes` is drawn here and needs no download.
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +19,8 @@ from mmdemo.images import fit_square, image_bytes, open_image
 
 SHAPES = NAMED["shapes"].classes
 FOLDER_SIZE = 64  # pixels of a folder's pictures, if nothing is said
+METADATA = "metadata.jsonl"  # beside the pictures: one row a picture, as the image folders of `datasets` have it
+MAX_CAPTION = 2000  # characters
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -27,6 +31,8 @@ class LabelledImages:
     pixels: Tensor  # (N, C, H, W) uint8, H = W
     labels: Tensor  # (N,) int64; -1 where the set has no classes
     classes: tuple[str, ...]  # label names; () where the set has none
+    captions: tuple[tuple[str, ...], ...] = ()  # one or more a picture; () where the set has none
+    records: tuple[dict, ...] = ()  # what else is known of a picture, attribute -> value; () where the set has none
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -34,7 +40,7 @@ class LabelledImages:
 
 def load(
     dataset: str,
-    split: str,  # "train" or "test"
+    split: str,  # "train", "test", or another that the set has
     data_dir: str | Path | None = None,  # None = the user's cache, downloaded there once; for a folder, the folder
     image_size: int | None = None,  # None = the set's own (MNIST's 28 padded to 32; folders 64)
     channels: int | None = None,  # None = the set's own (folders 3)
@@ -42,8 +48,10 @@ def load(
     """A named data set or a folder of pictures.
 
     A folder holds FOLDER/<class>/*.png, or FOLDER/train and FOLDER/test with that inside; without test/, every tenth
-    picture is held out. A named set without padding may lie in `data_dir` as torchvision left it or as such a folder of
-    pictures. Raises DataError if it cannot be found or holds no picture.
+    picture is held out. Or the pictures lie beside a metadata.jsonl, one row a picture: `file_name`, `text` (a caption
+    or a list of them), and attributes; such a set has no classes. Another folder beside train/ is a split by its name.
+    A named set without padding may lie in `data_dir` as torchvision left it or as a folder of pictures. Raises
+    DataError if it cannot be found, holds no picture, or has a row that cannot be used.
     """
     known = NAMED.get(dataset)
     if known is None:
@@ -52,6 +60,8 @@ def load(
         return _shapes(6000 if split == "train" else 1000, split, image_size or known.size, channels or 3)
     if known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir():
         return _folder(Path(data_dir), split, image_size or known.size, channels or 3)
+    if split not in ("train", "test"):
+        raise DataError(f"data set {dataset!r} has no split {split!r}; it has train and test")
     images = _torchvision(dataset, known, split == "train", data_dir)
     return images if image_size is None else _resized(images, image_size)
 
@@ -103,29 +113,121 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
             f"if it is a folder elsewhere, give its place with --data-dir"
         )
     root = folder / "train" if (folder / "train").is_dir() else folder
-    classes = tuple(sorted(child.name for child in root.iterdir() if child.is_dir() and _pictures(child)))
-    held_out = not (folder / "test").is_dir()
+    captioned = (root / METADATA).is_file()
+    classes = () if captioned else tuple(child.name for child in _folders(root) if _pictures(child))
+    held_out = split in ("train", "test") and not (folder / "test").is_dir()
     if not held_out:
-        root = folder / split
-        if not root.is_dir():
-            raise DataError(f"folder {str(folder)!r} has a test/ but no train/; put the training pictures there")
-    places = {name: label for label, name in enumerate(classes)}
-    listed = [(path, -1) for path in _pictures(root)]
-    for name in sorted({*places, *(child.name for child in root.iterdir() if child.is_dir())}):
-        listed += [(path, places.get(name, -1)) for path in _pictures(root / name)]  # test/ may hold unknown classes
+        root = _split(folder, split, classes)
+    listed = _captioned(root) if captioned else _by_class(root, classes)
     if held_out:
         listed = [entry for i, entry in enumerate(listed) if (i % 10 == 9) == (split == "test")]
     if not listed:
         raise DataError(
-            f"folder {str(root)!r} holds no pictures in its {split} split; put them in FOLDER/<class>/*.png"
+            f"folder {str(root)!r} holds no pictures in its {split} split; "
+            f"put them in FOLDER/<class>/*.png, or beside a {METADATA}"
         )
     pixels = torch.empty(len(listed), channels, size, size, dtype=torch.uint8)
-    for i, (path, _) in enumerate(listed):
+    for i, entry in enumerate(listed):
         try:
-            pixels[i] = image_bytes(fit_square(open_image(path), size, channels))
+            pixels[i] = image_bytes(fit_square(open_image(entry.path), size, channels))
         except ImageError as error:
-            raise DataError(f"{path}: {error}; remove the file or mend it") from None
-    return LabelledImages(pixels, torch.tensor([label for _, label in listed]), classes)
+            raise DataError(f"{entry.source or entry.path}: {error}; remove the file or mend it") from None
+    labels = torch.tensor([entry.label for entry in listed])
+    if not captioned:
+        return LabelledImages(pixels, labels, classes)
+    return LabelledImages(
+        pixels, labels, classes, tuple(entry.captions for entry in listed), tuple(entry.record for entry in listed)
+    )
+
+
+class _Listed(NamedTuple):
+    """A picture still to be read.  source: the row that names it, for messages."""
+
+    path: Path
+    label: int = -1
+    source: str = ""
+    captions: tuple[str, ...] = ()
+    record: dict | None = None
+
+
+def _split(folder: Path, split: str, classes: tuple[str, ...]) -> Path:
+    """The folder of a split. Raises DataError if there is none."""
+    root = folder / split
+    if split in (child.name for child in _folders(folder)) and (split in ("train", "test") or split not in classes):
+        return root
+    if split == "train":
+        raise DataError(f"folder {str(folder)!r} has a test/ but no train/; put the training pictures there")
+    raise DataError(f"folder {str(folder)!r} has no split {split!r}: there is no folder {str(root)!r}")
+
+
+def _by_class(root: Path, classes: tuple[str, ...]) -> list[_Listed]:
+    labels = {name: label for label, name in enumerate(classes)}
+    listed = [_Listed(path) for path in _pictures(root)]
+    for name in sorted({*classes, *(child.name for child in _folders(root))}):  # test/ may hold unknown classes
+        listed += [_Listed(path, labels.get(name, -1)) for path in _pictures(root / name)]
+    return listed
+
+
+def _captioned(root: Path) -> list[_Listed]:
+    """The pictures that metadata.jsonl names, in its order. Raises DataError for the first row that cannot be used."""
+    file = root / METADATA
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file} cannot be read as text: {error}") from None
+    listed, seen = [], {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = _row(line, root, f"{file}, line {number}")
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: {error}") from None
+        if entry.path in seen:
+            raise DataError(
+                f"{file}, line {number}: {entry.path.name!r} has its row in line {seen[entry.path]} already; "
+                f"give a picture one row, with all its captions"
+            )
+        seen[entry.path] = number
+        listed.append(entry)
+    if not listed:
+        raise DataError(f'{file} has no row; give each picture one like {{"file_name": "0.png", "text": "a cat"}}')
+    return listed
+
+
+def _row(line: str, root: Path, source: str) -> _Listed:
+    """One row of metadata.jsonl. Raises ValueError with what is wrong with it."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise ValueError('this is no JSON object; a row is like {"file_name": "0.png", "text": "a cat"}')
+    name, text = row.pop("file_name", None), row.pop("text", None)
+    if not isinstance(name, str) or not name:
+        raise ValueError("the row has no file_name; it says which picture the row is about")
+    path = Path(name)
+    if path.anchor or ".." in path.parts:
+        raise ValueError(f"file_name {name!r} leads out of the folder; give it relative to {METADATA}")
+    if not (root / path).is_file():
+        raise ValueError(f"there is no picture {name!r}; add the file or remove the row")
+    captions = [text] if isinstance(text, str) else text
+    if not isinstance(captions, list) or not captions or not all(isinstance(one, str) for one in captions):
+        raise ValueError(f"{name!r} has no caption; text is a caption or a list of captions")
+    for caption in captions:
+        if not caption.strip():
+            raise ValueError(f"{name!r} has an empty caption; write it or remove it")
+        if len(caption) > MAX_CAPTION:
+            raise ValueError(f"{name!r} has a caption of {len(caption)} characters; at most {MAX_CAPTION} are allowed")
+        try:
+            caption.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name!r} has a caption with half a character (a lone surrogate); mend it") from None
+    return _Listed(root / path, source=source, captions=tuple(captions), record=row)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(child for child in root.iterdir() if child.is_dir())
 
 
 def _pictures(folder: Path) -> list[Path]:

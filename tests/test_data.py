@@ -1,5 +1,6 @@
 """Data sets and the order in which training sees them."""
 
+import json
 import struct
 
 import pytest
@@ -297,3 +298,125 @@ def test_a_cifar10_folder_with_neither_pictures_nor_the_set_is_refused_without_a
         data.load("cifar10", "train", tmp_path)
     assert "cifar10" in one_sentence(error) and str(tmp_path) in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def write_rows(root, rows: list) -> None:
+    """A metadata.jsonl; a row that is a string is written as it is."""
+    root.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    (root / "metadata.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def write_captioned(root, greys, **columns) -> None:
+    """A plain picture of each grey, with two captions; the last picture has the first row."""
+    for grey in greys:
+        write_picture(root / f"{grey}.png", grey)
+    write_rows(
+        root, [{"file_name": f"{g}.png", "text": [f"grey {g}", f"灰色 {g}"], "grey": g, **columns} for g in greys[::-1]]
+    )
+
+
+def test_captions_and_attributes_are_read_in_the_order_of_the_rows(tmp_path):
+    write_captioned(tmp_path / "train", [10, 20, 30], kind="plain", parts=[{"place": "left"}])
+    write_captioned(tmp_path / "test", [40])
+    write_captioned(tmp_path / "novel", [50, 60])
+    train, test, novel = (data.load(str(tmp_path), split, image_size=8) for split in ("train", "test", "novel"))
+    assert greys(train) == [30, 20, 10] and greys(test) == [40] and greys(novel) == [60, 50]
+    assert train.captions == tuple((f"grey {g}", f"灰色 {g}") for g in (30, 20, 10))
+    assert train.records[0] == {"grey": 30, "kind": "plain", "parts": [{"place": "left"}]} and len(train.records) == 3
+    assert train.classes == () and train.labels.tolist() == [-1, -1, -1]
+    assert train.pixels.shape == (3, 3, 8, 8)
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_without_a_test_folder_every_tenth_row_is_held_out(tmp_path, inside):
+    write_captioned(tmp_path / inside, list(range(20)))
+    train, test = (data.load(str(tmp_path), split, image_size=8) for split in ("train", "test"))
+    assert greys(test) == [10, 0] and [record["grey"] for record in test.records] == [10, 0]
+    assert len(train) == len(train.captions) == len(train.records) == 18
+
+
+def test_a_caption_may_be_a_string_and_pictures_may_lie_deeper_and_lines_may_be_blank(tmp_path):
+    write_picture(tmp_path / "train" / "cats" / "0.png", 70)
+    write_picture(tmp_path / "train" / "mask.png", 0)  # no row names it
+    row = {"file_name": "cats/0.png", "text": "a cat\u2028on a mat"}  # a line's end to Unicode, and not to JSON
+    write_rows(tmp_path / "train", ["", row, "   "])
+    write_captioned(tmp_path / "test", [40])
+    images = data.load(str(tmp_path), "train", image_size=8)
+    assert images.captions == (("a cat\u2028on a mat",),) and images.records == ({},) and greys(images) == [70]
+
+
+def test_a_set_without_captions_has_none(folder):
+    images = data.load(str(folder), "train", image_size=8)
+    assert images.captions == () and images.records == ()
+
+
+@pytest.mark.parametrize("split", ["novel", "", ".", "..", "train/..", "cat"])
+def test_a_split_that_the_set_lacks_is_refused_in_one_sentence(folder, mnist_folder, split):
+    for dataset, data_dir in ((str(folder), None), ("mnist", mnist_folder)):
+        with pytest.raises(DataError) as error:
+            data.load(dataset, split, data_dir, image_size=8)
+        assert f"no split {split!r}" in one_sentence(error)
+
+
+GOOD = {"file_name": "0.png", "text": "a picture"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("{", "no JSON object"),
+        ("[" * 100_000, "no JSON object"),
+        ("[1]", "no JSON object"),
+        ('"text"', "no JSON object"),
+        ("null", "no JSON object"),
+        ({"text": "a picture"}, "no file_name"),
+        ({**GOOD, "file_name": 1}, "no file_name"),
+        ({**GOOD, "file_name": ""}, "no file_name"),
+        ({"file_name": "1.png"}, "no caption"),
+        ({"file_name": "1.png", "text": 5}, "no caption"),
+        ({"file_name": "1.png", "text": []}, "no caption"),
+        ({"file_name": "1.png", "text": ["one", 2]}, "no caption"),
+        ({"file_name": "1.png", "text": {"en": "a picture"}}, "no caption"),
+        ({"file_name": "1.png", "text": ""}, "empty caption"),
+        ({"file_name": "1.png", "text": ["one", " \n"]}, "empty caption"),
+        ({"file_name": "1.png", "text": "x" * 2001}, "2001 characters"),
+        ({"file_name": "1.png", "text": "\ud800"}, "surrogate"),
+        ({**GOOD, "file_name": "2.png"}, "no picture '2.png'"),
+        ({**GOOD, "file_name": "1.png\0"}, "no picture"),
+        ({**GOOD, "file_name": "."}, "no picture"),
+        ({**GOOD, "file_name": "../0.png"}, "leads out of the folder"),
+        ({**GOOD, "file_name": "/0.png"}, "leads out of the folder"),
+        (GOOD, "line 1 already"),
+        ({**GOOD, "file_name": "./0.png"}, "line 1 already"),
+        ({**GOOD, "file_name": "bad.png"}, "cannot be read as a picture"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named_in_one_sentence(tmp_path, row, said):
+    for i in range(2):
+        write_picture(tmp_path / "train" / f"{i}.png", grey=i)
+    write_picture(tmp_path / "0.png", grey=0)
+    (tmp_path / "train" / "bad.png").write_text("this is no picture")
+    write_rows(tmp_path / "train", [GOOD, json.dumps(row) if isinstance(row, dict) else row])
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), "train", image_size=8)
+    text = one_sentence(error)
+    assert said in text and "metadata.jsonl, line 2" in text and len(text) < 400
+    text.encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n \n", b"\xff\xfe{}"])
+def test_a_metadata_file_without_a_row_is_refused_in_one_sentence(tmp_path, content):
+    write_picture(tmp_path / "train" / "0.png", 0)
+    (tmp_path / "train" / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), "train")
+    assert "metadata.jsonl" in one_sentence(error)
+
+
+def test_a_split_whose_captions_are_missing_is_refused_in_one_sentence(tmp_path):
+    write_captioned(tmp_path / "train", [10])
+    write_picture(tmp_path / "test" / "0.png", 0)
+    with pytest.raises(DataError) as error:
+        data.load(str(tmp_path), "test")
+    assert "metadata.jsonl" in one_sentence(error)
