@@ -22,6 +22,7 @@ MAX_STEPS, MAX_GUIDANCE = 250, 20.0
 MAX_COUNT = 64  # pictures in one request
 MAX_STRIP = 16  # pictures between two ends
 MAX_AXIS = 8  # values along a side of a comparison
+MAX_PROMPT = 1000  # characters
 MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
 ALL = "all"  # the label that stands for every class in order
 OWN = "The pack's own if not given."
@@ -50,6 +51,16 @@ def choice(name: str, value: Any, allowed: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ArgumentError(f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}")
     return value
+
+
+def prompt(name: str, value: Any) -> str:
+    """A text to be read, on one line.  Raises ArgumentError."""
+    if not isinstance(value, str):
+        raise ArgumentError(f"{name} is {shown(value)}; it must be a text")
+    if len(value) > MAX_PROMPT:
+        raise ArgumentError(f"{name} has {len(value)} characters; it must have at most {MAX_PROMPT}")
+    # Control characters are spaces: they must reach neither a caption nor a terminal.
+    return " ".join("".join(one if one.isprintable() else " " for one in value).split())
 
 
 def shown(value: Any) -> str:
@@ -167,18 +178,29 @@ class Invert(Choice):
 
 
 @dataclass(frozen=True)
+class Label(Choice):
+    """What to draw: a class, or of a pack that reads words any text, the empty one standing for anything."""
+
+    def check(self, name, value, pack):
+        return prompt(name, value) if pack.words else choice(name, value, pack.classes)
+
+
+@dataclass(frozen=True)
 class Labels(Argument):
-    """One class, several, or `all`; checked, a tuple of classes."""
+    """One class, several, or `all`; checked, a tuple of classes. Of a pack that reads words, texts, `all` being its
+    examples."""
 
     nargs: ClassVar[str] = "+"
     metavar: ClassVar[str] = "L"
 
     def check(self, name, value, pack):
-        labels, allowed = [value] if isinstance(value, str) else value, (ALL, *pack.classes)
+        own = pack.prompts if pack.words else pack.classes
+        labels, allowed = [value] if isinstance(value, str) else value, (ALL, *own)
         if not isinstance(labels, (list, tuple)) or not labels:
-            raise ArgumentError(f"{name} is {shown(value)}; it must be one of {', '.join(allowed)}")
-        named = [choice(name, label, allowed) for label in labels]
-        return tuple(label for one in named for label in (pack.classes if one == ALL else (one,)))
+            form = "a text, or a list of them" if pack.words else f"one of {', '.join(allowed)}"
+            raise ArgumentError(f"{name} is {shown(value)}; it must be {form}")
+        named = [prompt(name, label) if pack.words else choice(name, label, allowed) for label in labels]
+        return tuple(label for one in named for label in (own if one == ALL and own else (one,)))
 
 
 @dataclass(frozen=True)
@@ -310,7 +332,7 @@ class Recipe:
     )
 
     negative: str | None = _setting(
-        Choice("Negative", "A class to guide away from.", words="away from {}", nothing="none", allowed=classes),
+        Label("Negative", "What to guide away from.", words="away from {}", nothing="none", allowed=classes),
         default=None,
     )
 
@@ -362,8 +384,8 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "tokens": Grid("Tokens", "Rows of token ids."),
     "code": Whole("Code", "A code's id.", high=lambda pack: pack.codes - 1),
     "by": Whole("By", "The id of the code that takes its place.", high=lambda pack: pack.codes - 1),
-    "label": Choice("Class", "What to draw.", words="class {}", allowed=classes),
-    "other_label": Choice("To class", "The class at the other end.", allowed=classes),
+    "label": Label("Class", "What to draw.", words="class {}", allowed=classes),
+    "other_label": Label("To class", "The class at the other end.", allowed=classes),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
     "strength": Number(

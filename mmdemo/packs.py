@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdemo import samplers
-from mmdemo.arguments import Recipe, number, whole
+from mmdemo.arguments import MAX_PROMPT, Recipe, number, whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.words import Words
 
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
@@ -36,7 +37,7 @@ class Pack:
     path: Path
     problem: str | None = None  # why it cannot be used; None = it can
     stamp: int = 0  # changes when the pack is written anew, so what was made of it can be told to be old
-    classes: tuple[str, ...] = ()  # label names in the order of their class ids
+    classes: tuple[str, ...] = ()  # label names in the order of their class ids; () = none, or it reads words
     codes: int = 0  # K
     dim: int = 0  # d, the numbers in a code
     stride: int = 0  # pixels a token covers in each direction
@@ -44,6 +45,8 @@ class Pack:
     channels: int = 0
     samplers: tuple[str, ...] = ()  # those that fit the schedule, the default first; () = codec only
     defaults: Recipe | None = None  # how it draws unless asked otherwise; None = codec only
+    words: bool = False  # whether a label is a text
+    prompts: tuple[str, ...] = ()  # of such a pack, examples of what may be asked for
 
     @property
     def can_sample(self) -> bool:
@@ -51,7 +54,7 @@ class Pack:
 
     def json(self) -> dict:
         """An entry in the list of packs."""
-        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers")
+        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers", "words")
         entry = {name: getattr(self, name) for name in listed}
         entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
         return entry | ({"problem": self.problem} if self.problem else {})
@@ -134,12 +137,15 @@ def _read(path: Path, name: str) -> Pack:
     _check_weights(path / "transformer")
     for option in ("patch_size", "depth", "num_heads", "num_layers", "num_attention_heads"):
         whole(option, transformer.get(option, 1), 1, 256)
-    known = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
-    classes = whole("num_classes", known, 1, 100_000)
-    if not pack.classes:  # diffusers' DiTPipeline saves no names
-        pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
-    if classes < len(pack.classes):
-        raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
+    if whole("vocab_size", transformer.get("vocab_size", 0), 0, 2**17):
+        pack = _reading(pack, index, transformer)
+    else:
+        known = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+        classes = whole("num_classes", known, 1, 100_000)
+        if not pack.classes:  # diffusers' DiTPipeline saves no names
+            pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
+        if classes < len(pack.classes):
+            raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
     side = whole("sample_size", transformer["sample_size"], 1, 1024)
     if transformer["in_channels"] != pack.dim or side != pack.image_size // pack.stride:
         raise PackError("transformer was made for latents of another size than the codec's")
@@ -151,6 +157,31 @@ def _read(path: Path, name: str) -> Pack:
     defaults = Recipe.stored(index, pack)
     first = (defaults.sampler, *(other for other in fitting if other != defaults.sampler))
     return replace(pack, samplers=first, defaults=defaults)
+
+
+def _reading(pack: Pack, index: dict, transformer: dict) -> Pack:
+    """The pack, whose transformer reads texts."""
+    for option, most in (("text_depth", 64), ("max_length", 512)):
+        whole(option, transformer.get(option, 1), 1, most)
+    for name in ("tokenizer.json", "words.json"):
+        if not (pack.path / "tokenizer" / name).is_file():
+            raise PackError(f"tokenizer/{name} is missing")
+    prompts = index.get("prompts") or []
+    if not isinstance(prompts, list) or not all(isinstance(one, str) and len(one) <= MAX_PROMPT for one in prompts):
+        raise PackError(f"prompts in model_index.json is no list of texts of at most {MAX_PROMPT} characters")
+    return replace(pack, words=True, classes=(), prompts=tuple(prompts[:32]))
+
+
+def read_words(pack: Pack) -> Words:
+    """What a pack's transformer can read.  Raises PackError if its tokenizer/ is damaged, or there is none."""
+    if not pack.words:
+        raise PackError(f"pack {pack.name!r} reads no words: it draws classes")
+    return _words(pack.path / "tokenizer", pack.stamp)
+
+
+@lru_cache(maxsize=16)
+def _words(folder: Path, stamp: int) -> Words:
+    return Words.load(folder)
 
 
 def stamp(*files: Path) -> int:
@@ -217,6 +248,8 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
             pipeline = ClassPipeline.from_pretrained(
                 pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
             )
+            if pack.words and pipeline.words.size > pipeline.transformer.config.vocab_size:
+                raise PackError("tokenizer/ has more tokens than the transformer knows")
     except MmdemoError as error:
         raise PackError(f"pack {pack.name!r} cannot be used: {error}") from error
     return pipeline.to(pick_device(device))

@@ -1,4 +1,5 @@
-"""ClassPipeline: the only denoising loop. It knows a codec, a transformer and a schedule; not packs, pages or files.
+"""ClassPipeline: the only denoising loop. It knows a codec, a transformer, a schedule and what the transformer reads; not
+packs or pages.
 
 `steps()` is a generator of Steps, so the caller owns progress, stopping and drawing; `__call__` drains it. The
 transformer denoises the codec's continuous latents z divided by their standard deviation; decoding snaps them to the
@@ -12,6 +13,7 @@ arXiv:2209.03003).
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import diffusers
 import torch
@@ -22,6 +24,10 @@ from torch import Tensor
 from mmdemo import codec, samplers
 from mmdemo.images import to_images
 from mmdemo.models import dit, vqvae  # noqa: F401  diffusers opens only packs whose models have been imported
+from mmdemo.models.text import PAD
+from mmdemo.words import Words
+
+Label = int | str  # a class id, or a text where the transformer reads
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,12 @@ class Step:
 
 
 class ClassPipeline(DiffusionPipeline):
-    """Images by class: a diffusers pipeline.
+    """Images by class, or by text: a diffusers pipeline.
 
     vae: VQVAE or VQModel.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any of
     samplers.py, read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in
-    pixels.
+    pixels.  words: what a transformer that reads can read, kept in tokenizer/; None = it knows classes.  prompts:
+    examples of what it was trained on.
     sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
     """
 
@@ -62,8 +69,11 @@ class ClassPipeline(DiffusionPipeline):
         num_inference_steps: int = 25,
         guidance_scale: float = 2.0,
         guidance_interval: list[float] | None = None,  # None = at every noise level
+        prompts: list[str] | None = None,
+        words: Words | None = None,
     ):
         super().__init__()
+        self.words = words
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
         self.register_to_config(
             id2label=id2label or {},
@@ -72,11 +82,25 @@ class ClassPipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             guidance_interval=guidance_interval or [0.0, 1.0],
+            prompts=prompts or [],
         )
+
+    @classmethod
+    def from_pretrained(cls, folder, **options):
+        """As diffusers' own; and with what the transformer reads, where the folder holds a tokenizer/."""
+        pipeline = super().from_pretrained(folder, **options)
+        if (Path(folder) / "tokenizer").is_dir():
+            pipeline.words = Words.load(Path(folder) / "tokenizer")
+        return pipeline
+
+    def save_pretrained(self, folder, *arguments, **options):
+        super().save_pretrained(folder, *arguments, **options)
+        if self.words:
+            self.words.save(Path(folder) / "tokenizer")
 
     def __call__(
         self,
-        class_labels: Sequence[int],
+        class_labels: Sequence[Label],
         generator: Sequence[torch.Generator] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -84,7 +108,7 @@ class ClassPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         guidance_interval: Sequence[float] | None = None,
-        negative_label: int | None = None,
+        negative_label: Label | None = None,
     ) -> ImagePipelineOutput | tuple:
         """One image a label.  Arguments as in `steps`; output_type: "pil", or "pt" for (B, C, H, W) in [-1, 1]."""
         settings = (num_inference_steps, guidance_scale, sampler)
@@ -94,6 +118,17 @@ class ClassPipeline(DiffusionPipeline):
         if output_type == "pil":
             images = to_images(images)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @property
+    def null_label(self) -> Label:
+        """What stands for no label."""
+        return null_class(self.transformer) if self.words is None else ""
+
+    def label_ids(self, labels: Sequence[Label]) -> Tensor:
+        """What the transformer takes for labels: class ids (B,), or of texts the ids of their tokens (B, L)."""
+        if self.words is None:
+            return torch.as_tensor(labels)
+        return padded([self.words.encode(text)[: self.transformer.config.max_length] for text in labels])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of a Step -> pictures (B, C, H, W) in [-1, 1]."""
@@ -105,15 +140,15 @@ class ClassPipeline(DiffusionPipeline):
 
     def steps(
         self,
-        class_labels: Sequence[int],  # B class ids
+        class_labels: Sequence[Label],  # B class ids, or texts
         generator: Sequence[torch.Generator] | None = None,  # one an image, on the CPU; None = fresh ones
         num_inference_steps: int | None = None,  # None = the pack's default, here and below
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
         sampler: str | None = None,  # a name in samplers.py
         *,
         guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
-        negative_label: int | None = None,  # the class id to guide away from; None = the null class
-        other_labels: Sequence[int] | None = None,  # B class ids to mix in
+        negative_label: Label | None = None,  # what to guide away from; None = the null class, or the empty text
+        other_labels: Sequence[Label] | None = None,  # B labels to mix in
         mix: Sequence[float] | None = None,  # B shares of the other label, in [0, 1]
         latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
         x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
@@ -137,9 +172,9 @@ class ClassPipeline(DiffusionPipeline):
         scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
         set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
-        labels = torch.as_tensor(class_labels, device=device)
-        away = torch.full_like(labels, null_class(self.transformer) if negative_label is None else negative_label)
-        others = None if other_labels is None else torch.as_tensor(other_labels, device=device)
+        away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
+        groups = [class_labels, away] + ([] if other_labels is None else [other_labels])
+        labels, away, *others = self.label_ids([one for group in groups for one in group]).to(device).chunk(len(groups))
         shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
         if latents is None:
@@ -185,7 +220,7 @@ class ClassPipeline(DiffusionPipeline):
         """
         asked = []
         if both or scale != 0:
-            asked += [labels] if others is None else [labels, others]
+            asked += [labels, *others]
         if both or scale != 1:
             asked += [away]
         inputs = torch.cat([x_t] * len(asked))
@@ -194,7 +229,7 @@ class ClassPipeline(DiffusionPipeline):
         without = parts.pop() if both or scale != 1 else None
         if not parts:
             return None, without
-        return (parts[0] if others is None else parts[0].lerp(parts[1], shares)), without
+        return (parts[0].lerp(parts[1], shares) if others else parts[0]), without
 
 
 def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:
@@ -202,6 +237,12 @@ def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tenso
     if w == 1:
         return with_label
     return without if w == 0 else without + w * (with_label - without)
+
+
+def padded(rows: Sequence[Sequence[int]]) -> Tensor:
+    """Token ids of several texts, the shorter ones filled up: (B, L) int64."""
+    length = max(map(len, rows))
+    return torch.tensor([[*row, *[PAD] * (length - len(row))] for row in rows])
 
 
 def first_step(count: int, strength: float) -> int:

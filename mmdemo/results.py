@@ -126,9 +126,11 @@ class Drawing:
     pack: str
     recipe: Recipe
     seconds: float  # since the start
+    notice: str = field(default="", kw_only=True)  # what of a text was not understood, in one sentence
 
     def json(self) -> dict:
-        return {"pack": self.pack, **self.recipe.json(), "seconds": round(self.seconds, 3)}
+        notice = {"notice": self.notice} if self.notice else {}
+        return {"pack": self.pack, **self.recipe.json(), "seconds": round(self.seconds, 3)} | notice
 
 
 @dataclass(frozen=True)

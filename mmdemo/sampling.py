@@ -18,7 +18,7 @@ from PIL import Image
 from mmdemo import images
 from mmdemo.arguments import ARGUMENTS, AXES, Recipe, choice, shown
 from mmdemo.errors import ArgumentError
-from mmdemo.packs import Pack
+from mmdemo.packs import Pack, read_words
 from mmdemo.results import Cell, Edit, Frame, NoisedFrame, Progress, Run, Samples, Strip
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Request:
     @property
     def common(self) -> dict:
         """As the answers repeat it."""
-        return {"pack": self.pack.name, "recipe": self.recipe}
+        texts = [*self.labels, self.recipe.negative or ""] if self.pack.words else []
+        notice = read_words(self.pack).notice(texts) if any(texts) else ""
+        return {"pack": self.pack.name, "recipe": self.recipe, "notice": notice}
 
 
 def request(pack: Pack, labels: Sequence[str], count: int, recipe: Recipe) -> Request:
@@ -212,7 +214,7 @@ def morph(
         request,
         generators,
         latents=torch.stack([slerp(noises[0], noises[-1], share) for share in shares]),
-        other_labels=[request.pack.classes.index(other_label)] * count,
+        other_labels=[as_asked(request.pack, other_label)] * count,
         mix=shares,
     )
     pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
@@ -242,17 +244,22 @@ def _watched(pipeline: ClassPipeline, steps: Iterator[Step]) -> Generator[Progre
 
 
 def _steps(pipeline: ClassPipeline, request: Request, generators: list[torch.Generator], **more) -> Iterator[Step]:
-    recipe, classes = request.recipe, request.pack.classes
+    recipe, pack = request.recipe, request.pack
     return pipeline.steps(
-        [classes.index(label) for label in request.labels],
+        [as_asked(pack, label) for label in request.labels],
         generators,
         recipe.steps,
         recipe.guidance,
         recipe.sampler,
         guidance_interval=recipe.interval,
-        negative_label=None if recipe.negative is None else classes.index(recipe.negative),
+        negative_label=None if recipe.negative is None else as_asked(pack, recipe.negative),
         **more,
     )
+
+
+def as_asked(pack: Pack, label: str) -> int | str:
+    """A label as the pipeline takes it: the class's id, or the text itself."""
+    return label if pack.words else pack.classes.index(label)
 
 
 def _generators(seeds) -> list[torch.Generator]:

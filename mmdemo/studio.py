@@ -256,12 +256,14 @@ class Studio:
         xs: Sequence,
         y: str,
         ys: Sequence,
-        label: str | None = None,  # None = the first class
+        label: str | None = None,  # None = the first class, or the empty text
         *,
         recipe: Recipe,
     ) -> Run[Cell, list[Cell]]:
         """A picture for every pair of values of two settings, row by row, all else being equal."""
-        request = sampling.request(pack, [label or pack.classes[0]], 1, recipe)
+        request = sampling.request(
+            pack, [("" if pack.words else pack.classes[0]) if label is None else label], 1, recipe
+        )
         return Run(self._with_models(pack, sampling.compare, sampling.comparison(request, x, xs, y, ys)))
 
     @verb("pack label other_label seed other_seed count", count=STRIP)

@@ -69,9 +69,12 @@ mmdemo.images
 mmdemo.arguments
 mmdemo.samplers
 mmdemo.datasets
+mmdemo.captions
+mmdemo.words
 mmdemo.models
 mmdemo.models.quantizer
 mmdemo.models.vqvae
+mmdemo.models.text
 mmdemo.models.dit
 mmdemo.codec
 mmdemo.pipeline

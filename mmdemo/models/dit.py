@@ -1,8 +1,10 @@
-"""DiT: the class-conditional diffusion transformer on one page. It knows latents; not schedules, codecs or class names.
+"""DiT: the diffusion transformer on one page. It knows latents; not schedules, codecs, class names or words.
 
 Source: Peebles & Xie, Scalable Diffusion Models with Transformers, arXiv:2212.09748. Blocks are adaLN-zero (section
 3.2): the conditioning c sets shift, scale and gate of every branch, and gates start at zero, so that every block starts
-as the identity. The call signature is that of diffusers' DiTTransformer2DModel.
+as the identity. The call signature is that of diffusers' DiTTransformer2DModel. What it is conditioned on is a class,
+or a text (text.py), whose mean stands where the class does and whose every token is a key and value of each attention,
+beside the patches (Imagen, arXiv:2205.11487, appendix D.3.1).
 """
 
 from math import log
@@ -14,13 +16,17 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from mmdemo.models.text import PAD, TextEncoder
+
 
 class DiT(ModelMixin, ConfigMixin):
-    """Predicts what a noisy latent needs (eps, v or a flow, as it was trained) from the latent, the time and a class.
+    """Predicts what a noisy latent needs (eps, v or a flow, as it was trained) from the latent, the time and a label.
 
     sample_size: h = w of the latents, a multiple of patch_size.  in_channels: d of the latents.  hidden_size: a
     multiple of num_heads and of 4.  num_classes: labels; class id num_classes is the null class of classifier-free
-    guidance (arXiv:2207.12598).  Raises ValueError where the sizes do not divide.
+    guidance (arXiv:2207.12598).  vocab_size: ids of tokens, if labels are texts; 0 = they are classes.  text_depth:
+    blocks of the text encoder.  max_length: tokens that are read of a text.  Raises ValueError where the sizes do not
+    divide.
     """
 
     @register_to_config
@@ -33,6 +39,9 @@ class DiT(ModelMixin, ConfigMixin):
         depth: int = 6,
         num_heads: int = 6,
         num_classes: int = 10,
+        vocab_size: int = 0,
+        text_depth: int = 2,
+        max_length: int = 64,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -43,8 +52,12 @@ class DiT(ModelMixin, ConfigMixin):
         self.patch_embed = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
         self.positions = nn.Parameter(sincos_2d(hidden_size, side))  # (side², hidden_size), learned from there on
         self.time_embed = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
-        self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
-        self.blocks = nn.ModuleList(Block(hidden_size, num_heads) for _ in range(depth))
+        if vocab_size:
+            self.text = TextEncoder(vocab_size, hidden_size, text_depth, num_heads)
+            self.text_embed = nn.Linear(hidden_size, hidden_size)
+        else:
+            self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
+        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, bool(vocab_size)) for _ in range(depth))
         self.final_modulation = nn.Linear(hidden_size, 2 * hidden_size)
         self.unpatch = nn.Linear(hidden_size, in_channels * patch_size**2)
         self._initialize()
@@ -58,7 +71,8 @@ class DiT(ModelMixin, ConfigMixin):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.normal_(self.class_embed.weight, std=0.02)
+        if not self.config.vocab_size:
+            nn.init.normal_(self.class_embed.weight, std=0.02)
         for zero in (self.final_modulation, self.unpatch, *(block.modulation for block in self.blocks)):
             nn.init.zeros_(zero.weight)
 
@@ -66,7 +80,7 @@ class DiT(ModelMixin, ConfigMixin):
         self,
         hidden_states: Tensor,  # x_t: (B, d, h, w)
         timestep: Tensor,  # (B,) or (), in [0, 1000], whole or not
-        class_labels: Tensor,  # (B,) int64 in [0, num_classes]
+        class_labels: Tensor,  # (B,) int64 in [0, num_classes]; of texts (B, L) ids, short ones filled up with PAD
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """The prediction at x_t, in x_t's shape."""
@@ -74,24 +88,36 @@ class DiT(ModelMixin, ConfigMixin):
         grid = x.shape[-2:]
         x = x.flatten(2).mT + self.positions  # (B, N, D)
         t = timestep_embedding(timestep.expand(len(x)), 256).to(x.dtype)  # (B, 256)
-        c = F.silu(self.time_embed(t) + self.class_embed(class_labels))  # (B, D)
+        label, text, mask = self._read(class_labels, x.shape[1])
+        c = F.silu(self.time_embed(t) + label)  # (B, D)
         for block in self.blocks:
-            x = block(x, c)  # (B, N, D)
+            x = block(x, c, text, mask)  # (B, N, D)
         shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=-1)
         x = self.unpatch(modulate(x, shift, scale))  # (B, N, d p²)
         p = self.config.patch_size
         x = F.pixel_shuffle(x.mT.unflatten(2, grid), p)  # (B, d, h, w)
         return Transformer2DModelOutput(sample=x) if return_dict else (x,)
 
+    def _read(self, labels: Tensor, patches: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What a label adds to the conditioning (B, D); of a text also its tokens (B, L, D), and what attention may see
+        of patches and tokens (B, 1, 1, N + L)."""
+        if not self.config.vocab_size:
+            return self.class_embed(labels), None, None
+        states, real = self.text(labels)  # (B, L, D), (B, L)
+        mean = (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
+        mask = F.pad(real, (patches, 0), value=True)[:, None, None]
+        return self.text_embed(mean), states, mask
+
 
 class Block(nn.Module):
-    """Attention and an MLP, each shifted, scaled and gated by the conditioning (adaLN-zero)."""
+    """Attention and an MLP, each shifted, scaled and gated by the conditioning (adaLN-zero).  reads: also a text."""
 
-    def __init__(self, hidden_size: int, num_heads: int):
+    def __init__(self, hidden_size: int, num_heads: int, reads: bool = False):
         super().__init__()
         self.num_heads = num_heads
         self.modulation = nn.Linear(hidden_size, 6 * hidden_size)
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
+        self.text_kv = nn.Linear(hidden_size, 2 * hidden_size) if reads else None
         self.out = nn.Linear(hidden_size, hidden_size)
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, 4 * hidden_size),
@@ -99,7 +125,7 @@ class Block(nn.Module):
             nn.Linear(4 * hidden_size, hidden_size),
         )
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             self.modulation(c).unsqueeze(1).chunk(6, dim=-1)
         )  # (B, 1, D)
@@ -107,7 +133,10 @@ class Block(nn.Module):
             -1, (3, self.num_heads, -1)
         )  # (B, N, 3, heads, D/heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D/heads) each
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, N, D)
+        if text is not None:
+            kv = self.text_kv(text).unflatten(-1, (2, self.num_heads, -1))  # (B, L, 2, heads, D/heads)
+            k, v = (torch.cat(pair, 2) for pair in zip((k, v), kv.permute(2, 0, 3, 1, 4), strict=True))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (B, N, D)
         x = x + gate_a * self.out(attended)
         return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))
 

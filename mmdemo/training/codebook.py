@@ -40,6 +40,11 @@ class CodebookEMA:
         self._restart(torch.ones_like(self.N, dtype=torch.bool), latents[picked], len(latents))
 
     @torch.no_grad()
+    def keep(self, n: int) -> None:
+        """The codes as they are, of another training.  n: latents in a batch."""
+        self._restart(torch.ones_like(self.N, dtype=torch.bool), self.codes.clone(), n)
+
+    @torch.no_grad()
     def update(self, latents: Tensor, ids: Tensor, rng: torch.Generator) -> None:
         """One step of the moving average, then revival.  latents: (n, d), ids: (n,) the codes they were given."""
         count = torch.zeros_like(self.N).index_add_(0, ids, torch.ones_like(ids, dtype=self.N.dtype))
@@ -85,6 +90,9 @@ class FixedCodebook:
 
     def initialize(self, latents: Tensor, rng: torch.Generator) -> None:
         """The model was made with its codes."""
+
+    def keep(self, n: int) -> None:
+        """They stay what they are."""
 
     def update(self, latents: Tensor, ids: Tensor, rng: torch.Generator) -> None:
         """Nothing moves."""

@@ -68,6 +68,7 @@ class VQVAEConfig(_Checked):
     codebook_decay: float = _option(0.99, "decay of the codebook's moving averages, for vq")
     ema_decay: float = _option(0.999, "decay of the weights' moving average, which is what is saved")
     seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)
+    start_from: str | None = _option(None, "a pack beside this one whose codec, of the same sizes, to start from")
 
     def __post_init__(self):
         super().__post_init__()
@@ -136,6 +137,14 @@ class DiTConfig(_Checked):
     )
     weighting: str = _option(
         "none", "weight of the loss over the times (arXiv:2303.09556)", choices=("none", "min-snr")
+    )
+    condition: str = _option(
+        "auto", "what is drawn by: classes, captions, or whichever the data set has", choices=("auto", "class", "text")
+    )
+    text_depth: int = _option(2, "blocks of the text encoder", 1, 64)
+    max_length: int = _option(64, "tokens read of a text", 8, 512)
+    start_from: str | None = _option(
+        None, "a pack beside this one whose transformer to start from: what fits of it, words by their text"
     )
     label_dropout: float = _option(0.1, "share of pictures trained without their label, for guidance")
     steps: int = _option(16_000, "optimizer steps", 1, 100_000_000)

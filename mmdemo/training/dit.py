@@ -1,6 +1,8 @@
 """The diffusion transformer's training loop. It adds a transformer and a schedule to a pack that has a codec."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,13 +14,15 @@ from torch import Tensor
 from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
-from mmdemo.pipeline import noise_level
+from mmdemo.pipeline import noise_level, padded
 from mmdemo.training import export
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import Record, Run, alone, step_generator
+from mmdemo.words import Words
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+PROMPTS = 8  # captions kept as examples of what may be asked for
 
 
 @alone("a transformer")
@@ -33,12 +37,13 @@ def train_dit(
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack on disk can sample.
 
-    Raises PackError if the pack has no codec, its data no classes, or there is nothing fitting to resume.
+    Raises PackError if the pack has no codec, its data neither classes nor captions, or there is nothing fitting to
+    resume.
     """
     accelerator = Accelerator(mixed_precision=mixed_precision)
     device = accelerator.device
     with accelerator.main_process_first():  # one process encodes, the others read what it wrote
-        latents, labels, num_classes = read_latents(pack, run_folder, data_dir)
+        latents, labels = read_latents(pack, run_folder, data_dir, config)
 
     torch.manual_seed(config.seed)
     try:
@@ -49,10 +54,14 @@ def train_dit(
             hidden_size=config.hidden_size,
             depth=config.depth,
             num_heads=config.num_heads,
-            num_classes=num_classes,
+            text_depth=config.text_depth,
+            max_length=config.max_length,
+            **labels.sizes,
         ).to(device)
     except ValueError as error:  # sizes that do not fit each other
         raise ArgumentError(str(error)) from None
+    if config.start_from and not resume:
+        start_from(transformer, labels.words, pack.parent / config.start_from)
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
     codec_of = {"codec": packs.fingerprint(pack)}
@@ -61,8 +70,7 @@ def train_dit(
     for step in run.steps():
         rng = step_generator(device, config.seed, step, accelerator.process_index)
         places = run.places(step, len(latents))
-        x0, y = latents[places].to(device), labels[places].to(device)  # (B, d, h, w), (B,)
-        y[torch.rand(len(y), generator=rng, device=device) < config.label_dropout] = transformer.null_class
+        x0, y = latents[places].to(device), labels.draw(places, config.label_dropout, rng).to(device)
         t = sample_times(config.time_sampling, len(x0), rng, device)
         if config.prediction != "flow":
             t = t.floor()  # the variance-preserving schedule is known at whole times only
@@ -79,7 +87,9 @@ def train_dit(
         yield run.finish(loss=loss.item())
 
     if accelerator.is_main_process:
-        export.save_transformer(pack, run.averaged(), scheduler, run.summary())
+        export.save_transformer(
+            pack, run.averaged(), scheduler, run.summary(), labels.words, labels.prompts if labels.words else ()
+        )
     accelerator.wait_for_everyone()
 
 
@@ -112,8 +122,85 @@ def loss_weight(config: DiTConfig, a: Tensor, s: Tensor) -> Tensor:
     return snr.clamp(max=5) * of_x0
 
 
-def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Tensor, Tensor, int]:
-    """The training split's latents divided by their standard deviation (N, d, h, w), labels (N,), number of classes.
+@dataclass(frozen=True)
+class Classes:
+    """What pictures are drawn by: their classes."""
+
+    ids: Tensor  # (N,) int64
+    count: int
+    words: None = None
+    prompts: tuple = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"num_classes": self.count}
+
+    def draw(self, places: Tensor, dropout: float, rng: torch.Generator) -> Tensor:
+        """Labels of the pictures at these places, some replaced by the null class: (B,)."""
+        dropped = torch.rand(len(places), generator=rng, device=rng.device) < dropout
+        return self.ids[places].masked_fill(dropped.to(self.ids.device), self.count)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """What pictures are drawn by: their captions, one of them at a time."""
+
+    ids: list[list[list[int]]]  # of every picture's every caption, its token ids
+    words: Words
+    prompts: tuple[str, ...]
+
+    @classmethod
+    def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
+        words = Words.learn(captions, records)
+        ids = [[words.encode(caption)[:length] for caption in some] for some in captions]
+        return cls(ids, words, examples(captions, PROMPTS))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {"num_classes": 0, "vocab_size": self.words.size}
+
+    def draw(self, places: Tensor, dropout: float, rng: torch.Generator) -> Tensor:
+        """Token ids of a caption of each picture at these places, some replaced by the empty one: (B, L)."""
+        which, dropped = torch.rand(2, len(places), generator=rng, device=rng.device).tolist()
+        rows = []
+        for place, share, drop in zip(places.tolist(), which, dropped, strict=True):
+            some = self.ids[place]
+            rows.append(self.words.encode("") if drop < dropout else some[int(share * len(some))])
+        return padded(rows)
+
+
+def examples(captions: Sequence[Sequence[str]], count: int) -> tuple[str, ...]:
+    """Captions of different pictures, each of another form: the longest of some, so that they name much."""
+    forms = max(map(len, captions))
+    return tuple(
+        max((some[i % forms] for some in captions[i * 50 : i * 50 + 50] if i % forms < len(some)), key=len)
+        for i in range(min(count, -(-len(captions) // 50)))
+    )
+
+
+def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
+    """Gives a transformer what fits of another's weights; of the embeddings of tokens, those of the same text.
+
+    Raises PackError if the other pack has no transformer of its own kind.
+    """
+    described = packs.read(pack)
+    other = packs.load(described, device="cpu")
+    if not isinstance(other.transformer, DiT):
+        raise PackError(f"pack {pack.name!r} has no transformer of mmdemo's own, so there is no starting from it")
+    own, found = transformer.state_dict(), other.transformer.state_dict()
+    own |= {name: weight for name, weight in found.items() if name in own and weight.shape == own[name].shape}
+    if words is not None and other.words is not None:
+        theirs = other.words.tokenizer.get_vocab()
+        for token, id in words.tokenizer.get_vocab().items():
+            if token in theirs:
+                own["text.embed.weight"][id] = found["text.embed.weight"][theirs[token]]
+    transformer.load_state_dict(own)
+
+
+def read_latents(
+    pack: Path, run: Path, data_dir: str | Path | None, config: DiTConfig
+) -> tuple[Tensor, Classes | Captions]:
+    """The training split's latents divided by their standard deviation (N, d, h, w), and what they are drawn by.
 
     Encoded once: `train vqvae` left them in `run`. Where they are missing or another codec's, they are made again.
     """
@@ -122,18 +209,26 @@ def read_latents(pack: Path, run: Path, data_dir: str | Path | None) -> tuple[Te
         raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     vae = packs.load(described, device="cpu").vae
-    if not described.classes:
-        raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
     file, std = run / "latents.safetensors", codec.latent_std(vae)
-    if _codec_of(file) != packs.fingerprint(pack):
+    if _codec_of(file) != packs.fingerprint(pack) or not (run / "captions.json").is_file():
         training = packs.read_training(pack)["vqvae"]
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
-        export.save_latents(run, statistics.latents, images.labels, packs.fingerprint(pack))
+        export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:
-        latents, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
-    labelled = labels >= 0  # a picture beside the class folders has none
-    return latents[labelled] / std, labels[labelled], len(described.classes)
+        latents, ids, classes = opened.get_tensor("latents") / std, opened.get_tensor("labels"), opened.metadata()
+    classes = json.loads(classes["classes"])
+    told = json.loads((run / "captions.json").read_text(encoding="utf-8"))
+    if config.condition == "text" or (config.condition == "auto" and not classes):
+        if not told["captions"]:
+            how = "put them in FOLDER/<class>/*.png, or beside a metadata.jsonl with a text for each"
+            what = "without captions" if config.condition == "text" else "without classes or captions"
+            raise PackError(f"pack {pack.name!r} was trained on pictures {what}; {how}")
+        return latents, Captions.read(told["captions"], told["records"], config.max_length)
+    if not classes:
+        raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
+    labelled = ids >= 0  # a picture beside the class folders has none
+    return latents[labelled], Classes(ids[labelled], len(classes))
 
 
 def _codec_of(file: Path) -> str | None:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from mmdemo import codec, packs
 from mmdemo.codec import CodebookStatistics
+from mmdemo.data import LabelledImages
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.images import grid, to_images
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.pipeline import ClassPipeline
+from mmdemo.words import Words
 
 MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
 DISTANCES = 2**24  # between codes, computed at a time: 67 MB
@@ -41,8 +43,10 @@ def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: 
     _replace(pack, write)
 
 
-def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) -> None:
-    """Add a transformer and its schedule to a pack, or replace them there."""
+def save_transformer(
+    pack: Path, transformer: DiT, scheduler, training: dict, words: Words | None = None, prompts: Sequence[str] = ()
+) -> None:
+    """Add a transformer and its schedule to a pack, or replace them there.  words, prompts: of one that reads."""
     codec = ClassPipeline.from_pretrained(pack, transformer=None, scheduler=None)
 
     def write(folder: Path) -> None:
@@ -50,8 +54,10 @@ def save_transformer(pack: Path, transformer: DiT, scheduler, training: dict) ->
             vae=_stored(codec.vae),
             transformer=_stored(transformer),
             scheduler=scheduler,
-            id2label=codec.config.id2label,
+            id2label=codec.config.id2label if words is None else {},
             image_size=codec.config.image_size,
+            prompts=list(prompts),
+            words=words,
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
         shutil.rmtree(folder / "vae")
         _copy(pack, folder, "vae", "codebook")
@@ -116,10 +122,12 @@ def set_defaults(pack: Path, **defaults) -> None:
     _write_json(pack / "model_index.json", {**packs.read_json(pack / "model_index.json"), **defaults})
 
 
-def save_latents(run: Path, latents: Tensor, labels: Tensor, fingerprint: str) -> None:
+def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint: str) -> None:
     """The training split as the codec of that fingerprint sees it, for the transformer's training."""
     run.mkdir(parents=True, exist_ok=True)
-    save_file({"latents": latents.contiguous(), "labels": labels}, run / "latents.partial", {"codec": fingerprint})
+    tensors = {"latents": latents.contiguous(), "labels": images.labels}
+    _write_json(run / "captions.json", {"captions": images.captions, "records": images.records}, indent=None)
+    save_file(tensors, run / "latents.partial", {"codec": fingerprint, "classes": json.dumps(images.classes)})
     os.replace(run / "latents.partial", run / "latents.safetensors")
 
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from mmdemo import codec, data, packs
 from mmdemo.datasets import NAMED
-from mmdemo.errors import ArgumentError
+from mmdemo.errors import ArgumentError, PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
@@ -55,6 +55,8 @@ def train_vqvae(
         ).to(device, memory_format=torch.channels_last)
     except ValueError as error:  # sizes that do not fit each other
         raise ArgumentError(str(error)) from None
+    if config.start_from and not resume:
+        start_from(vae, pack.parent / config.start_from)
     optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=config.learning_rate)
     book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
@@ -64,7 +66,8 @@ def train_vqvae(
         rng = step_generator(device, config.seed, step, 0)  # the same in every process: all must draw the same codes
         x = from_bytes(images.pixels[run.places(step, len(images))].to(device))
         if step == 0:
-            book.initialize(_rows(accelerator.gather(vae.encode(x).latents.detach().float())), rng)
+            first = _rows(accelerator.gather(vae.encode(x).latents.detach().float()))
+            book.keep(len(first)) if config.start_from else book.initialize(first, rng)
         with accelerator.autocast():
             out = run.model(x)
         reconstruction = F.mse_loss(out.sample.float(), x)
@@ -85,8 +88,17 @@ def train_vqvae(
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
         dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
         export.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
-        export.save_latents(run_folder, statistics.latents, images.labels, packs.fingerprint(pack))
+        export.save_latents(run_folder, statistics.latents, images, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
+
+
+def start_from(vae: VQVAE, pack: Path) -> None:
+    """Gives a codec the weights of another.  Raises PackError if that is not of the same sizes."""
+    other = packs.load(packs.read(pack), device="cpu").vae
+    shapes = [{name: weight.shape for name, weight in one.state_dict().items()} for one in (vae, other)]
+    if shapes[0] != shapes[1]:
+        raise PackError(f"pack {pack.name!r} has a codec of other sizes, so there is no starting from it")
+    vae.load_state_dict(other.state_dict())
 
 
 def _rows(latents: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,149 @@
+"""What a pack can read: captions -> a tokenizer, and a prompt -> token ids. It knows text; not models, and not torch.
+
+The tokenizer is a byte-pair encoding (Sennrich et al., arXiv:1508.07909) of the words of the captions it was trained
+on. A Han character is a word of its own, so that colours and things combine freely.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmdemo.captions import Lexicon, learn
+from mmdemo.errors import PackError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+PAD, UNKNOWN, START = "[PAD]", "[UNK]", "[START]"  # their ids are 0, 1 and 2
+PAD_ID, START_ID = 0, 2
+VOCABULARY = 4096  # tokens at most
+MAX_FILE = 4_000_000  # bytes of a pack's tokenizer, or of its words
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a prompt.  start, end: its place among the characters; ids: what it is read as, () = never seen."""
+
+    text: str
+    start: int
+    end: int
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A pack's tokenizer, the words it has seen, and what they say of pictures."""
+
+    tokenizer: Tokenizer
+    known: frozenset[str]
+    lexicon: Lexicon
+
+    @classmethod
+    def learn(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], vocabulary: int = VOCABULARY) -> Words:
+        """From the captions of a training split, some for each picture, and its records (captions.py)."""
+        from tokenizers import Tokenizer, models, trainers
+
+        tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
+        tokenizer.normalizer, tokenizer.pre_tokenizer = _splitting()
+        texts = [caption for some in captions for caption in some]
+        special = [PAD, UNKNOWN, START]
+        tokenizer.train_from_iterator(
+            texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+        )
+        words = cls(tokenizer, frozenset(), learn(captions, records))
+        return cls(tokenizer, frozenset(one for text in set(texts) for one, _ in words._split(text)), words.lexicon)
+
+    @classmethod
+    def load(cls, folder: Path) -> Words:
+        """From a pack's tokenizer/.  Raises PackError where it is missing or malformed."""
+        from tokenizers import Tokenizer
+
+        for name in ("tokenizer.json", "words.json"):
+            file = folder / name
+            if not file.is_file():
+                raise PackError(f"tokenizer/{name} is missing")
+            if file.stat().st_size > MAX_FILE:
+                raise PackError(f"tokenizer/{name} has {file.stat().st_size} bytes; at most {MAX_FILE} are read")
+        try:
+            stored = json.loads((folder / "words.json").read_text(encoding="utf-8"))
+            known = frozenset(map(str, stored["words"]))
+            lexicon = Lexicon.from_json(stored["lexicon"])
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # tokenizers raises bare Exceptions
+            reason = " ".join(str(error).split())[:200]
+            raise PackError(f"tokenizer/ cannot be read ({type(error).__name__}: {reason})") from error
+        if tokenizer.token_to_id(PAD) != PAD_ID or tokenizer.token_to_id(START) != START_ID:
+            raise PackError(f"tokenizer/ does not begin with {PAD}, {UNKNOWN} and {START}")
+        return cls(tokenizer, known, lexicon)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.tokenizer.save(str(folder / "tokenizer.json"))
+        stored = {"words": sorted(self.known), "lexicon": self.lexicon.to_json()}
+        (folder / "words.json").write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @cached_property
+    def size(self) -> int:
+        """Tokens there are."""
+        return self.tokenizer.get_vocab_size()
+
+    def words(self, prompt: str) -> list[Word]:
+        """The words of a prompt, in order; punctuation that was never seen is left out."""
+        split = self._split(prompt)
+        found = []
+        for text, (start, end) in split:
+            if text in self.known:
+                ids = tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
+                found.append(Word(prompt[start:end], start, end, ids))
+            elif any(character.isalnum() for character in text):
+                found.append(Word(prompt[start:end], start, end, ()))
+        return found
+
+    def encode(self, prompt: str, without: int | None = None) -> list[int]:
+        """Token ids, the first of them START; words never seen are passed over.  without: the place of a word to leave
+        out."""
+        kept = [word for place, word in enumerate(self.words(prompt)) if place != without]
+        return [START_ID, *(id for word in kept for id in word.ids)]
+
+    def unknown(self, prompt: str) -> list[str]:
+        """The words of a prompt that no caption had, each once."""
+        return list(dict.fromkeys(word.text for word in self.words(prompt) if not word.ids))
+
+    def notice(self, prompts: Sequence[str]) -> str:
+        """One sentence on the words of prompts that no caption had, and what there is instead; "" = all were read."""
+        unknown = list(dict.fromkeys(word for one in prompts for word in self.unknown(one)))
+        if not unknown:
+            return ""
+        named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and others" if len(unknown) > 5 else "")
+        verb = "is" if len(unknown) == 1 else "are"
+        return f"{named} {verb} not among the words this pack has seen, and left out; it knows {self.summary()}"
+
+    def summary(self) -> str:
+        """What can be asked for: the values of every attribute, or some words where captions say none."""
+        phrases = self.lexicon.phrases
+        told = "; ".join(f"{name}: {', '.join(values)}" for name, values in phrases.items())
+        return told or ", ".join(sorted(self.known)[:40])
+
+    def _split(self, text: str) -> list[tuple[str, tuple[int, int]]]:
+        """Normalized words, and where each stands in the text."""
+        from tokenizers import PreTokenizedString
+
+        normalizer, splitter = self.tokenizer.normalizer, self.tokenizer.pre_tokenizer
+        parts = PreTokenizedString(text)
+        parts.normalize(lambda part: normalizer.normalize(part))  # a builtin's method is not taken for a function
+        splitter.pre_tokenize(parts)
+        return [(word, place) for word, place, _ in parts.get_splits("original", "char")]
+
+
+def _splitting():
+    """How text becomes words: alike letters made one, lower case, a Han character alone, punctuation apart."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    han = pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")
+    alike = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    return alike, pre_tokenizers.Sequence([han, pre_tokenizers.Whitespace()])
