@@ -20,6 +20,7 @@ from mmdemo.models.quantizer import FiniteScalarQuantizer
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.studio import Studio
 from mmdemo.training import export
+from mmdemo.words import Words
 
 TINY_CLASSES = ("circle", "square", "triangle")
 every_sampler = pytest.mark.parametrize(
@@ -93,6 +94,29 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "tiny", folder / "broken")
     weights = folder / "broken" / "vae" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
+    return folder
+
+
+CAPTIONS = (("a red circle", "红色 圆"), ("a large blue square on black", "蓝色 方"), ("a small red triangle", "三角"))
+RECORDS = (
+    {"colour": "red", "shape": "circle"},
+    {"colour": "blue", "shape": "square"},
+    {"colour": "red", "shape": "triangle"},
+)
+
+
+@pytest.fixture(scope="session")
+def reading_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packs: `words`, whose transformer reads captions like CAPTIONS, `tiny`, and `tiny-codec`."""
+    folder = tmp_path_factory.mktemp("reading") / "weights"
+    for name in ("tiny", "tiny-codec"):
+        shutil.copytree(tiny_weights / name, folder / name)
+    shutil.copytree(folder / "tiny-codec", folder / "words")
+    words = Words.learn(CAPTIONS * 40, RECORDS * 40)
+    transformer = tiny_dit(num_classes=0, vocab_size=words.size)
+    prompts = [some[0] for some in CAPTIONS]
+    export.save_transformer(folder / "words", transformer, flow_schedule(), {"minutes": 0.0}, words, prompts)
+    export.set_defaults(folder / "words", num_inference_steps=6)
     return folder
 
 

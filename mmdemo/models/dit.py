@@ -16,7 +16,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from mmdemo.models.text import PAD, TextEncoder
+from mmdemo.models.text import TextEncoder
 
 
 class DiT(ModelMixin, ConfigMixin):
