@@ -1,4 +1,4 @@
-"""ClassPipeline: the only denoising loop. It knows a codec, a transformer and its words, and a schedule; not packs or pages.
+"""ClassPipeline: the only denoising loop. It knows a codec, a transformer, words and a schedule; not packs or pages.
 
 `steps()` is a generator of Steps, so the caller owns progress, stopping and drawing; `__call__` drains it. The
 transformer denoises the codec's continuous latents z divided by their standard deviation; decoding snaps them to the
