@@ -637,7 +637,9 @@ def test_the_loss_is_that_of_the_papers_target(codec_only, prediction):
 
 
 def drawn(how: str) -> torch.Tensor:
-    return sample_times(how, 20_000, torch.Generator().manual_seed(0), torch.device("cpu")).double()
+    return sample_times(
+        DiTConfig(time_sampling=how), 20_000, torch.Generator().manual_seed(0), torch.device("cpu")
+    ).double()
 
 
 def largest_gap(values: torch.Tensor, cdf) -> float:
