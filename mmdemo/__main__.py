@@ -63,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
     _offer(rebuild, "reconstruct", without=("image",))
     rebuild.add_argument("--out", required=True, metavar="DIR", help="where to write")
 
+    tell = command("describe", _does("describe"), describe)
+    tell.add_argument("images", nargs="+", metavar="IMAGE", help=ARGUMENTS["image"].help)
+    _offer(tell, "describe", without=("image",))
+    tell.add_argument("--json", action="store_true", help="print JSON alone: of several images, a list")
+
     draw = command("sample", _does("sample"), sample)
     _offer(draw, "sample")
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
@@ -153,6 +158,18 @@ def reconstruct(options) -> None:
         result.token_map.save(out / f"{source.stem}-tokens.png")
         (out / f"{source.stem}.json").write_text(json.dumps(result.json()) + "\n", encoding="utf-8")
         print(f"{source.name}: {result.psnr:.1f} dB, {result.bits_per_pixel:.3f} bits per pixel")
+
+
+def describe(options) -> None:
+    studio = _studio(options)
+    runs = [studio.describe(options.pack, image, options.invert) for image in options.images]
+    told = []
+    for image, run in zip(options.images, runs, strict=True):
+        told.append(run.result().json())
+        if not options.json:
+            print(f"{Path(image).name}: {run.text or 'nothing that there is a word for'}", flush=True)
+    if options.json:
+        print(json.dumps(told[0] if len(told) == 1 else told, indent=1, ensure_ascii=False))
 
 
 def sample(options) -> None:

@@ -140,6 +140,15 @@ def enlarge(image: Image.Image, side: int) -> Image.Image:
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
 
 
+def heat(image: Image.Image, shares: list[list[float]]) -> Image.Image:
+    """A picture in grey, warm where a grid over it has high shares.  shares: rows of numbers in [0, 1]."""
+    grey = image.convert("L")
+    weights = Image.new("L", (len(shares[0]), len(shares)))
+    weights.putdata([round(255 * share) for row in shares for share in row])
+    warm = ImageOps.colorize(grey, "#402000", "#ffe080", "#ff6000")
+    return Image.composite(warm, grey.convert("RGB"), weights.resize(image.size, Image.Resampling.BICUBIC))
+
+
 def token_map(ids: Tensor, order: list[int], stride: int) -> Image.Image:
     """A grid of ids as colours, at the size of the picture it stands for. Every code has a colour of its own.
 

@@ -285,6 +285,45 @@ class Strip(Drawing):
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A description after attribute `index` of `total`."""
+
+    index: int
+    total: int
+    text: str  # what has been found so far
+
+
+@dataclass(frozen=True)
+class Description:
+    """The words under which a picture is denoised best."""
+
+    text: str  # a caption of tags
+    attributes: dict[str, dict[str, float]]  # attribute -> value -> probability; of a scene's part "left hair"
+    maps: list[tuple[str, Image.Image]]  # every word said, and the picture, warm where the word explains it
+    seconds: float
+
+    @property
+    def best(self) -> dict[str, str]:
+        """Every attribute's likeliest value."""
+        return {name: max(by_value, key=by_value.get) for name, by_value in self.attributes.items()}
+
+    @property
+    def words(self) -> list[str]:
+        return [word for word, _ in self.maps]
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        return [picture for _, picture in self.maps]
+
+    def json(self) -> dict:
+        rounded = {
+            name: {value: round(share, 4) for value, share in by_value.items()}
+            for name, by_value in self.attributes.items()
+        }
+        return {"text": self.text, "attributes": rounded, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
 class Interpolation:
     """From one picture to another, twice."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from mmdemo import catalogue, images, packs, sampling
+from mmdemo import catalogue, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.packs import Pack
@@ -27,11 +27,13 @@ from mmdemo.results import (
     Code,
     Codebook,
     CodeMap,
+    Description,
     Edit,
     Frame,
     Interpolation,
     NoisedFrame,
     Progress,
+    Reading,
     Reconstruction,
     Replacement,
     Run,
@@ -211,6 +213,17 @@ class Studio:
         ends = tuple(seen(pack, one, invert, size)[0] for one in (image, other))
         return interpolate(self._pipeline(pack).vae, ends, count)
 
+    # ----------------------------------------------------------------------------------------------------- reading
+
+    @verb()
+    def describe(
+        self, pack: Pack, image: str | Path | Image.Image, invert: str | bool = "auto"
+    ) -> Run[Reading, Description]:
+        """A picture in words: those under which the transformer denoises it best (arXiv:2303.16203)."""
+        _can_describe(pack)
+        original, _ = seen(pack, image, invert)
+        return Run(self._with_models(pack, describing.describe, pack, original))
+
     # ----------------------------------------------------------------------------------------------------- drawing
 
     @verb(label=LABELS)
@@ -328,6 +341,14 @@ def _can_sample(pack: Pack) -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
+
+
+def _can_describe(pack: Pack) -> None:
+    if not pack.words:
+        raise PackError(f"{pack.name!r} reads no words, so it cannot describe; choose a pack trained on captions")
+    if not packs.read_words(pack).lexicon.phrases:
+        how = "train it on captions with attributes beside them"
+        raise PackError(f"{pack.name!r} has learned no words for attributes, so it cannot describe; {how}")
 
 
 def _bytes(pipeline: ClassPipeline) -> int:

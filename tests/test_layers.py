@@ -82,6 +82,7 @@ mmdemo.packs
 mmdemo.results
 mmdemo.tokens
 mmdemo.sampling
+mmdemo.describing
 mmdemo.catalogue
 mmdemo.studio
 mmdemo.data

@@ -1,0 +1,241 @@
+"""A picture to words, by the model that draws: the words under which it denoises the picture best.
+
+Diffusion Classifier (Li et al., arXiv:2303.16203): a prompt explains a picture as well as the diffusion bound on the
+picture's likelihood says, up to a constant -1/2 ∫ E|eps - eps_hat|² dl over l = log(a²/s²) (arXiv:2303.00848, eq. 10),
+in nats. All prompts are held against each other under the same noises, which come in pairs eps and -eps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from mmdemo import images
+from mmdemo.packs import Pack, read_words
+from mmdemo.results import Description, Reading, Run
+from mmdemo.sampling import latents_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mmdemo.captions import Lexicon
+    from mmdemo.pipeline import ClassPipeline
+
+RANGE = (-4.0, 4.0)  # log(a²/s²), from much noise to little: beyond it no word makes a difference
+LEVELS = 8  # noise levels in that range
+BATCH = 256  # predictions at a time
+FEW, MANY = 8, 32  # noises that every candidate is tried under, and those that are close
+CLOSE = 10.0  # nats behind the best from which a candidate is tried no further
+TEMPERATURE = 1.0  # nats
+
+
+class Evidence:
+    """How badly prompts explain one picture, in nats. What was computed once is kept: a search comes back to it."""
+
+    def __init__(self, pipeline: ClassPipeline, x0: Tensor):
+        """x0: (1, d, h, w) latents, in the units in which they are denoised."""
+        import torch
+
+        from mmdemo.pipeline import noise_level
+
+        self._pipeline, self._x0 = pipeline, x0
+        every = torch.arange(1, 1000)
+        a, s = noise_level(pipeline.scheduler, every)
+        ratios = 2 * (a / s).log()
+        low, high = RANGE
+        middles = [low + (i + 0.5) / LEVELS * (high - low) for i in range(LEVELS)]
+        places = [int((ratios - middle).abs().argmin()) for middle in middles]
+        self._times = every[places]
+        self._lost: dict[str, Tensor] = {}  # prompt -> (n, h, w), under the first n noises
+
+    def lost(self, prompts: Sequence[str], noises: int) -> Tensor:
+        """(P, noises, h, w): each latent cell's part in every prompt's badness under each of the first noises."""
+        import torch
+
+        fresh = [
+            (prompt, n) for prompt in dict.fromkeys(prompts) for n in range(len(self._lost.get(prompt, ())), noises)
+        ]
+        parts = [self._predict(fresh[i : i + BATCH]) for i in range(0, len(fresh), BATCH)]
+        if parts:
+            lost, found = torch.cat(parts), {}
+            for row, (prompt, _) in zip(lost, fresh, strict=True):
+                found.setdefault(prompt, []).append(row)
+            for prompt, rows in found.items():
+                self._lost[prompt] = torch.cat([self._lost.get(prompt, lost[:0]), torch.stack(rows)])
+        return torch.stack([self._lost[prompt][:noises] for prompt in prompts])
+
+    def _predict(self, asked: Sequence[tuple[str, int]]) -> Tensor:
+        """(B, h, w) for prompts and the numbers of noises."""
+        import torch
+
+        from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
+
+        pipeline, device = self._pipeline, self._x0.device
+        t = torch.stack([self._times[self._level(n)] for _, n in asked]).to(device)
+        noises = {n: self._noise(n) for n in {n for _, n in asked}}
+        eps = torch.stack([noises[n] for _, n in asked]).to(device)
+        a, s = (level.view(-1, 1, 1, 1) for level in noise_level(pipeline.scheduler, t))
+        x_t = a * self._x0 + s * eps
+        with torch.inference_mode():
+            ids = pipeline.label_ids([prompt for prompt, _ in asked]).to(device)
+            prediction = pipeline.transformer(x_t, timestep=t, class_labels=ids).sample[:, : x_t.shape[1]]
+            x0 = x0_from_prediction(prediction_type(pipeline.scheduler), prediction.float(), x_t, a, s)
+            wrong = (a / s * (x0 - self._x0)).square().sum(1)  # eps_hat - eps = a/s (x0 - x0_hat)
+        return (0.5 * (RANGE[1] - RANGE[0]) * wrong).cpu()
+
+    def _level(self, n: int) -> int:
+        """Pairs take the levels in an order in which the first few are far apart: 0, 4, 2, 6, 1 …"""
+        bits = LEVELS.bit_length() - 1
+        return int(f"{n // 2 % LEVELS:0{bits}b}"[::-1], 2)
+
+    def _noise(self, n: int) -> Tensor:
+        import torch
+
+        rng = torch.Generator().manual_seed(n // 2)
+        return torch.randn(self._x0.shape[1:], generator=rng) * (1 - n % 2 * 2)
+
+
+Slot = tuple[str | None, str]  # what can be said: an attribute of the part at a place, or (None) of the whole picture
+Found = dict[Slot, str]
+
+
+def describe(pipeline: ClassPipeline, pack: Pack, original: Image.Image) -> Generator[Reading, None, Description]:
+    """The words that explain a picture best, how sure each is, and where in the picture it tells."""
+    started, lexicon = time.perf_counter(), read_words(pack).lexicon
+    evidence = Evidence(pipeline, latents_of(pipeline, original))
+    found, sure = yield from search(evidence, lexicon)
+    return Description(
+        text=wording(lexicon, found),
+        attributes={spoken(slot): by_value for slot, by_value in sure.items()},
+        maps=maps(evidence, lexicon, found, original),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def search(
+    evidence: Evidence, lexicon: Lexicon
+) -> Generator[Reading, None, tuple[Found, dict[Slot, dict[str, float]]]]:
+    """The best value of everything that can be said of the picture, and the probabilities of all its values.
+
+    Every attribute is first looked for by itself; then each once more, all others being said.
+    """
+    slots = _slots(lexicon, _places(evidence, lexicon))
+    found = {slot: _first(evidence, lexicon, {}, slot) for slot in slots}
+    sure = {}
+    for index, slot in enumerate(slots):
+        sure[slot] = race(evidence, _candidates(lexicon, found, slot))
+        found[slot] = max(sure[slot], key=sure[slot].get)
+        yield Reading(index, len(slots), wording(lexicon, found))
+    return found, sure
+
+
+def race(evidence: Evidence, prompts: Mapping[str, str]) -> dict[str, float]:
+    """The probability of every value, given the prompt that says it. Those close to the best are tried under ever more
+    noises."""
+    import torch
+
+    behind, alive, noises = {}, list(prompts), FEW
+    while True:
+        lost = evidence.lost([prompts[value] for value in alive], noises).sum((2, 3)).mean(1)
+        behind |= dict(zip(alive, (lost - lost.min()).tolist(), strict=True))
+        alive = [value for value in alive if behind[value] < CLOSE]
+        if len({prompts[value] for value in alive}) == 1 or noises >= MANY:
+            break
+        noises *= 2
+    shares = torch.softmax(-torch.tensor([behind[value] for value in prompts]) / TEMPERATURE, 0)
+    return dict(zip(prompts, shares.tolist(), strict=True))
+
+
+def wording(lexicon: Lexicon, found: Found) -> str:
+    """What has been found, as a caption of tags."""
+    told = {}
+    for (place, attribute), value in found.items():
+        if place is None:
+            told[attribute] = value
+        else:
+            told.setdefault(place, {})[attribute] = value
+    return lexicon.prompt(told)
+
+
+def spoken(slot: Slot) -> str:
+    """ "hair", or of a scene's part "left hair"."""
+    return " ".join(filter(None, slot))
+
+
+def maps(evidence: Evidence, lexicon: Lexicon, found: Found, original: Image.Image) -> list[tuple[str, Image.Image]]:
+    """Every word that was found, and where it lets the picture be denoised better than all the others alone."""
+    said = [slot for slot in found if lexicon.phrases.get(slot[1], {}).get(found[slot])]
+    without = [wording(lexicon, {one: value for one, value in found.items() if one != slot}) for slot in said]
+    lost = evidence.lost([wording(lexicon, found), *without], FEW).mean(1)  # (1 + words, h, w)
+    pictures = []
+    for slot, gain in zip(said, (lost[1:] - lost[0]).clamp(min=0), strict=True):
+        pictures.append(
+            (wording(lexicon, {slot: found[slot]}), images.heat(original, (gain / gain.max().clamp(min=1e-9)).tolist()))
+        )
+    return pictures
+
+
+def accuracy(
+    pipeline: ClassPipeline,
+    pack: Pack,
+    pixels: Tensor,
+    records: Sequence[Mapping],
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Share of uint8 pictures (N, C, H, W) of which each attribute is read as their records say, in [0, 1].
+
+    In scenes it is the share of their parts; one at whose place none was found is read wrong.
+    """
+    lexicon, right = read_words(pack).lexicon, defaultdict(list)
+    for i, (picture, record) in enumerate(zip(images.to_images(pixels), records, strict=True)):
+        found, _ = Run(search(Evidence(pipeline, latents_of(pipeline, picture)), lexicon)).result()
+        for place, part in [(None, record), *((part["place"], part) for part in record.get(lexicon.parts, ()))]:
+            for name in lexicon.values:
+                if name in part:
+                    right[name].append(found.get((place, name)) == part[name])
+        report(f"describing: {i + 1}/{len(records)}")
+    return {name: sum(found) / len(found) for name, found in right.items()}
+
+
+def _slots(lexicon: Lexicon, places: Sequence[str]) -> list[Slot]:
+    """Everything that can be said of a picture with parts at these places; of one without parts, of the whole."""
+    if not lexicon.parts:
+        return [(None, attribute) for attribute in lexicon.values]
+    of_parts = [attribute for attribute in lexicon.values if attribute not in lexicon.shared]
+    return [(place, one) for place in places for one in of_parts] + [(None, one) for one in lexicon.shared]
+
+
+def _candidates(lexicon: Lexicon, found: Found, slot: Slot) -> dict[str, str]:
+    """Value -> the prompt that says it beside what has been found."""
+    return {value: wording(lexicon, found | {slot: value}) for value in lexicon.values[slot[1]]}
+
+
+def _first(evidence: Evidence, lexicon: Lexicon, found: Found, slot: Slot) -> str:
+    """The best value under few noises."""
+    prompts = _candidates(lexicon, found, slot)
+    lost = evidence.lost(list(prompts.values()), FEW).sum((2, 3)).mean(1)
+    return list(prompts)[int(lost.argmin())]
+
+
+def _places(evidence: Evidence, lexicon: Lexicon) -> tuple[str, ...]:
+    """Where the parts are. A scene has one part, at a place that needs no name, or two.
+
+    Each place is tried with the attribute that words tell best apart, the others being left out.
+    """
+    if not lexicon.parts:
+        return ()
+    telling = max(
+        (one for one in lexicon.values if one not in lexicon.shared),
+        key=lambda one: (len(lexicon.phrases.get(one, {})) == len(lexicon.values[one]), len(lexicon.values[one])),
+    )
+    named = [place for place, phrases in lexicon.places.items() if phrases]
+    scenes = [(place,) for place in lexicon.places if place not in named] + list(combinations(named, 2))
+    best = {place: _first(evidence, lexicon, {}, (place, telling)) for place in lexicon.places}
+    prompts = {scene: wording(lexicon, {(place, telling): best[place] for place in scene}) for scene in scenes}
+    sure = race(evidence, prompts)
+    return max(sure, key=sure.get)

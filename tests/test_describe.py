@@ -1,0 +1,172 @@
+"""A picture in words: the search, the verb, its endpoint and its command."""
+
+import json
+from pathlib import Path
+
+import pytest
+from browsing import launched
+from conftest import RECORDS, array, same
+from gradio_client import Client, handle_file
+from PIL import Image
+from running import is_one_sentence, one_line
+
+from mmdemo import data, describing, packs
+from mmdemo.__main__ import main
+from mmdemo.errors import MmdemoError, PackError
+from mmdemo.images import to_images
+from mmdemo.results import Description, Run
+from mmdemo.studio import Studio
+
+
+@pytest.fixture(scope="module")
+def reader(reading_weights: Path) -> Studio:
+    return Studio([reading_weights], device="cpu")
+
+
+@pytest.fixture(scope="module")
+def told(reader: Studio, drawing: Path) -> Description:
+    return reader.describe("words", drawing).result()
+
+
+@pytest.fixture(scope="module")
+def pack(reader: Studio) -> packs.Pack:
+    return reader.pack("words")
+
+
+@pytest.fixture(scope="module")
+def pipeline(pack: packs.Pack):
+    return packs.load(pack, "cpu")
+
+
+def shapes(count: int) -> list[Image.Image]:
+    return to_images(data.load("shapes", "test", image_size=16, channels=1).pixels[:count])
+
+
+def test_every_attribute_has_a_value_and_the_shares_of_all_its_values_sum_to_one(told, pack):
+    lexicon = packs.read_words(pack).lexicon
+    assert set(told.attributes) == set(RECORDS[0])
+    for name, by_value in told.attributes.items():
+        assert set(by_value) == set(lexicon.values[name])
+        assert sum(by_value.values()) == pytest.approx(1)
+        assert all(0 <= share <= 1 for share in by_value.values())
+    assert told.text == lexicon.prompt(told.best)
+
+
+def test_the_same_picture_has_the_same_description_and_another_one_another(reader, told, drawing):
+    again = reader.describe("words", drawing).result()
+    assert again.json() | {"seconds": 0} == told.json() | {"seconds": 0}
+    assert same(again.pictures, told.pictures)
+    others = [reader.describe("words", one).attributes for one in shapes(3)]
+    assert len({json.dumps(one) for one in (told.attributes, *others)}) == 4
+
+
+def test_the_words_found_explain_the_picture_best_of_all_that_could_be_said(pipeline, pack):
+    """Held against every other caption there is, under the same noises."""
+    lexicon = packs.read_words(pack).lexicon
+    for picture in shapes(4):
+        evidence = describing.Evidence(pipeline, describing.latents_of(pipeline, picture))
+        found, _ = Run(describing.search(evidence, lexicon)).result()
+        captions = [
+            describing.wording(lexicon, {(None, "colour"): colour, (None, "shape"): shape})
+            for colour in lexicon.values["colour"]
+            for shape in lexicon.values["shape"]
+        ]
+        lost = evidence.lost(captions, describing.MANY).sum((2, 3)).mean(1)
+        assert describing.wording(lexicon, found) == captions[int(lost.argmin())]
+
+
+def test_evidence_is_the_same_whatever_was_asked_before(pipeline):
+    x0 = describing.latents_of(pipeline, shapes(1)[0])
+    one, other = (describing.Evidence(pipeline, x0) for _ in range(2))
+    one.lost(["a red circle"], 2)
+    some = one.lost(["a blue square", "a red circle"], 8)
+    whole = other.lost(["a red circle", "a blue square"], 8)
+    assert some.shape == (2, 8, *x0.shape[2:])
+    assert some.flip(0).allclose(whole, rtol=1e-3)
+    assert not whole[0].allclose(whole[1], rtol=1e-3)
+
+
+def test_a_map_is_as_large_as_the_picture_and_warm_where_the_word_tells(told):
+    assert told.words and all(word in told.text for word in told.words)
+    for picture in told.pictures:
+        assert picture.size == (16, 16) and picture.mode == "RGB"
+        assert (array(picture).max(2) - array(picture).min(2)).max() > 50  # colour, on what is otherwise grey
+
+
+def test_it_can_be_watched(reader, drawing):
+    run = reader.describe("words", drawing)
+    seen = [(one.index, one.total) for one in run]
+    assert seen == [(0, 2), (1, 2)] and run.text
+
+
+def test_accuracy_is_the_share_of_pictures_read_right(pipeline, pack):
+    pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:3]
+    found = [Run(describing.describe(pipeline, pack, one)).best for one in to_images(pictures)]
+    wrong = [one | {"colour": "none of them"} for one in found]
+    lines = []
+    assert describing.accuracy(pipeline, pack, pictures, found, lines.append) == {"colour": 1, "shape": 1}
+    assert describing.accuracy(pipeline, pack, pictures, wrong) == {"colour": 0, "shape": 1}
+    assert len(lines) == 3
+
+
+# ---------------------------------------------------------------------------------------------- what cannot be done
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-codec"])
+def test_a_pack_without_words_says_so(reader, drawing, name):
+    with pytest.raises(PackError) as error:
+        reader.describe(name, drawing)
+    assert str(error.value).startswith(f"'{name}' reads no words, so it cannot describe; ")
+    assert is_one_sentence(str(error.value))
+
+
+def test_a_bad_argument_is_told_in_one_sentence_before_the_work(reader, drawing):
+    for arguments in (("nope", drawing), ("words", "nope.png"), ("words", drawing, "perhaps"), ("words", None)):
+        with pytest.raises(MmdemoError) as error:
+            reader.describe(*arguments)
+        assert is_one_sentence(str(error.value))
+
+
+# ------------------------------------------------------------------------------------------- the command, the endpoint
+
+
+@pytest.fixture
+def command(reading_weights, capsys):
+    def describe(*arguments) -> tuple[int, str, str]:
+        code = main(["describe", "--pack", "words", *map(str, arguments), "--weights", str(reading_weights)])
+        return code, *capsys.readouterr()
+
+    return describe
+
+
+def timeless(record: dict) -> dict:
+    return record | {"seconds": 0}
+
+
+def test_the_command_prints_a_line_an_image(command, told, drawing, tmp_path):
+    shapes(1)[0].save(tmp_path / "other.png")
+    code, out, error = command(drawing, tmp_path / "other.png")
+    assert code == 0 and error == ""
+    lines = out.splitlines()
+    assert lines[0] == f"triangle.png: {told.text}" and lines[1].startswith("other.png: ") and len(lines) == 2
+
+
+def test_the_command_prints_json_of_one_image_or_a_list_of_several(command, told, drawing, tmp_path):
+    code, out, error = command(drawing, "--json")
+    assert (code, error) == (0, "") and timeless(json.loads(out)) == timeless(told.json())
+    shapes(1)[0].save(tmp_path / "other.png")
+    code, out, error = command(drawing, tmp_path / "other.png", "--json")
+    several = json.loads(out)
+    assert (code, error, len(several)) == (0, "", 2) and timeless(several[0]) == timeless(told.json())
+
+
+def test_the_command_refuses_before_it_describes_anything(command, drawing):
+    code, out, error = command(drawing, "nope.png")
+    assert code == 1 and out == "" and "nope.png" in one_line(error)
+
+
+def test_the_endpoint_answers_with_the_numbers_and_a_map_for_every_word(reader, told, drawing):
+    with launched(reader) as url:
+        numbers, maps = Client(url, verbose=False).predict("words", handle_file(drawing), api_name="/describe")
+    assert timeless(numbers) == timeless(told.json())
+    assert [one["caption"] for one in maps] == told.words and same(maps, told.pictures)
