@@ -69,6 +69,7 @@ mmdemo.images
 mmdemo.arguments
 mmdemo.samplers
 mmdemo.datasets
+mmdemo.captions
 mmdemo.models
 mmdemo.models.quantizer
 mmdemo.models.vqvae
