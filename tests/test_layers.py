@@ -70,10 +70,7 @@ mmdemo.arguments
 mmdemo.samplers
 mmdemo.datasets
 mmdemo.captions
-<<<<<<< HEAD
 mmdemo.words
-=======
->>>>>>> data
 mmdemo.models
 mmdemo.models.quantizer
 mmdemo.models.vqvae
