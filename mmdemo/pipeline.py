@@ -23,8 +23,7 @@ from torch import Tensor
 from mmdemo import codec, samplers
 from mmdemo.images import to_images
 from mmdemo.models import dit, vqvae  # noqa: F401  diffusers opens only packs whose models have been imported
-from mmdemo.models.text import PAD
-from mmdemo.words import Words
+from mmdemo.words import PAD_ID, Words
 
 Label = int | str  # a class id, or a text where the transformer reads
 
@@ -241,7 +240,7 @@ def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tenso
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids of several texts, the shorter ones filled up: (B, L) int64."""
     length = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (length - len(row))] for row in rows])
+    return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows])
 
 
 def first_step(count: int, strength: float) -> int:

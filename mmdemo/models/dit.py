@@ -80,7 +80,7 @@ class DiT(ModelMixin, ConfigMixin):
         self,
         hidden_states: Tensor,  # x_t: (B, d, h, w)
         timestep: Tensor,  # (B,) or (), in [0, 1000], whole or not
-        class_labels: Tensor,  # (B,) int64 in [0, num_classes]; of texts (B, L) ids, short ones filled up with PAD
+        class_labels: Tensor,  # (B,) int64 in [0, num_classes]; of texts (B, L) ids, short ones filled up with PAD_ID
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """The prediction at x_t, in x_t's shape."""

@@ -214,15 +214,15 @@ def read_latents(
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     vae = packs.load(described, device="cpu").vae
     file, std = run / "latents.safetensors", codec.latent_std(vae)
-    if _codec_of(file) != packs.fingerprint(pack) or not (run / "captions.json").is_file():
+    if _codec_of(file) != packs.fingerprint(pack):
         training = packs.read_training(pack)["vqvae"]
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
         export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:
-        latents, ids, classes = opened.get_tensor("latents") / std, opened.get_tensor("labels"), opened.metadata()
-    classes = json.loads(classes["classes"])
-    told = json.loads((run / "captions.json").read_text(encoding="utf-8"))
+        latents, ids, told = (opened.get_tensor(name) for name in ("latents", "labels", "told"))
+    latents, told = latents / std, json.loads(told.numpy().tobytes())
+    classes = told["classes"]
     if config.condition == "text" or (config.condition == "auto" and not classes):
         if not told["captions"]:
             how = "put them in FOLDER/<class>/*.png, or beside a metadata.jsonl with a text for each"
@@ -239,6 +239,6 @@ def _codec_of(file: Path) -> str | None:
     """The fingerprint of the codec that latents were encoded by; None if there are none, or damaged ones."""
     try:
         with safe_open(file, "pt") as opened:
-            return opened.metadata().get("codec")
+            return opened.metadata().get("codec") if "told" in opened.keys() else None  # older ones tell nothing
     except (OSError, SafetensorError):
         return None
