@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,17 @@ if TYPE_CHECKING:
     from mmdemo.captions import Lexicon
     from mmdemo.pipeline import ClassPipeline
 
-RANGE = (-4.0, 4.0)  # log(a²/s²), from much noise to little: beyond it no word makes a difference
+RANGE = (-4.0, 4.0)  # log(a²/s²), from much noise to little
 LEVELS = 8  # noise levels in that range
 BATCH = 256  # predictions at a time
 FEW, MANY = 8, 32  # noises that every candidate is tried under, and those that are close
-CLOSE = 10.0  # nats behind the best from which a candidate is tried no further
-TEMPERATURE = 1.0  # nats
+MAPPED = 16  # noises that a map is the mean of
+CLOSE = 10.0  # nats behind the best from which, errors of measurement aside, a candidate is tried no further
+ROUNDS = 2  # times that every attribute is looked at, all others being said
+TEMPERATURE = 1.0  # of the probabilities: the bound is in nats, so that one needs no other
+# "none" has no words, and is held against them by their absence. Captions leave out what is there, too: a picture with
+# glasses is explained by a caption without them but a little worse, by -log of how often one leaves them out.
+UNSAID = 4.0  # nats
 
 
 class Evidence:
@@ -57,16 +62,14 @@ class Evidence:
         """(P, noises, h, w): each latent cell's part in every prompt's badness under each of the first noises."""
         import torch
 
-        fresh = [
-            (prompt, n) for prompt in dict.fromkeys(prompts) for n in range(len(self._lost.get(prompt, ())), noises)
-        ]
-        parts = [self._predict(fresh[i : i + BATCH]) for i in range(0, len(fresh), BATCH)]
-        if parts:
-            lost, found = torch.cat(parts), {}
-            for row, (prompt, _) in zip(lost, fresh, strict=True):
-                found.setdefault(prompt, []).append(row)
-            for prompt, rows in found.items():
-                self._lost[prompt] = torch.cat([self._lost.get(prompt, lost[:0]), torch.stack(rows)])
+        none = torch.zeros(0, *self._x0.shape[2:])
+        known = {prompt: self._lost.get(prompt, none) for prompt in prompts}
+        fresh = [(prompt, n) for prompt, lost in known.items() for n in range(len(lost), noises)]
+        if fresh:
+            lost = self._predict(fresh)
+            counts = [max(0, noises - len(one)) for one in known.values()]
+            for (prompt, before), more in zip(known.items(), lost.split(counts), strict=True):
+                self._lost[prompt] = torch.cat([before, more])
         return torch.stack([self._lost[prompt][:noises] for prompt in prompts])
 
     def _predict(self, asked: Sequence[tuple[str, int]]) -> Tensor:
@@ -75,18 +78,24 @@ class Evidence:
 
         from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 
-        pipeline, device = self._pipeline, self._x0.device
-        t = torch.stack([self._times[self._level(n)] for _, n in asked]).to(device)
-        noises = {n: self._noise(n) for n in {n for _, n in asked}}
-        eps = torch.stack([noises[n] for _, n in asked]).to(device)
-        a, s = (level.view(-1, 1, 1, 1) for level in noise_level(pipeline.scheduler, t))
-        x_t = a * self._x0 + s * eps
+        pipeline, x0, device = self._pipeline, self._x0, self._x0.device
+        numbers = torch.tensor([n for _, n in asked])
+        noises = torch.stack([self._noise(n) for n in range(int(numbers.max()) + 1)])
+        times = self._times[[self._level(n) for n in range(len(noises))]]
+        texts = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in asked))}
+        places = torch.tensor([texts[prompt] for prompt, _ in asked])
+        wrong = []
         with torch.inference_mode():
-            ids = pipeline.label_ids([prompt for prompt, _ in asked]).to(device)
-            prediction = pipeline.transformer(x_t, timestep=t, class_labels=ids).sample[:, : x_t.shape[1]]
-            x0 = x0_from_prediction(prediction_type(pipeline.scheduler), prediction.float(), x_t, a, s)
-            wrong = (a / s * (x0 - self._x0)).square().sum(1)  # eps_hat - eps = a/s (x0 - x0_hat)
-        return (0.5 * (RANGE[1] - RANGE[0]) * wrong).cpu()
+            label = pipeline.transformer.read(pipeline.label_ids(list(texts)).to(device))
+            for rows, which in zip(numbers.split(BATCH), places.split(BATCH), strict=True):
+                t, eps = times[rows].to(device), noises[rows].to(device)
+                a, s = (level.view(-1, 1, 1, 1) for level in noise_level(pipeline.scheduler, t))
+                x_t = a * x0 + s * eps
+                asked_of = label.of_texts(which.to(device))
+                prediction = pipeline.transformer(x_t, timestep=t, class_labels=asked_of).sample[:, : x_t.shape[1]]
+                guess = x0_from_prediction(prediction_type(pipeline.scheduler), prediction.float(), x_t, a, s)
+                wrong.append((a / s * (guess - x0)).square().sum(1).cpu())  # eps - eps_hat = a/s (x0_hat - x0)
+        return 0.5 * (RANGE[1] - RANGE[0]) * torch.cat(wrong)
 
     def _level(self, n: int) -> int:
         """Pairs take the levels in an order in which the first few are far apart: 0, 4, 2, 6, 1 …"""
@@ -102,6 +111,7 @@ class Evidence:
 
 Slot = tuple[str | None, str]  # what can be said: an attribute of the part at a place, or (None) of the whole picture
 Found = dict[Slot, str]
+Candidates = dict[Hashable, tuple[str, float]]  # what may be so -> the prompt that says it, and nats against it
 
 
 def describe(pipeline: ClassPipeline, pack: Pack, original: Image.Image) -> Generator[Reading, None, Description]:
@@ -122,33 +132,36 @@ def search(
 ) -> Generator[Reading, None, tuple[Found, dict[Slot, dict[str, float]]]]:
     """The best value of everything that can be said of the picture, and the probabilities of all its values.
 
-    Every attribute is first looked for by itself; then each once more, all others being said.
+    Every attribute is first looked for by itself, then again with all others being said.
     """
     slots = _slots(lexicon, _places(evidence, lexicon))
-    found = {slot: _first(evidence, lexicon, {}, slot) for slot in slots}
+    found = {slot: _first(evidence, _candidates(lexicon, {}, slot)) for slot in slots}
     sure = {}
-    for index, slot in enumerate(slots):
+    for index, slot in enumerate(slots * ROUNDS):
         sure[slot] = race(evidence, _candidates(lexicon, found, slot))
         found[slot] = max(sure[slot], key=sure[slot].get)
-        yield Reading(index, len(slots), wording(lexicon, found))
+        yield Reading(index, len(slots) * ROUNDS, wording(lexicon, found))
     return found, sure
 
 
-def race(evidence: Evidence, prompts: Mapping[str, str]) -> dict[str, float]:
-    """The probability of every value, given the prompt that says it. Those close to the best are tried under ever more
-    noises."""
+def race(evidence: Evidence, candidates: Candidates) -> dict:
+    """The probability of every candidate. Those close to the best are tried under ever more noises."""
     import torch
 
-    behind, alive, noises = {}, list(prompts), FEW
+    behind, alive, noises = {}, candidates, FEW
     while True:
-        lost = evidence.lost([prompts[value] for value in alive], noises).sum((2, 3)).mean(1)
-        behind |= dict(zip(alive, (lost - lost.min()).tolist(), strict=True))
-        alive = [value for value in alive if behind[value] < CLOSE]
-        if len({prompts[value] for value in alive}) == 1 or noises >= MANY:
+        lost = _lost(evidence, alive, noises)
+        more = lost - lost[lost.mean(1).argmin()]  # (P, noises)
+        pairs = more.view(len(more), -1, 2).mean(2)
+        error = pairs.std(1) / pairs.shape[1] ** 0.5
+        behind |= dict(zip(alive, more.mean(1).tolist(), strict=True))
+        close = more.mean(1) < CLOSE + 2 * error
+        alive = {one: alive[one] for one, stays in zip(alive, close.tolist(), strict=True) if stays}
+        if len(set(alive.values())) == 1 or noises == MANY:
             break
         noises *= 2
-    shares = torch.softmax(-torch.tensor([behind[value] for value in prompts]) / TEMPERATURE, 0)
-    return dict(zip(prompts, shares.tolist(), strict=True))
+    shares = torch.softmax(-torch.tensor([behind[one] for one in candidates]) / TEMPERATURE, 0)
+    return dict(zip(candidates, shares.tolist(), strict=True))
 
 
 def wording(lexicon: Lexicon, found: Found) -> str:
@@ -168,16 +181,16 @@ def spoken(slot: Slot) -> str:
 
 
 def maps(evidence: Evidence, lexicon: Lexicon, found: Found, original: Image.Image) -> list[tuple[str, Image.Image]]:
-    """Every word that was found, and where it lets the picture be denoised better than all the others alone."""
-    said = [slot for slot in found if lexicon.phrases.get(slot[1], {}).get(found[slot])]
-    without = [wording(lexicon, {one: value for one, value in found.items() if one != slot}) for slot in said]
-    lost = evidence.lost([wording(lexicon, found), *without], FEW).mean(1)  # (1 + words, h, w)
-    pictures = []
-    for slot, gain in zip(said, (lost[1:] - lost[0]).clamp(min=0), strict=True):
-        pictures.append(
-            (wording(lexicon, {slot: found[slot]}), images.heat(original, (gain / gain.max().clamp(min=1e-9)).tolist()))
-        )
-    return pictures
+    """Every word that was found, and where it lets the picture be denoised better than all others do alone."""
+    said = defaultdict(list)
+    for slot, value in found.items():
+        said[wording(lexicon, {slot: value})].append(slot)  # one word may say two things
+    said.pop("", None)
+    without = [{one: value for one, value in found.items() if one not in slots} for slots in said.values()]
+    lost = evidence.lost([wording(lexicon, one) for one in (found, *without)], MAPPED).mean(1)  # (1 + words, h, w)
+    gains = (lost[1:] - lost[0]).clamp(min=0)
+    shares = gains / gains.amax((1, 2), keepdim=True).clamp(min=1e-9)
+    return [(word, images.heat(original, one)) for word, one in zip(said, shares.tolist(), strict=True)]
 
 
 def accuracy(
@@ -204,38 +217,47 @@ def accuracy(
 
 def _slots(lexicon: Lexicon, places: Sequence[str]) -> list[Slot]:
     """Everything that can be said of a picture with parts at these places; of one without parts, of the whole."""
-    if not lexicon.parts:
-        return [(None, attribute) for attribute in lexicon.values]
-    of_parts = [attribute for attribute in lexicon.values if attribute not in lexicon.shared]
-    return [(place, one) for place in places for one in of_parts] + [(None, one) for one in lexicon.shared]
+    said = [attribute for attribute in lexicon.values if lexicon.phrases.get(attribute)]
+    of_parts = [attribute for attribute in said if lexicon.parts and attribute not in lexicon.shared]
+    return [(place, one) for place in places for one in of_parts] + [(None, one) for one in said if one not in of_parts]
 
 
-def _candidates(lexicon: Lexicon, found: Found, slot: Slot) -> dict[str, str]:
-    """Value -> the prompt that says it beside what has been found."""
-    return {value: wording(lexicon, found | {slot: value}) for value in lexicon.values[slot[1]]}
+def _candidates(lexicon: Lexicon, found: Found, slot: Slot) -> Candidates:
+    """Every value, said beside what has been found."""
+    named = lexicon.phrases[slot[1]]
+    return {
+        value: (wording(lexicon, found | {slot: value}), 0.0 if named.get(value) else UNSAID)
+        for value in lexicon.values[slot[1]]
+    }
 
 
-def _first(evidence: Evidence, lexicon: Lexicon, found: Found, slot: Slot) -> str:
-    """The best value under few noises."""
-    prompts = _candidates(lexicon, found, slot)
-    lost = evidence.lost(list(prompts.values()), FEW).sum((2, 3)).mean(1)
-    return list(prompts)[int(lost.argmin())]
+def _lost(evidence: Evidence, candidates: Candidates, noises: int) -> Tensor:
+    """(P, noises): nats, with what counts against each."""
+    import torch
+
+    prompts, handicaps = zip(*candidates.values(), strict=True)
+    return evidence.lost(prompts, noises).sum((2, 3)) + torch.tensor(handicaps)[:, None]
+
+
+def _first(evidence: Evidence, candidates: Candidates) -> str:
+    """The best under few noises."""
+    return list(candidates)[int(_lost(evidence, candidates, FEW // 2).mean(1).argmin())]
 
 
 def _places(evidence: Evidence, lexicon: Lexicon) -> tuple[str, ...]:
-    """Where the parts are. A scene has one part, at a place that needs no name, or two.
+    """Where the parts are: one, at a place that needs no name, or two.
 
-    Each place is tried with the attribute that words tell best apart, the others being left out.
+    Each place is tried with the attribute that words tell best apart, all others being left out.
     """
     if not lexicon.parts:
         return ()
     telling = max(
-        (one for one in lexicon.values if one not in lexicon.shared),
-        key=lambda one: (len(lexicon.phrases.get(one, {})) == len(lexicon.values[one]), len(lexicon.values[one])),
+        (one for one in lexicon.phrases if one not in lexicon.shared),
+        key=lambda one: (len(lexicon.phrases[one]) == len(lexicon.values[one]), len(lexicon.values[one])),
     )
     named = [place for place, phrases in lexicon.places.items() if phrases]
     scenes = [(place,) for place in lexicon.places if place not in named] + list(combinations(named, 2))
-    best = {place: _first(evidence, lexicon, {}, (place, telling)) for place in lexicon.places}
-    prompts = {scene: wording(lexicon, {(place, telling): best[place] for place in scene}) for scene in scenes}
-    sure = race(evidence, prompts)
+    best = {place: _first(evidence, _candidates(lexicon, {}, (place, telling))) for place in lexicon.places}
+    told = {scene: wording(lexicon, {(place, telling): best[place] for place in scene}) for scene in scenes}
+    sure = race(evidence, {scene: (prompt, 0.0) for scene, prompt in told.items()})
     return max(sure, key=sure.get)

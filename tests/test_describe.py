@@ -96,7 +96,7 @@ def test_a_map_is_as_large_as_the_picture_and_warm_where_the_word_tells(told):
 def test_it_can_be_watched(reader, drawing):
     run = reader.describe("words", drawing)
     seen = [(one.index, one.total) for one in run]
-    assert seen == [(0, 2), (1, 2)] and run.text
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)] and run.text
 
 
 def test_accuracy_is_the_share_of_pictures_read_right(pipeline, pack):

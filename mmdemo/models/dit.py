@@ -117,6 +117,10 @@ class Label(NamedTuple):
     kv: list[Tensor | None]  # of a text, its keys and values for each block: (2, B, heads, L, D/heads)
     mask: Tensor | None = None  # (B, 1, 1, N + L): which patches and tokens attention may see
 
+    def of_texts(self, places: Tensor) -> "Label":
+        """The texts at these places, each as often as it is named: what is read once may be asked many times."""
+        return Label(self.embedding[places], [kv[:, places] for kv in self.kv], self.mask[places])
+
 
 class Block(nn.Module):
     """Attention and an MLP, each shifted, scaled and gated by the conditioning (adaLN-zero).  reads: also a text."""
