@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import images
-from mmdemo.arguments import Recipe
+from mmdemo.arguments import Recipe, quoted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,7 +126,12 @@ class Drawing:
     pack: str
     recipe: Recipe
     seconds: float  # since the start
+    reads: bool = field(default=False, kw_only=True)  # whether labels are texts
     notice: str = field(default="", kw_only=True)  # what of a text was not understood, in one sentence
+
+    def named(self, label: str) -> str:
+        """A label, within a sentence."""
+        return quoted(label) if self.reads else label
 
     def json(self) -> dict:
         notice = {"notice": self.notice} if self.notice else {}

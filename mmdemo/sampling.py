@@ -49,7 +49,7 @@ class Request:
         """As the answers repeat it."""
         texts = [*self.labels, self.recipe.negative or ""] if self.pack.words else []
         notice = read_words(self.pack).notice(texts) if any(texts) else ""
-        return {"pack": self.pack.name, "recipe": self.recipe, "notice": notice}
+        return {"pack": self.pack.name, "recipe": self.recipe, "reads": self.pack.words, "notice": notice}
 
 
 def request(pack: Pack, labels: Sequence[str], count: int, recipe: Recipe) -> Request:

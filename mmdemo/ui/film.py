@@ -17,9 +17,10 @@ def film(frames: list[Frame], show: int | None = None) -> Film:
     last = frames[-1]
     return Film(
         pack=last.pack,
-        label=last.label,
+        label=last.named(last.label),
         seed=last.recipe.seed,
-        negative=last.recipe.negative,
+        negative=last.recipe.negative and last.named(last.recipe.negative),
+        kind="prompt" if last.reads else "label",
         total=last.total,
         narrowed=tuple(last.recipe.interval) != (0, 1),
         frames=[shot(frame) for frame in frames],

@@ -43,6 +43,20 @@ class Cards:
 
 
 @dataclass(frozen=True)
+class Chip:
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Chips:
+    """chips.js: texts to be taken by a click, the value being the one taken.  folded: only their heading is seen."""
+
+    chips: list[Chip]
+    folded: bool
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     uri: str
     smooth: bool  # a photograph, whose pixels are not to be seen
@@ -164,6 +178,7 @@ class Film:
 
     pack: str
     label: str
+    kind: str  # what a label is called
     seed: int
     total: int
     narrowed: bool  # guidance is on at some steps only

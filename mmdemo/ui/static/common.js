@@ -299,6 +299,10 @@ window.mmdemo ??= (() => {
     document.getElementById("codebook-button").click();
   } }, "Open in Codebook");
 
+  // What a file may be called anywhere: of a text, its letters and digits.
+  const fileName = (...parts) => parts.map((part) => [...String(part).replace(/[^\p{L}\p{M}\p{N}]+/gu, "-")].slice(0, 60).join("").replace(/^-|-$/g, ""))
+    .filter(Boolean).join("-");
+
   const pngLink = (png, file) => el("a", { class: "mm-button", href: png, download: file }, "Download PNG");
 
   // What a button has set going is seen, also on a phone, where that button is far below.
@@ -309,6 +313,6 @@ window.mmdemo ??= (() => {
 
   return {
     store, storeOf, bring, el, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
-    pngLink, strip,
+    fileName, pngLink, strip,
   };
 })();

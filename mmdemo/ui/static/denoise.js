@@ -1,13 +1,13 @@
 // The film of a run. The frames are kept here: they follow the run, then are scrubbed, played and saved without the server.
-const { el, listen, pixels, tokenGrid, answerTo, codeCard, codeLink, strip, exports } = window.mmdemo;
+const { el, listen, pixels, tokenGrid, answerTo, codeCard, codeLink, fileName, strip, exports } = window.mmdemo;
 const root = element.firstElementChild;
 const PLAY_SECONDS = 4;
 let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, looked, thumbs, grid, card;
 
 const original = pixels("", "The picture to edit");
 const noisy = pixels("", "The noisy picture"), guess = pixels("", "The guess of the finished picture");
-const byLabel = pixels("", "The guess by the label alone"), without = pixels("", ""), both = pixels("", "The guess with guidance");
-const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span"), unlabelled = el("span");
+const byLabel = pixels("", ""), without = pixels("", ""), both = pixels("", "The guess with guidance");
+const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span"), unlabelled = el("span"), labelled = el("span"), does = el("h3");
 const play = el("button", { type: "button", class: "mm-button mm-play", onclick: toggle });
 const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step", oninput: () => go(Number(slider.value), slider.value > at ? 1 : -1) });
 const step = el("b"), timestep = el("b"), noise = el("b"), guidance = el("span");
@@ -32,8 +32,8 @@ const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "g
   strips,
   el("div", { class: "mm-facts" },
     el("section", { class: "mm-guesses" },
-      el("h3", {}, "What the label does to the guess"),
-      el("div", {}, ...[[without, unlabelled], [byLabel, "by label alone"], [both, "guided"]].map(([picture, name]) =>
+      does,
+      el("div", {}, ...[[without, unlabelled], [byLabel, labelled], [both, "guided"]].map(([picture, name]) =>
         el("figure", {}, framed(picture), el("figcaption", {}, name))))),
     el("section", { class: "mm-curves" }, ...curves.map(({ node }) => node))),
   saving,
@@ -48,8 +48,11 @@ listen(props, watch, (message) => {
     follow = true;
     peek = looked = null;
     card.replaceChildren();
-    unlabelled.textContent = film.negative ? `by ${film.negative}, to avoid` : "without a label";
-    without.alt = film.negative ? `The guess by ${film.negative}, to avoid` : "The guess without a label";
+    does.textContent = `What the ${film.kind} does to the guess`;
+    labelled.textContent = `by ${film.kind} alone`;
+    byLabel.alt = `The guess by the ${film.kind} alone`;
+    unlabelled.textContent = film.negative ? `by ${film.negative}, to avoid` : `without a ${film.kind}`;
+    without.alt = film.negative ? `The guess by ${film.negative}, to avoid` : `The guess without a ${film.kind}`;
     original.src = film.original ?? "";
     source.hidden = !film.original;
     slider.max = film.total - 1;
@@ -184,7 +187,7 @@ function label() {
 function offer() {
   const button = (words, make) => {
     const one = el("button", { type: "button", class: "mm-button", onclick: async () => {
-      const name = `${film.pack}-${film.label}-seed-${film.seed}`; // of this film, whatever is shown once it is made
+      const name = fileName(film.pack, film.label, `seed-${film.seed}`); // of this film, whatever is shown once it is made
       one.disabled = true;
       one.textContent = "Making it…";
       try {
@@ -204,7 +207,8 @@ function offer() {
 function shots() {
   return film.frames.filter(Boolean).map((frame) => ({
     uris: [...(film.original ? [film.original] : []), frame.x_t, frame.x0],
-    words: `${film.label}: step ${frame.index + 1} of ${film.total}, noise ${percent(frame.noise)}`,
+    name: film.label,
+    words: `: step ${frame.index + 1} of ${film.total}, noise ${percent(frame.noise)}`,
   }));
 }
 
