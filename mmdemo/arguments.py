@@ -360,7 +360,7 @@ class Recipe:
             unless=("",),
             nothing="none",
             allowed=classes,
-            text=("Negative", "What to guide away from, in words."),
+            text=("Negative prompt", "What to guide away from, in words."),
         ),
         default=None,
     )

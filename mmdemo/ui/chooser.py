@@ -47,4 +47,5 @@ def in_words(pack: Pack) -> str:
     if not pack.can_sample:
         return f"codec only, {pack.codes} codes"
     classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"
-    return f"{'reads words' if pack.words else classes}, {pack.codes} codes, {pack.image_size} × {pack.image_size}"
+    size = f"{pack.image_size}\u00a0×\u00a0{pack.image_size}"
+    return f"{'reads words' if pack.words else classes}, {pack.codes} codes, {size}"

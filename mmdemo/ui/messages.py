@@ -183,9 +183,25 @@ class Film:
     total: int
     narrowed: bool  # guidance is on at some steps only
     frames: list[Shot]
-    negative: str | None = None  # the class to guide away from
+    negative: str | None = None  # what to guide away from
     original: str | None = None  # the picture that is edited
+    again: dict[str, Any] | None = None  # of a text: what it takes to draw it again, to weigh its words
     show: int | None = None
+
+
+@dataclass(frozen=True)
+class WordPull:
+    start: int
+    end: int
+    mean: float
+    map: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Pulls:
+    """What words.js is answered: how much each word of a text pulls at a step."""
+
+    words: list[WordPull]
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,13 @@ window.mmdemo ??= (() => {
     return node;
   }
 
+  function svg(tag, attributes = {}, ...children) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
   // Calls draw(message) now and whenever Python sends another, except those of an earlier turn that come late.
   function listen(props, watch, draw, name = "value") {
     let turn = 0;
@@ -312,7 +319,7 @@ window.mmdemo ??= (() => {
   }
 
   return {
-    store, storeOf, bring, el, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
+    store, storeOf, bring, el, svg, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
     fileName, pngLink, strip,
   };
 })();
