@@ -126,7 +126,10 @@ class ClassPipeline(DiffusionPipeline):
         """What the transformer takes for labels: class ids (B,), or of texts the ids of their tokens (B, L)."""
         if self.words is None:
             return torch.as_tensor(labels)
-        return padded([self.words.encode(text)[: self.transformer.config.max_length] for text in labels])
+        return self._read([self.words.encode(text) for text in labels])
+
+    def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        return padded([ids[: self.transformer.config.max_length] for ids in texts])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of a Step -> pictures (B, C, H, W) in [-1, 1]."""
@@ -171,8 +174,15 @@ class ClassPipeline(DiffusionPipeline):
         set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
         away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
-        groups = [class_labels, away] + ([] if other_labels is None else [other_labels])
-        labels, away, *others = self.label_ids([one for group in groups for one in group]).to(device).chunk(len(groups))
+        groups = {"label": class_labels, "away": away} | ({} if other_labels is None else {"other": other_labels})
+        ids = self.label_ids([one for group in groups.values() for one in group]).to(device)
+        groups = dict(zip(groups, ids.chunk(len(groups)), strict=True))
+
+        @functools.cache  # a text means the same at every step
+        def meaning(*names: str):
+            ids = torch.cat([groups[name] for name in names])
+            return ids if self.words is None else self.transformer.read(ids)
+
         shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
         if latents is None:
@@ -194,7 +204,7 @@ class ClassPipeline(DiffusionPipeline):
                 a, s = noise_level(scheduler, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
-                with_label, without = self._predict(x_t, t, labels, away, others, shares, scale, compare)
+                with_label, without = self._predict(x_t, t, meaning, shares, scale, compare)
                 prediction = guided(with_label, without, scale)
                 guess = functools.partial(x0_from_prediction, prediction_type(scheduler), x_t=x_t, a=a, s=s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
@@ -211,23 +221,37 @@ class ClassPipeline(DiffusionPipeline):
                 )
             yield step
 
-    def _predict(self, x_t, t, labels, away, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
+    @torch.inference_mode()
+    def pulls(self, step: Step, text: str, places: Sequence[int]) -> Tensor:
+        """How much words of a text pull at the prediction of a step, and where: (words, h, w), the change of the
+        prediction by the text alone when each is left out, as a mean over the channels.
+
+        places: of the words among `words.words(text)`.
+        """
+        texts = [self.words.encode(text), *(self.words.encode(text, without=place) for place in places)]
+        x_t = step.x_t[:1].expand(len(texts), -1, -1, -1)
+        labels, t = self._read(texts).to(x_t.device), torch.tensor(step.timestep, device=x_t.device)
+        outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
+        return (outputs[1:] - outputs[:1]).abs().mean(1)
+
+    def _predict(self, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
         """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
-        In one batch. Two labels are mixed by their predictions, so that any transformer can.
+        In one batch. Two labels are mixed by their predictions, so that any transformer can.  shares: of the other one,
+        or None.
         """
         asked = []
         if both or scale != 0:
-            asked += [labels, *others]
+            asked += ["label"] if shares is None else ["label", "other"]
         if both or scale != 1:
-            asked += [away]
+            asked += ["away"]
         inputs = torch.cat([x_t] * len(asked))
-        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=torch.cat(asked)).sample
+        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
         parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))
         without = parts.pop() if both or scale != 1 else None
         if not parts:
             return None, without
-        return (parts[0].lerp(parts[1], shares) if others else parts[0]), without
+        return (parts[0] if shares is None else parts[0].lerp(parts[1], shares)), without
 
 
 def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:

@@ -63,7 +63,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_page_goes_all_the_way_from_pictures_to_the_app():
     spoken = [" ".join(words) for words in commands()]
-    stages = ["train vqvae", "reconstruct", "train dit", "train dit.*--resume", "sample", "evaluate", "app.py", "sample.*--prompt", "describe"]
+    stages = [
+        "train vqvae",
+        "reconstruct",
+        "train dit",
+        "train dit.*--resume",
+        "sample",
+        "evaluate",
+        "app.py",
+        "sample.*--prompt",
+        "describe",
+    ]
     found = [next((i for i, line in enumerate(spoken) if re.search(stage, line)), None) for stage in stages]
     assert None not in found and found == sorted(found), dict(zip(stages, found, strict=True))
     assert [language for language, _ in BLOCKS].count("python") == 2
