@@ -131,7 +131,7 @@ def test_arguments_are_checked_in_the_order_in_which_they_are_given(unloadable, 
             getattr(unloadable, verb)(*(good(verb) | bad).values())
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "describe"])  # which needs a pack that reads
 def test_the_good_arguments_are_good_and_those_that_may_be_left_out_may_be_none(studio, verb):
     left_out = {name: None for name in good(verb) if default(verb, name) is None and name != "other_label"}
     for changed in ({}, left_out):

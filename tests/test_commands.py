@@ -79,15 +79,16 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
         assert re.search(r"there is no folder '[^']*nosuch'.*--weights", one_line(told.err)) and told.out == ""
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "sample", "edit"])
+@pytest.mark.parametrize("verb", ["reconstruct", "describe", "sample", "edit"])
 def test_a_verbs_command_has_the_verbs_arguments_order_and_defaults(verb):
     commands = next(action for action in parser()._actions if isinstance(action.choices, dict))
     offered = {action.dest: action for action in commands.choices[verb]._actions}
     parameters = inspect.signature(VERBS[verb]).parameters
     names = ["image" if name == "images" else name for name in offered]
-    assert [name for name in names if name not in ("help", "weights", "out")] == [
-        *(["image"] if verb == "reconstruct" else []), *(n for n in parameters if (verb, n) != ("reconstruct", "image"))
-    ]  # fmt: skip
+    several = verb in ("reconstruct", "describe")  # pictures, which then come first
+    assert [name for name in names if name not in ("help", "weights", "out", "json")] == sorted(
+        parameters, key=lambda name: not (several and name == "image")
+    )
     for name, parameter in parameters.items():
         if name != "image":
             assert offered[name].required == (parameter.default is parameter.empty), name
@@ -531,7 +532,8 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "packs", "train", "train vqvae", "train dit", "reconstruct", "sample", "edit", "evaluate"]
+    "command",
+    ["", "packs", "train", "train vqvae", "train dit", "reconstruct", "describe", "sample", "edit", "evaluate"],
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as left:

@@ -1,11 +1,12 @@
 """A picture in words: the search, the verb, its endpoint and its command."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from browsing import launched
-from conftest import RECORDS, array, same
+from conftest import RECORDS, array, flow_schedule, same, tiny_dit
 from gradio_client import Client, handle_file
 from PIL import Image
 from running import is_one_sentence, one_line
@@ -16,6 +17,8 @@ from mmdemo.errors import MmdemoError, PackError
 from mmdemo.images import to_images
 from mmdemo.results import Description, Run
 from mmdemo.studio import Studio
+from mmdemo.training import export
+from mmdemo.words import Words
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,60 @@ def test_accuracy_is_the_share_of_pictures_read_right(pipeline, pack):
     assert describing.accuracy(pipeline, pack, pictures, found, lines.append) == {"colour": 1, "shape": 1}
     assert describing.accuracy(pipeline, pack, pictures, wrong) == {"colour": 0, "shape": 1}
     assert len(lines) == 3
+
+
+# ------------------------------------------------------------------------------------------------------------- scenes
+
+COLOURS = ("red", "blue", "green", "grey")
+
+
+@pytest.fixture(scope="module")
+def scenes(reading_weights: Path, tmp_path_factory) -> Studio:
+    """A pack of scenes: one shape, or one on the left and one on the right, each with a colour, and some with a dot."""
+    captions, records = [], []
+    for i in range(400):
+        ground, dots = ("white", "black")[i % 2], [i // 3 % 2, i // 5 % 2]
+        drawn = [COLOURS[i // 7 % 4], COLOURS[i % 4 ^ i // 11 % 4]]
+        places = ["middle"] if i % 3 == 0 else ["left", "right"]
+        tags = [", ".join([f"{colour} shape", *["dot"] * dot]) for colour, dot in zip(drawn, dots, strict=True)]
+        said = tags[:1] if len(places) == 1 else [f"{place}: {one}" for place, one in zip(places, tags, strict=True)]
+        captions.append(["; ".join([*said, f"{ground} ground"])])
+        parts = [
+            {"place": place, "colour": colour, "dot": ("none", "dot")[dot]}
+            for place, colour, dot in zip(places, drawn, dots, strict=False)
+        ]
+        records.append({"ground": ground, "shapes": parts})
+    folder = tmp_path_factory.mktemp("scenes")
+    shutil.copytree(reading_weights / "tiny-codec", folder / "scenes")
+    words = Words.learn(captions, records)
+    transformer = tiny_dit(num_classes=0, vocab_size=words.size)
+    export.save_transformer(folder / "scenes", transformer, flow_schedule(), {"minutes": 0.0}, words, captions[0])
+    return Studio([folder], device="cpu")
+
+
+def test_of_a_scene_every_part_is_described_at_its_place(scenes):
+    lexicon = packs.read_words(scenes.pack("scenes")).lexicon
+    assert lexicon.parts == "shapes" and set(lexicon.values) == {"ground", "colour", "dot"}
+    for picture in shapes(2):
+        told = scenes.describe("scenes", picture).result()
+        places = {name.split()[0] for name in told.attributes} - {"ground"}
+        assert places in ({"middle"}, {"left", "right"})
+        assert set(told.attributes) == {"ground", *(f"{place} {one}" for place in places for one in ("colour", "dot"))}
+        assert all(sum(by_value.values()) == pytest.approx(1) for by_value in told.attributes.values())
+        assert all(place in told.text for place in places - {"middle"})
+
+
+def test_accuracy_in_scenes_counts_a_part_that_was_not_found_as_wrong(scenes):
+    pack = scenes.pack("scenes")
+    pipeline = packs.load(pack, "cpu")
+    pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:1]
+    best = Run(describing.describe(pipeline, pack, to_images(pictures)[0])).best
+    places = list(dict.fromkeys(name.split()[0] for name in best if name != "ground"))
+    parts = [{"place": one, "colour": best[f"{one} colour"], "dot": best[f"{one} dot"]} for one in places]
+    absent = {"place": "nowhere", "colour": "red", "dot": "none"}
+    record = {"ground": best["ground"], "shapes": [*parts, absent]}
+    share = len(places) / (len(places) + 1)
+    assert describing.accuracy(pipeline, pack, pictures, [record]) == {"ground": 1, "colour": share, "dot": share}
 
 
 # ---------------------------------------------------------------------------------------------- what cannot be done

@@ -38,6 +38,7 @@ def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
         "/replace": ["pack", "tokens", "code", "by"],
         "/code_map": ["pack"],
         "/interpolate": ["pack", "image", "other", "count", "invert", "size"],
+        "/describe": ["pack", "image", "invert"],
         "/sample": ["pack", "label", "count", *DRAWN, "interval", "negative"],
         "/denoise": ["pack", "label", *DRAWN, "interval", "negative"],
         "/noise": ["pack", "image", "seed", "steps", "sampler", "invert"],
