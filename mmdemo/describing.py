@@ -1,7 +1,7 @@
 """A picture to words, by the model that draws: the words under which it denoises the picture best.
 
 Diffusion Classifier (Li et al., arXiv:2303.16203): a prompt explains a picture as well as the diffusion bound on the
-picture's likelihood says, up to a constant -1/2 ∫ E|eps - eps_hat|² dl over l = log(a²/s²) (arXiv:2303.00848, eq. 10),
+picture's likelihood says, up to a constant -1/2 ∫ E|eps - eps_hat|² dl over l = log(a²/s²) (arXiv:2303.00848),
 in nats. All prompts are held against each other under the same noises, which come in pairs eps and -eps.
 """
 
