@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
+from browsing import Locator, Page, choose_pack, expect, open_tab, opened_uri
 from PIL import Image
 
 from mmdemo.studio import Studio
