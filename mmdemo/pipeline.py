@@ -23,8 +23,7 @@ from torch import Tensor
 from mmdemo import codec, samplers
 from mmdemo.images import to_images
 from mmdemo.models import dit, vqvae  # noqa: F401  diffusers opens only packs whose models have been imported
-from mmdemo.models.text import PAD
-from mmdemo.words import Words
+from mmdemo.words import PAD_ID, Words
 
 Label = int | str  # a class id, or a text where the transformer reads
 
@@ -175,8 +174,15 @@ class ClassPipeline(DiffusionPipeline):
         set_timesteps(scheduler, count, device)
         stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
         away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
-        groups = [class_labels, away] + ([] if other_labels is None else [other_labels])
-        labels, away, *others = self.label_ids([one for group in groups for one in group]).to(device).chunk(len(groups))
+        groups = {"label": class_labels, "away": away} | ({} if other_labels is None else {"other": other_labels})
+        ids = self.label_ids([one for group in groups.values() for one in group]).to(device)
+        groups = dict(zip(groups, ids.chunk(len(groups)), strict=True))
+
+        @functools.cache  # a text means the same at every step
+        def meaning(*names: str):
+            ids = torch.cat([groups[name] for name in names])
+            return ids if self.words is None else self.transformer.read(ids)
+
         shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
         if latents is None:
@@ -198,7 +204,7 @@ class ClassPipeline(DiffusionPipeline):
                 a, s = noise_level(scheduler, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
-                with_label, without = self._predict(x_t, t, labels, away, others, shares, scale, compare)
+                with_label, without = self._predict(x_t, t, meaning, shares, scale, compare)
                 prediction = guided(with_label, without, scale)
                 guess = functools.partial(x0_from_prediction, prediction_type(scheduler), x_t=x_t, a=a, s=s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
@@ -228,23 +234,24 @@ class ClassPipeline(DiffusionPipeline):
         outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
         return (outputs[1:] - outputs[:1]).abs().mean(1)
 
-    def _predict(self, x_t, t, labels, away, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
+    def _predict(self, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
         """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
-        In one batch. Two labels are mixed by their predictions, so that any transformer can.
+        In one batch. Two labels are mixed by their predictions, so that any transformer can.  shares: of the other one,
+        or None.
         """
         asked = []
         if both or scale != 0:
-            asked += [labels, *others]
+            asked += ["label"] if shares is None else ["label", "other"]
         if both or scale != 1:
-            asked += [away]
+            asked += ["away"]
         inputs = torch.cat([x_t] * len(asked))
-        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=torch.cat(asked)).sample
+        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
         parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))
         without = parts.pop() if both or scale != 1 else None
         if not parts:
             return None, without
-        return (parts[0].lerp(parts[1], shares) if others else parts[0]), without
+        return (parts[0] if shares is None else parts[0].lerp(parts[1], shares)), without
 
 
 def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:
@@ -257,7 +264,7 @@ def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tenso
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids of several texts, the shorter ones filled up: (B, L) int64."""
     length = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (length - len(row))] for row in rows])
+    return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows])
 
 
 def first_step(count: int, strength: float) -> int:
