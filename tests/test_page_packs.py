@@ -52,6 +52,8 @@ def test_each_tab_opens_on_the_pack_that_suits_it_until_one_is_chosen_by_hand(pa
 def test_the_opening_packs_are_the_named_ones_or_else_the_first_that_sample(studio: Studio):
     packs = {pack.name: pack for pack in studio.packs()}
     assert opens_on(list(packs.values())) == ("mnist", "photos")
+    faces = replace(packs["cifar"], name="faces")
+    assert opens_on([*packs.values(), faces]) == ("faces", "photos")
     assert opens_on([packs["photos"], packs["cifar"]]) == ("cifar", "photos")
     assert opens_on([packs["photos"]]) == ("photos", "photos")
     assert opens_on([]) == (None, None)

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from browsing import Locator, Page, choose_pack, expect, open_tab, opened_uri
 from PIL import Image
 
+from mmdemo.results import Run
 from mmdemo.studio import Studio
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
@@ -45,7 +48,8 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     prompt(sample).press("Shift+Enter")
     prompt(sample).press_sequentially("蓝色 圆 zebra")
     prompt(sample).press("Enter")
-    expect(sample.locator(".mm-status")).to_contain_text(re.compile("Seed 5, .* drawn in .*“zebra” is not among"))
+    said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” is not among")
+    expect(sample.locator(".mm-status")).to_contain_text(said)
     expect(pictures.nth(1)).to_have_text("蓝色 圆 zebra")
     ours = studio.sample("words", ["a blue square", "蓝色 圆 zebra"], 10, 5)
     read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])"
@@ -175,3 +179,47 @@ def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: 
         box = page.locator("textarea:visible").first
         box.fill("a very long prompt without end, " * 12 + "x" * 200)
         assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
+
+
+@dataclass(frozen=True)
+class Looked:
+    index: int
+    total: int
+
+
+class DescribingStudio(Studio):
+    """A studio that says the same of every picture."""
+
+    def describe(self, pack: str, image, invert: str = "auto") -> Run:
+        def work():
+            yield from (Looked(i, 2) for i in range(2))
+            maps = [(word, Image.new("RGB", (16, 16), word)) for word in ("red", "blue")]
+            attributes = {"colour": {"green": 0.1, "red": 0.7, "blue": 0.15, "black": 0.05}}
+            return SimpleNamespace(text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5)
+
+        return Run(work())
+
+
+@pytest.fixture
+def learned(monkeypatch) -> None:
+    """As if the captions had said what colours there are."""
+    known = SimpleNamespace(lexicon=SimpleNamespace(phrases={"colour": {"red": "red"}}))
+    monkeypatch.setattr("mmdemo.ui.reconstruct.read_words", lambda pack: known)
+
+
+def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_weights: Path, learned):
+    with launched(DescribingStudio([reading_weights], device="cpu")) as address:
+        watched.goto(address)
+        open_tab(watched, "Reconstruct")
+        view, ask = watched.locator("#description-view"), watched.get_by_role("button", name="Describe")
+        expect(ask).to_be_hidden()  # `tiny` reads no words
+        choose_pack(watched, "words")
+        ask.click()
+        expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")
+        expect(view.locator("dd")).to_have_text(["red70 %", "blue15 %", "green10 %"])
+        expect(view.get_by_alt_text("Where “red” comes from")).to_be_visible()
+        view.get_by_role("button", name="blue").hover()
+        uri = view.get_by_alt_text("Where “blue” comes from").get_attribute("src")
+        assert opened_uri(uri).getpixel((3, 3)) == (0, 0, 255)
+        watched.locator("#picker").get_by_label("Example 1", exact=True).click()
+        expect(view.locator(".mm-described")).to_have_count(0)

@@ -47,6 +47,31 @@ def test_flips_are_the_tokens_in_which_two_frames_differ(studio, pack):
     assert any(frame.flips for frame in frames)
 
 
+def test_a_word_pulls_by_what_changes_when_it_is_left_out(reading_weights):
+    studio, text = Studio([reading_weights], device="cpu"), "a large zebra circle, 红色"
+    pipeline = packs.load(packs.read(reading_weights / "words"), "cpu")
+    frames = list(studio.denoise("words", text, 3, 4))
+    steps = list(pipeline.steps([text], [torch.Generator().manual_seed(3)], 4))
+    for frame, step in zip(frames, steps, strict=True):
+        assert [pull.word for pull in frame.pulls] == ["a", "large", "circle", "红", "色"]  # those that were read
+        for pull in frame.pulls:
+            assert text[pull.start : pull.end] == pull.word
+            shorter = text[: pull.start] + text[pull.end :]
+            with torch.no_grad():
+                full, less = (
+                    pipeline.transformer(step.x_t, torch.tensor(step.timestep), pipeline.label_ids([one])).sample
+                    for one in (text, shorter)
+                )
+            change = (full - less).abs().mean(1)[0]
+            assert torch.allclose(torch.tensor(pull.map), change, atol=1e-5) and change.max() > 1e-3
+            assert pull.mean == pytest.approx(change.mean().item(), abs=1e-5)
+    assert "pulls" not in frames[0].json()
+    assert len(next(studio.denoise("words", "red circle " * 20, 3, 4)).pulls) == 24  # words at most
+    assert (
+        next(studio.denoise("words", "zebra", 3, 4)).pulls == next(studio.denoise("tiny", "circle", 3, 4)).pulls == []
+    )
+
+
 @both_schedules
 def test_a_frames_tokens_decode_to_its_picture_and_the_last_to_the_result(studio, pack):
     *before, last = studio.denoise(pack, "square", 5, 4)

@@ -14,6 +14,7 @@ from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
 from mmdemo.ui.denoise import Denoise
+from mmdemo.ui.film import film, word_scale
 from mmdemo.ui.grid import Grid
 from mmdemo.ui.surgery import answers
 from mmdemo.ui.workbench import LabelControl, RecipeControls, near, once_a_pack
@@ -133,6 +134,19 @@ def test_what_was_not_understood_is_said_after_the_drawing_once(reading_weights)
     assert said.count("“zebra”, “lion” are not among the words") == 1
     table = json.loads(last[grid.table])
     assert (table["down"], table["rows"]) == ("Prompt", ["a zebra", "a lion", "a circle"])
+
+
+def test_a_script_is_told_how_much_words_pull_at_a_step_of_a_run(reading_weights):
+    studio = Studio([reading_weights], device="cpu")
+    *_, last = studio.denoise("words", "a red circle", 4)
+    again = film([last]).again
+    told = word_scale(studio)(["words", again, 5])["words"]
+    assert [(one["start"], one["end"]) for one in told] == [(0, 1), (2, 5), (6, 12)]
+    for one, pull in zip(told, last.pulls, strict=True):
+        assert one["mean"] == pytest.approx(pull.mean, abs=1e-4)
+        assert sum(one["map"], []) == pytest.approx(sum(pull.map, []), abs=1e-3)
+    assert "step is 6; it must be a whole number from 0 to 5" in word_scale(studio)(["words", again, 6])["error"]
+    assert film(list(studio.denoise("tiny", "circle", 4))).again is None
 
 
 def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights):

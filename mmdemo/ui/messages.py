@@ -144,6 +144,16 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
+class Described:
+    """description.js."""
+
+    text: str
+    said: str
+    words: list[tuple[str, str]]  # each, and the picture where it is warm
+    attributes: list[tuple[str, list[tuple[str, float]]]]  # the likeliest values of each, and their probabilities
+
+
+@dataclass(frozen=True)
 class Gallery:
     """sample.js: all pictures on one sheet, `columns` wide.  The rest is there when they are done."""
 

@@ -1,27 +1,30 @@
 """The Reconstruct tab: a picture, what is left of it after the codec, and its tokens.
 
 Knows where a picture can come from (an example, a drawing, a file) and what the studio says of it; the studio checks
-it and turns it into what the model sees. The drawing is static/picker.js, the result static/reconstruct.js, and what
-can be changed in its tokens static/surgery.js.
+it and turns it into what the model sees. The drawing is static/picker.js, the result static/reconstruct.js, what can be
+changed in its tokens static/surgery.js, and what a pack that reads says of the picture static/description.js.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import Any
 
 import gradio as gr
 
 from mmdemo.arguments import INVERT
 from mmdemo.errors import MmdemoError
+from mmdemo.packs import Pack, read_words
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, picture, said_plainly, sparingly, widget
 from mmdemo.ui.codebook import code_reader
-from mmdemo.ui.messages import Examples, Reconstructed, Text, speaker
+from mmdemo.ui.messages import Described, Examples, Reconstructed, Text, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.surgery import answers
 from mmdemo.ui.workbench import waiting
 
 FIRST: Source = ("example", 0)
+LIKELIEST = 3  # values shown of an attribute
 Values = dict[gr.components.Component, Any]
 
 
@@ -31,6 +34,9 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     with gr.Row(elem_classes="mm-work"):
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
+            # Seen until `fit`, as in workbench.py.
+            ask = gr.Button("Describe", elem_id="describe", min_width=100, scale=0)
+            description = widget("description", elem_id="description-view")
             functions = [code_reader(studio), *answers(studio)]
             result = widget("reconstruct", "surgery", elem_id="reconstruct-view", server_functions=functions)
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
@@ -44,6 +50,17 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             )
             size = gr.Radio([], label="Size", info="Pixels a side. More pixels, more tokens, finer detail.")
 
+    describing: dict[str, object] = {}  # the description that is wanted, by session
+
+    def chosen_picture(found: Pack, picked: Source) -> tuple[Source, Any]:
+        """Which picture is meant in this pack, which may have fewer examples, and the picture."""
+        kind, image = picked
+        if kind != "example":
+            return picked, image
+        offered = examples(studio, found)
+        image = image if image < len(offered) else 0
+        return (kind, image), offered[image]
+
     def look(values: Values, picked: Source | None = None, side: int | None = None) -> Iterator[Values]:
         """Shows a picture, None = the one that was chosen; once it is shown, it is the one that is chosen."""
         tell = speaker()
@@ -52,11 +69,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         for text in waiting(studio, values[pack]):
             yield {status: tell(Text(text))}
         found = studio.pack(values[pack])
-        kind, image = picked
-        if kind == "example":
-            offered = examples(studio, found)
-            image = image if image < len(offered) else 0  # another pack may have fewer
-            picked, image = (kind, image), offered[image]
+        picked, image = chosen_picture(found, picked)
         side = size_of(found, side)
         seen = seen_at(studio, found, image, values[invert], side)
         view = Reconstructed(
@@ -71,7 +84,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             tokens=seen.tokens,
             tiles=tiles(seen),
         )
-        yield {status: tell(Text(in_words(seen, picked))), result: tell(view), **chosen}
+        yield {status: tell(Text(in_words(seen, picked))), result: tell(view), description: tell(), **chosen}
 
     def fit(values: Values) -> Values:
         found = studio.pack(values[pack])
@@ -79,6 +92,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         return {
             picker: speaker()(Examples([thumbnail(image) for image in examples(studio, found)])),
             invert: gr.update(visible=found.channels == 1),
+            ask: gr.update(visible=True if can_describe(studio, found) else "hidden"),
             size: gr.update(choices=sides, value=size_of(found, values[wanted]), visible=len(sides) > 1),
         }
 
@@ -87,7 +101,27 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             yield from look(values)
         except MmdemoError as error:
             tell = speaker()
-            yield {status: tell(Text(str(error))), result: tell()}
+            yield {status: tell(Text(str(error))), result: tell(), description: tell()}
+
+    def describe(values: Values, request: gr.Request) -> Iterator[Values]:
+        """The picture in words. A later one of the same session takes its place."""
+        tell, me = speaker(), object()
+        describing[request.session_hash] = me
+        for text in waiting(studio, values[pack]):
+            yield {description: tell(Text(text))}
+        found = studio.pack(values[pack])
+        _, image = chosen_picture(found, values[source])
+        run = studio.describe(found.name, image, values[invert])
+        try:
+            yield {description: tell(Text("Looking at the picture…"))}
+            for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, run)):
+                yield {description: tell(Text(f"Looked {new[-1].index + 1} times of {new[-1].total}…"))}
+            if describing.get(request.session_hash) is me:
+                yield {description: tell(described(run.result()))}
+        finally:
+            run.close()
+            if describing.get(request.session_hash) is me:
+                del describing[request.session_hash]
 
     def take_example(values: Values, event: gr.EventData) -> Iterator[Values]:
         yield from look(values, ("example", event.index))
@@ -101,8 +135,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     def take_size(values: Values) -> Iterator[Values]:
         yield from look(values, side=values[size])
 
-    inputs, outputs = {pack, source, invert, wanted}, [status, result, source, wanted]
-    fitted = opened(fit, {pack, wanted}, [picker, invert, size], **PRIVATE)
+    inputs, outputs = {pack, source, invert, wanted}, [status, result, description, source, wanted]
+    fitted = opened(fit, {pack, wanted}, [picker, invert, ask, size], **PRIVATE)
     opened(show, inputs, outputs, after=fitted, **OPENING, **PRIVATE)
     always = {"outputs": outputs, "trigger_mode": "multiple", **MODELS, **PRIVATE}
     picker.example(said_plainly(take_example), inputs, **always)
@@ -110,6 +144,23 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     refused(upload.upload(said_plainly(take_file), inputs | {upload}, **always), upload)
     invert.input(said_plainly(look), inputs, **always)
     size.input(said_plainly(take_size), inputs | {size}, **always)
+    asked = ask.click(said_plainly(describe), inputs, [description], **MODELS, **PRIVATE)
+    # What is said is said of one picture.
+    for event in (pack.change, picker.example, picker.drawing, upload.upload, invert.input):
+        event(None, cancels=[asked], trigger_mode="multiple")
+
+
+def can_describe(studio: Studio, pack: Pack) -> bool:
+    return hasattr(studio, "describe") and pack.words and bool(read_words(pack).lexicon.phrases)
+
+
+def described(made) -> Described:
+    attributes = []
+    for name, values in made.attributes.items():
+        best = sorted(values.items(), key=lambda one: one[1], reverse=True)[:LIKELIEST]
+        attributes.append((name, [(value, round(share, 4)) for value, share in best]))
+    words = [(word, picture(image, exact=False)) for word, image in made.maps]
+    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes)
 
 
 def subject(picked: Source) -> str:
