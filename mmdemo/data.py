@@ -4,6 +4,7 @@ It knows nothing of models. `shapes` is drawn here and needs no download.
 """
 
 import json
+import random
 from dataclasses import dataclass
 from functools import lru_cache
 from math import pi
@@ -18,6 +19,23 @@ from mmdemo.errors import DataError, ImageError
 from mmdemo.images import fit_square, image_bytes, open_image
 
 SHAPES = NAMED["shapes"].classes
+COLOURS = {  # of a shape; bright in grey too
+    "red": (1, 0.3, 0.3),
+    "orange": (1, 0.6, 0.15),
+    "yellow": (1, 0.95, 0.3),
+    "green": (0.25, 0.9, 0.35),
+    "blue": (0.35, 0.5, 1),
+    "purple": (0.75, 0.35, 1),
+    "white": (0.96, 0.96, 0.96),
+}
+GROUNDS = {"black": (0.02, 0.02, 0.02), "navy": (0.03, 0.05, 0.3), "brown": (0.26, 0.13, 0.04), "grey": (0.15,) * 3}
+SIZES = {"small": (0.34, 0.42), "large": (0.52, 0.62)}  # radius, of half a picture; apart, to be told from each other
+IN_CHINESE = {
+    "circle": "圆形", "ring": "圆环", "square": "正方形", "triangle": "三角形", "cross": "十字形",
+    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "blue": "蓝色", "purple": "紫色",
+    "white": "白色", "black": "黑色", "navy": "藏青色", "brown": "棕色", "grey": "灰色",
+    "small": "小", "large": "大",
+}  # fmt: skip
 FOLDER_SIZE = 64  # pixels of a folder's pictures, if nothing is said
 METADATA = "metadata.jsonl"  # beside the pictures: one row a picture, as the image folders of `datasets` have it
 MAX_CAPTION = 2000  # characters
@@ -57,7 +75,7 @@ def load(
     if known is None:
         return _folder(Path(data_dir or dataset), split, image_size or FOLDER_SIZE, channels or 3)
     if known.source is None:
-        return _shapes(6000 if split == "train" else 1000, split, image_size or known.size, channels or 3)
+        return _shapes(split, image_size or known.size, channels or 3)
     if known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir():
         return _folder(Path(data_dir), split, image_size or known.size, channels or 3)
     if split not in ("train", "test"):
@@ -241,16 +259,42 @@ def _shuffle(count: int, epoch: int, seed: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def _shapes(count: int, split: str, size: int, channels: int) -> LabelledImages:
-    """One shape a picture, of random colour, place, size and turn, drawn from its signed distance, on a dark ground."""
-    rng = torch.Generator().manual_seed(0 if split == "train" else 1)
-    labels = torch.arange(count) % len(SHAPES)
+def _shapes(split: str, size: int, channels: int) -> LabelledImages:
+    """One shape a picture, of random colour, place, size and turn, drawn from its signed distance, on a dark ground.
+
+    No red cross and no large blue ring is in train or test; the split "novel" holds nothing else.
+    """
+    counts = {"train": 6000, "test": 1000, "novel": 1000}
+    if split not in counts:
+        raise DataError(f"data set 'shapes' has no split {split!r}; it has {', '.join(counts)}")
+    count, seed = counts[split], list(counts).index(split)
+    rng = torch.Generator().manual_seed(seed)
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(count, *shape, generator=rng) * (high - low) + low
 
+    def chosen(names: dict) -> Tensor:
+        return torch.randint(len(names), (count,), generator=rng)
+
+    labels, colours, sizes, grounds = torch.arange(count) % len(SHAPES), chosen(COLOURS), chosen(SIZES), chosen(GROUNDS)
+    cross, ring = SHAPES.index("cross"), SHAPES.index("ring")
+    red, blue, large = list(COLOURS).index("red"), list(COLOURS).index("blue"), list(SIZES).index("large")
+    if split == "novel":
+        labels = torch.tensor([cross, ring]).repeat(count // 2)
+        colours = torch.tensor([red, blue]).repeat(count // 2)
+        sizes[labels == ring] = large
+    else:
+        others = torch.randint(1, len(COLOURS), (count,), generator=rng)
+        colours = torch.where((labels == cross) & (colours == red), (red + others) % len(COLOURS), colours)
+        sizes[(labels == ring) & (colours == blue) & (sizes == large)] = 1 - large
+
     axis = (torch.arange(size) + 0.5) / size * 2 - 1  # pixel middles in [-1, 1]
-    centre, radius, turn = uniform(-0.3, 0.3, 2, 1, 1), uniform(0.35, 0.6, 1, 1), uniform(0, 2 * pi, 1, 1)
+    low, high = torch.tensor(list(SIZES.values()))[sizes].view(count, 2, 1, 1).unbind(1)
+    centre, radius, turn = (
+        uniform(-0.3, 0.3, 2, 1, 1),
+        low + uniform(0, 1, 1, 1) * (high - low),
+        uniform(0, 2 * pi, 1, 1),
+    )
     x, y = axis[None, None, :] - centre[:, 0], axis[None, :, None] - centre[:, 1]
     x, y = (turn.cos() * x - turn.sin() * y) / radius, (turn.sin() * x + turn.cos() * y) / radius  # unit shape at 0
     r = (x * x + y * y).sqrt()
@@ -263,6 +307,44 @@ def _shapes(count: int, split: str, size: int, channels: int) -> LabelledImages:
     }
     distance = torch.stack([distances[name] for name in SHAPES])[labels, torch.arange(count)] * radius
     coverage = (0.5 - distance * size / 2).clamp(0, 1)[:, None]  # one pixel of antialiasing
-    colour, ground = uniform(0.45, 1, channels, 1, 1), uniform(0, 0.15, 1, 1, 1)
+    colour, ground = (
+        (torch.tensor(list(named.values()))[which] + uniform(-spread, spread, 3)).clamp(0, 1)
+        for named, which, spread in ((COLOURS, colours, 0.06), (GROUNDS, grounds, 0.02))
+    )
+    if channels == 1:
+        colour, ground = (rgb @ torch.tensor([[0.299], [0.587], [0.114]]) for rgb in (colour, ground))
+    colour, ground = colour[..., None, None], ground[..., None, None]
     pixels = (ground + coverage * (colour - ground)).mul(255).round().to(torch.uint8)
-    return LabelledImages(pixels, labels, SHAPES)
+
+    records = tuple(
+        {"shape": SHAPES[a], "colour": list(COLOURS)[b], "size": list(SIZES)[c], "ground": list(GROUNDS)[d]}
+        for a, b, c, d in zip(labels.tolist(), colours.tolist(), sizes.tolist(), grounds.tolist(), strict=True)
+    )
+    chance = random.Random(seed)
+    return LabelledImages(pixels, labels, SHAPES, tuple(_described(one, chance) for one in records), records)
+
+
+def _described(record: dict[str, str], chance: random.Random) -> tuple[str, ...]:
+    """Captions of a shape: a sentence with all its attributes, one with some, tags, and both sentences in Chinese."""
+
+    def some() -> dict[str, str]:
+        kept = [name for name in record if chance.random() < 0.6]
+        return {name: record[name] for name in kept or [chance.choice(list(record))]}
+
+    tags = [f"{value} ground" if name == "ground" else value for name, value in some().items()]
+    chance.shuffle(tags)
+    return _english(record, chance), _english(some(), chance), ", ".join(tags), _chinese(record), _chinese(some())
+
+
+def _english(known: dict[str, str], chance: random.Random) -> str:
+    words = [known[name] for name in ("size", "colour") if name in known] + [known.get("shape", "shape")]
+    sentence = f"{'an' if words[0][0] == 'o' else 'a'} {' '.join(words)}"
+    if "ground" not in known:
+        return sentence
+    return sentence + chance.choice((f" on {known['ground']}", f" on a {known['ground']} ground"))
+
+
+def _chinese(known: dict[str, str]) -> str:
+    words = {name: IN_CHINESE[value] for name, value in known.items()}
+    ground = f"{words['ground']}背景上的" if "ground" in words else ""
+    return ground + words.get("size", "") + words.get("colour", "") + words.get("shape", "图形")

@@ -112,6 +112,57 @@ def test_shapes_look_like_their_labels():
     assert 0.5 < filled["cross"] < 0.63 and middle["cross"] > 0.99
 
 
+def test_shapes_have_captions_and_attributes_that_say_what_is_drawn():
+    for split in ("train", "test", "novel"):
+        images = data.load("shapes", split, image_size=16)
+        assert len(images.captions) == len(images.records) == len(images)
+        for label, record, captions in zip(images.labels.tolist(), images.records, images.captions, strict=True):
+            assert record["shape"] == images.classes[label] and list(record) == ["shape", "colour", "size", "ground"]
+            assert all(value in captions[0].split() for value in record.values())
+            assert all(data.IN_CHINESE[value] in captions[3] for value in record.values())
+            said = {*captions[1].split(), *captions[2].replace(",", "").split()}
+            assert said <= {*record.values(), "a", "an", "on", "shape", "ground"}
+    again = data.load("shapes", "novel", image_size=32, channels=1)
+    assert again.captions == images.captions and again.records == images.records
+
+
+def test_the_attributes_of_a_shape_are_in_its_picture():
+    images = data.load("shapes", "test", image_size=32)
+    grounds = images.pixels[:, :, [0, 0, -1, -1], [0, -1, 0, -1]].median(2).values / 255
+    shapes = images.pixels.flatten(2).float() / 255
+    brightest = shapes[torch.arange(len(shapes)), :, shapes.sum(1).argmax(1)]
+    for seen, known, named in ((grounds, data.GROUNDS, "ground"), (brightest, data.COLOURS, "colour")):
+        nearest = torch.cdist(seen, torch.tensor(list(known.values()))).argmin(1).tolist()
+        right = [list(known)[i] == record[named] for i, record in zip(nearest, images.records, strict=True)]
+        assert sum(right) > 0.98 * len(right), named
+    lit = (images.pixels.amax(1) > 0.5 * 255).float().mean((1, 2))
+    for shape in images.classes:
+        small, large = (
+            [area for area, record in zip(lit.tolist(), images.records, strict=True)
+             if (record["shape"], record["size"]) == (shape, size)] for size in ("small", "large")
+        )  # fmt: skip
+        assert max(small) < min(large)
+
+
+def test_what_is_novel_about_the_novel_shapes_is_in_no_other_split():
+    def novel(record) -> bool:
+        return (record["shape"], record["colour"]) == ("cross", "red") or (
+            (record["shape"], record["colour"], record["size"]) == ("ring", "blue", "large")
+        )
+
+    train, test, held_out = (data.load("shapes", split, image_size=16).records for split in ("train", "test", "novel"))
+    assert all(novel(record) for record in held_out) and {record["shape"] for record in held_out} == {"cross", "ring"}
+    assert not any(novel(record) for record in (*train, *test))
+    seen = {tuple(record.values()) for record in train}
+    assert len(seen) == 5 * 7 * 2 * 4 - 2 * 4 - 4, "every other combination is there"
+
+
+def test_a_split_that_shapes_lack_is_refused_in_one_sentence():
+    with pytest.raises(DataError) as error:
+        data.load("shapes", "validation")
+    assert "novel" in one_sentence(error)
+
+
 def write_picture(path, grey: int, size=(20, 20)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (grey, grey, grey)).save(path)
