@@ -44,7 +44,9 @@ class Asked:
         for place, attribute, value, *_ in lexicon.named(caption):
             if value in attributes.own.get(attribute, ()):
                 named.append(Named(None, attribute, value))
-            elif value in attributes.of_parts.get(attribute, ()) and (place in places or not place and len(places) == 1):
+            elif value in attributes.of_parts.get(attribute, ()) and (
+                place in places or not place and len(places) == 1
+            ):
                 named.append(Named(place or places[0], attribute, value))
         return cls(caption, places, tuple(dict.fromkeys(named)))
 

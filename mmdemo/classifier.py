@@ -204,12 +204,13 @@ def kept(
         model.load_state_dict(load_file(file))
         return model.eval()
     for step, steps, trained in train():
+        model = trained
         if step % max(1, steps // 10) == 0:
             report(f"training the {what}: {step}/{steps}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.contiguous() for name, w in trained.state_dict().items()}, file.with_suffix(".partial"))
+    save_file({name: w.contiguous() for name, w in model.state_dict().items()}, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
-    return trained
+    return model
 
 
 def digest(key: str, *tensors: Tensor) -> str:

@@ -35,7 +35,9 @@ class Attributes:
     own: dict[str, tuple[str, ...]]  # of the whole picture: attribute -> its values
     of_parts: dict[str, tuple[str, ...]]  # of a part of it; {} where pictures have no parts
     parts: str | None = None  # the column that lists the parts
-    windows: dict[str, tuple[int, int]] = field(default_factory=dict)  # place -> the top and left of its window, in pixels
+    windows: dict[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # place -> the top and left of its window, in pixels
     side: int = 0  # of a window, in pixels
 
     @classmethod
@@ -143,9 +145,7 @@ def shares(read: Sequence[Read], attributes: Attributes, records: Sequence[dict]
     return {name: right[name] / told[name] for name in {**attributes.own, **attributes.of_parts} if told[name]}
 
 
-def train_reader(
-    images: LabelledImages, attributes: Attributes, seed: int = 0
-) -> Iterator[tuple[int, int, Reader]]:
+def train_reader(images: LabelledImages, attributes: Attributes, seed: int = 0) -> Iterator[tuple[int, int, Reader]]:
     """Yields (step, steps, reader) after every step."""
     torch.manual_seed(seed)
     reader = Reader(images.pixels.shape[1], attributes)
@@ -175,14 +175,20 @@ def load_reader(
     report: Callable[[str], None],
     seed: int = 0,
 ) -> Reader | None:
-    """The reader of these pictures: read from `folder`, or trained and put there. None where no record says anything."""
+    """The reader of these pictures: read from `folder`, or trained and put there. None where records say nothing."""
     attributes = Attributes.of(images.records, images.pixels.shape[-1])
     if not attributes:
         return None
     truth = [attributes.truth(record) for record in images.records]
     name = digest(repr((VERSION, seed, attributes, tuple(images.pixels.shape), truth)), images.pixels)
     file = folder / f"{name}.safetensors"
-    return kept(file, lambda: Reader(images.pixels.shape[1], attributes), lambda: train_reader(images, attributes, seed), "reader", report)
+    return kept(
+        file,
+        lambda: Reader(images.pixels.shape[1], attributes),
+        lambda: train_reader(images, attributes, seed),
+        "reader",
+        report,
+    )
 
 
 def _steps(count: int, epochs: int = 5, batch_size: int = 128) -> int:
@@ -201,6 +207,7 @@ def _descent(
     rate: float = 2e-3,
 ) -> Iterator[None]:
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
+    likelier = _likelier(targets, sizes)
     side = pixels.shape[-1] - 2 * margin
     for step in range(steps):
         for group in optimizer.param_groups:
@@ -208,10 +215,22 @@ def _descent(
         places = data.permuted(len(pixels), step * batch_size, (step + 1) * batch_size, seed)
         down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
         x, y = from_bytes(_cut(pixels[places], margin + down, margin + right, side)), targets[places]
-        logits = net.train()(x).split(sizes, 1)
+        logits = (net.train()(x) + likelier[places]).split(sizes, 1)
         losses = [F.cross_entropy(one, y[:, i], ignore_index=-1, reduction="sum") for i, one in enumerate(logits)]
         descend(optimizer, sum(losses) / len(places))
         yield
+
+
+def _likelier(targets: Tensor, sizes: list[int]) -> Tensor:
+    """How much likelier each value is by what a picture's other attributes are, as logits (N, sum(sizes)).
+
+    Added in training (logit adjustment, Menon et al., arXiv:2007.07314), so that the net need not learn it: where no
+    sad person has pink hair, a sad mouth would else be read as a sign of other hair, in drawn pictures too.
+    """
+    hot = torch.cat([F.one_hot(t + 1, n + 1)[:, 1:] for t, n in zip(targets.T, sizes, strict=True)], 1).float()
+    expected = hot.sum(0) * hot.sum(0)[:, None] / len(hot)
+    others = 1 - torch.block_diag(*(torch.ones(n, n) for n in sizes))
+    return hot @ (((hot.T @ hot + 1) / (expected + 1)).log() * others)
 
 
 def _cut(pixels: Tensor, top: int, left: int, side: int) -> Tensor:
