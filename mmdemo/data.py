@@ -325,7 +325,7 @@ def _shapes(split: str, size: int, channels: int) -> LabelledImages:
 
 
 def _described(record: dict[str, str], chance: random.Random) -> tuple[str, ...]:
-    """Captions of a shape: a sentence with all its attributes, one with some, tags, and both sentences in Chinese."""
+    """Captions of a shape: a sentence with all its attributes, one with some, tags; a sentence and tags in Chinese."""
 
     def some() -> dict[str, str]:
         kept = [name for name in record if chance.random() < 0.6]
@@ -333,7 +333,9 @@ def _described(record: dict[str, str], chance: random.Random) -> tuple[str, ...]
 
     tags = [f"{value} ground" if name == "ground" else value for name, value in some().items()]
     chance.shuffle(tags)
-    return _english(record, chance), _english(some(), chance), ", ".join(tags), _chinese(record), _chinese(some())
+    chinese = [IN_CHINESE[value] + ("背景" if name == "ground" else "") for name, value in some().items()]
+    chance.shuffle(chinese)
+    return _english(record, chance), _english(some(), chance), ", ".join(tags), _chinese(record), "，".join(chinese)
 
 
 def _english(known: dict[str, str], chance: random.Random) -> str:
@@ -344,7 +346,6 @@ def _english(known: dict[str, str], chance: random.Random) -> str:
     return sentence + chance.choice((f" on {known['ground']}", f" on a {known['ground']} ground"))
 
 
-def _chinese(known: dict[str, str]) -> str:
-    words = {name: IN_CHINESE[value] for name, value in known.items()}
-    ground = f"{words['ground']}背景上的" if "ground" in words else ""
-    return ground + words.get("size", "") + words.get("colour", "") + words.get("shape", "图形")
+def _chinese(record: dict[str, str]) -> str:
+    shape, colour, size, ground = (IN_CHINESE[record[name]] for name in ("shape", "colour", "size", "ground"))
+    return f"{ground}背景上的{size}{colour}{shape}"
