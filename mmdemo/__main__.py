@@ -204,10 +204,12 @@ def evaluate(options) -> None:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
-        print(json.dumps(numbers, indent=1))
+        print(json.dumps(numbers, indent=1, ensure_ascii=False))
     else:
         for name, value in numbers.items():
-            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+            for part, one in value.items() if isinstance(value, dict) else [("", value)]:
+                shown = f"{one:.4g}" if isinstance(one, float) else one
+                print(f"{name} {part}".strip() + f": {shown}")
 
 
 def _does(verb: str) -> str:
