@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdemo import data
-from mmdemo.classifier import Classifier, descend, digest, kept
+from mmdemo.classifier import descend, digest, kept
 from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes
 from mmdemo.training.loop import learning_rate_factor
 
 VERSION = 1  # to be raised when the same pictures would make another reader: those kept are no longer read
 MAX_VALUES = 200  # of an attribute; a column with more tells pictures apart, and does not describe them
+EPOCHS, MIN_STEPS, MAX_STEPS = 4, 200, 750
 SHIFT = 3  # pixels by which training pictures are moved about
 BATCH = 250
 
@@ -75,10 +76,39 @@ class Attributes:
     def _told(self, record: dict) -> dict[str, dict]:
         return {part["place"]: part for part in _parts(record, self.parts) if part["place"] in self.windows}
 
+    def whole(self, pixels: Tensor) -> Tensor:
+        """Pictures (N, C, H, W) for what is theirs as a whole: where details are those of parts, half as large."""
+        return pixels[:, :, ::2, ::2] if self.of_parts else pixels
+
     def window(self, pixels: Tensor, place: str, down: int = 0, right: int = 0) -> Tensor:
         """A place's part of pictures (N, C, H, W) and what is around it; beyond the edge, the edge again."""
         top, left = self.windows[place]
         return _cut(pixels, top + down, left + right, self.side)
+
+
+class Eye(nn.Module):
+    """Reads several attributes at once.  x: (B, C, H, W) in [-1, 1] -> (B, num_values); `features`: (B, num_features).
+
+    Its first layers are as fine as the picture: a mouth is a few pixels.
+    """
+
+    num_features = 256
+
+    def __init__(self, channels: int, num_values: int, width: int = 32):
+        super().__init__()
+        self.body = nn.Sequential(
+            *_layer(channels, width), nn.MaxPool2d(2),
+            *_layer(width, 2 * width), *_layer(2 * width, 2 * width), nn.MaxPool2d(2),
+            *_layer(2 * width, 4 * width), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+            nn.Linear(64 * width, self.num_features), nn.BatchNorm1d(self.num_features), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.num_features, num_values))
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
 
 
 class Reader(nn.Module):
@@ -88,7 +118,7 @@ class Reader(nn.Module):
         super().__init__()
         self.attributes = attributes
         self.own, self.of_parts = (
-            Classifier(channels, sum(map(len, values.values()))).to(memory_format=torch.channels_last)
+            Eye(channels, sum(map(len, values.values()))).to(memory_format=torch.channels_last)
             if values else None
             for values in (attributes.own, attributes.of_parts)
         )  # fmt: skip
@@ -126,7 +156,7 @@ class Reader(nn.Module):
         """(place, which pictures, what is there of them), not too many at a time."""
         if self.own:
             for chosen in torch.arange(len(pixels)).split(BATCH):
-                yield None, chosen.tolist(), from_bytes(pixels[chosen])
+                yield None, chosen.tolist(), from_bytes(self.attributes.whole(pixels[chosen]))
         for place in self.attributes.windows if self.of_parts else ():
             there = [i for i, some in enumerate(places) if place in some]
             for start in range(0, len(there), BATCH):
@@ -152,7 +182,7 @@ def train_reader(images: LabelledImages, attributes: Attributes, seed: int = 0) 
     jobs = []
     if reader.own:
         truth = [attributes.truth(record)[None] for record in images.records]
-        jobs.append((reader.own, attributes.own, images.pixels, truth, 0))
+        jobs.append((reader.own, attributes.own, attributes.whole(images.pixels), truth, 0))
     if reader.of_parts:
         wide, crops, truth = replace(attributes, side=attributes.side + 2 * SHIFT), [], []
         for place in attributes.windows:
@@ -191,21 +221,30 @@ def load_reader(
     )
 
 
-def _steps(count: int, epochs: int = 5, batch_size: int = 128) -> int:
-    return max(150, epochs * count // batch_size)
+def _layer(before: int, width: int) -> tuple[nn.Module, ...]:
+    return nn.Conv2d(before, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+
+
+def _steps(count: int) -> int:
+    """For that many pictures."""
+    return min(MAX_STEPS, max(MIN_STEPS, EPOCHS * count // _batch_size(count)))
+
+
+def _batch_size(count: int) -> int:
+    return min(128, max(16, count // 16))
 
 
 def _descent(
-    net: Classifier,
+    net: Eye,
     sizes: list[int],  # of every attribute, its values
     pixels: Tensor,
     targets: Tensor,  # (N, attributes); -1 = not known
     margin: int,  # pixels that the pictures have to spare on each side
     steps: int,
     seed: int,
-    batch_size: int = 128,
     rate: float = 2e-3,
 ) -> Iterator[None]:
+    batch_size = _batch_size(len(pixels))
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
     likelier = _likelier(targets, sizes)
     side = pixels.shape[-1] - 2 * margin
