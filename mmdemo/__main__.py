@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
-    judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
+    judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])

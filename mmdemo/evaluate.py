@@ -68,6 +68,8 @@ def evaluate(
             f"{Path(dataset).name} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
             f"what it draws can be judged only on the data set it was trained on"
         )
+    if described.words and not test.captions:
+        raise DataError(f"{Path(dataset).name} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
 
     report("reconstructing the test split")

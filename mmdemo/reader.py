@@ -2,7 +2,7 @@
 
 A scene's parts are read each from a window around where parts of its place lie in training pictures, so that what is
 read of a picture depends on which places have a part, and not on where exactly it was drawn.
-It knows pictures and their records; no captions, packs, codecs or transformers.
+It knows pictures and their records; no packs, codecs or transformers.
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdemo import data
+from mmdemo.captions import MAX_VALUES
 from mmdemo.classifier import descend, digest, kept
 from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes
 from mmdemo.training.loop import learning_rate_factor
 
 VERSION = 1  # to be raised when the same pictures would make another reader: those kept are no longer read
-MAX_VALUES = 200  # of an attribute; a column with more tells pictures apart, and does not describe them
 EPOCHS, MIN_STEPS, MAX_STEPS = 4, 200, 750
 SHIFT = 3  # pixels by which training pictures are moved about
 BATCH = 250

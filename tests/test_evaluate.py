@@ -364,3 +364,8 @@ def test_captions_alone_without_records_are_drawn_and_nothing_is_read(captioned,
     assert numbers["generated"] == 100 and "copies" in numbers
     assert not any(name.startswith(("read_", "named_", "frechet_")) for name in numbers)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_pack_that_reads_is_not_judged_on_pictures_without_captions(captioned, pictures, tmp_path):
+    with pytest.raises(DataError, match="scenes has no captions"):
+        evaluate.evaluate(captioned / "pack", tmp_path, pictures, samples=100)
