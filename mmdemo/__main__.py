@@ -101,7 +101,8 @@ def list_packs(options) -> None:
         if pack.problem:
             print(f"{pack.name}: damaged: {pack.problem}")
         else:
-            does = f"samples {', '.join(pack.classes)}" if pack.can_sample else "codec only"
+            draws = "draws what it is told" if pack.words else f"samples {', '.join(pack.classes)}"
+            does = draws if pack.can_sample else "codec only"
             print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}")
 
 
@@ -169,8 +170,8 @@ def sample(options) -> None:
         out.write_bytes(result.png_bytes())
     else:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
-            name = label.replace("/", "_").replace("\\", "_")  # a label is any text; here it names a file
-            (out / f"{name}-{seed}.png").write_bytes(result.png_bytes(i))
+            name = "".join("_" if one in '/\\:*?"<>|' else one for one in label)[:40].strip()  # a label is any text
+            (out / f"{name or 'anything'}-{seed}.png").write_bytes(result.png_bytes(i))
     print(json.dumps(result.json(), ensure_ascii=False))
 
 
@@ -235,7 +236,8 @@ def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **g
     if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
         more |= {"choices": argument.allowed, "metavar": None}
     words = f"{argument.help} {argument.absent}".strip()
-    command.add_argument(f"--{name.replace('_', '-')}", help=words, **more, **given)
+    flags = [f"--{name.replace('_', '-')}"] + ["--prompt"] * (name == "label")
+    command.add_argument(*flags, help=words, **more, **given)
 
 
 def _given(options, verb: str) -> dict:

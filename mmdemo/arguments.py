@@ -7,6 +7,7 @@ the page's controls, captions and files. An argument is checked against a pack, 
 from __future__ import annotations
 
 import secrets
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -70,6 +71,17 @@ def shown(value: Any) -> str:
     except (ValueError, RecursionError):  # thousands of digits, or lists within lists without end
         text = f"{type(value).__name__} too large to be shown"
     return text if len(text) <= 60 else text[:57] + "…"
+
+
+def shortened(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def quoted(text: str) -> str:
+    """A text that is a label, within a sentence; the empty one stands for anything."""
+    leftwards = any(unicodedata.bidirectional(one) in ("R", "AL") for one in text)
+    marks = "\u2068\u2069" if leftwards else ("", "")  # what is read from the right does not turn the sentence round
+    return f"{marks[0]}“{shortened(text)}”{marks[1]}" if text else "anything"
 
 
 def _is_number(value: Any) -> bool:
@@ -179,7 +191,15 @@ class Invert(Choice):
 
 @dataclass(frozen=True)
 class Label(Choice):
-    """What to draw: a class, or of a pack that reads words any text, the empty one standing for anything."""
+    """What to draw: a class, or of a pack that reads words any text, the empty one standing for anything.
+
+    text: its name and its help on the page where it is a text.
+    """
+
+    text: tuple[str, str] = ("Prompt", "What to draw, in words.")
+
+    def caption(self, value):
+        return super().caption(value and shortened(value))
 
     def check(self, name, value, pack):
         return prompt(name, value) if pack.words else choice(name, value, pack.classes)
@@ -188,8 +208,9 @@ class Label(Choice):
 @dataclass(frozen=True)
 class Labels(Argument):
     """One class, several, or `all`; checked, a tuple of classes. Of a pack that reads words, texts, `all` being its
-    examples."""
+    examples.  text: as of a Label."""
 
+    text: tuple[str, str] = ("Prompt", "What to draw, in words: a line each, taken in turn (Shift+Enter).")
     nargs: ClassVar[str] = "+"
     metavar: ClassVar[str] = "L"
 
@@ -332,7 +353,15 @@ class Recipe:
     )
 
     negative: str | None = _setting(
-        Label("Negative", "What to guide away from.", words="away from {}", nothing="none", allowed=classes),
+        Label(
+            "Negative",
+            "What to guide away from.",
+            words="away from {}",
+            unless=("",),
+            nothing="none",
+            allowed=classes,
+            text=("Negative prompt", "What to guide away from, in words."),
+        ),
         default=None,
     )
 
@@ -385,7 +414,12 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "code": Whole("Code", "A code's id.", high=lambda pack: pack.codes - 1),
     "by": Whole("By", "The id of the code that takes its place.", high=lambda pack: pack.codes - 1),
     "label": Label("Class", "What to draw.", words="class {}", allowed=classes),
-    "other_label": Label("To class", "The class at the other end.", allowed=classes),
+    "other_label": Label(
+        "To class",
+        "The class at the other end.",
+        allowed=classes,
+        text=("To prompt", "The words at the other end."),
+    ),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
     "strength": Number(

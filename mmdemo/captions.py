@@ -14,8 +14,9 @@ from math import inf, log
 from typing import NamedTuple
 from unicodedata import normalize
 
-HAN = "\u2e80-\u2fdf\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 TOKEN = re.compile(rf"[{HAN}]|[^\W{HAN}][\u0300-\u036f]*(?:['’-]?[^\W{HAN}][\u0300-\u036f]*)*|\S")
+MARK = re.compile(r"[^\w\s\u0300-\u036f'’-]+")  # what is never inside a word
 LONGEST, LONGEST_HAN = 4, 6  # words of a phrase, and characters of one in Han script
 PRECISION = 0.999  # of a phrase: the rest are slips in the captions
 CHANCE = log(1e-12)  # of a phrase's agreement with a value being an accident; there are millions of such pairs
@@ -156,7 +157,8 @@ def learn(captions: Sequence[Sequence[str]], records: Sequence[dict]) -> Lexicon
     main = first.most_common(1)[0][0] if first else False
 
     def best_first(found: Iterable[Words]) -> tuple[str, ...]:
-        return tuple(_joined(one) for one in sorted(found, key=lambda w: (_is_han(w[-1]) != main, -grams.support(w))))
+        ranked = sorted(found, key=lambda words: (_is_han(words[-1]) != main, -grams.support(words)))
+        return tuple(phrase for phrase in map(_joined, ranked) if _is_label(phrase))
 
     phrases = {
         attribute: {value: best_first(named[attribute, value]) for value in values if (attribute, value) in named}
@@ -174,7 +176,7 @@ def learn(captions: Sequence[Sequence[str]], records: Sequence[dict]) -> Lexicon
 class _Truth:
     """Records, turned to what each picture's parts have. A picture without parts is one part.
 
-    Sets of pictures are integers, a bit for each. A literal is (attribute, value, whether a part has it or has not).
+    Sets of pictures are integers (see `_bits`). A literal is (attribute, value, whether a part has it or has not).
     """
 
     def __init__(self, records: Sequence[dict]):
@@ -214,7 +216,7 @@ class _Truth:
         self.literals = [
             (name, value, whether) for whether in (True, False) for name in self.values for value in self.values[name]
         ]
-        self.with_part = lru_cache(maxsize=None)(self._with_part)
+        self.with_part = lru_cache(maxsize=5000)(self._with_part)
 
     def _with_part(self, *literals: tuple[str, str, bool]) -> int:
         """The pictures of which one part has all this."""
@@ -243,7 +245,7 @@ class _Grams:
                 self.segments[phrase].append(words)
         self._count = len(texts)
         self._support: dict[Words, int] = {}
-        self.bits = lru_cache(maxsize=5000)(self._said_of)
+        self.bits = lru_cache(maxsize=1000)(self._said_of)
 
     def support(self, phrase: Words) -> int:
         """How often it is said, at most once a segment."""
@@ -252,7 +254,7 @@ class _Grams:
         return self._support[phrase]
 
     def _said_of(self, phrase: Words) -> int:
-        """The pictures that it is said of, as bits."""
+        """The pictures that it is said of, as a set."""
         return _bits((i for words in self.segments[phrase] for i in self.pictures[words]), self._count)
 
     def whole(self, phrase: Words) -> Words:
@@ -274,7 +276,7 @@ def _naming(grams: _Grams, truth: _Truth) -> dict[Pair, list[Words]]:
     """The phrases that name each value."""
     known: dict[Words, frozenset[Pair]] = {}  # what a phrase or a part of it names
     candidates = defaultdict(dict)  # value -> phrase -> whether a part of it names something else
-    for phrase in sorted(grams.segments, key=len):
+    for phrase in sorted(grams.segments, key=lambda one: (len(one), one)):
         inherited = known.get(phrase[:-1], frozenset()) | known.get(phrase[1:], frozenset())
         new = _agreeing(phrase, inherited, grams, truth)
         known[phrase] = inherited | new
@@ -401,22 +403,25 @@ def _placing(
 def _tags(grams: _Grams, lookup: Mapping[Words, list[Pair]], main: bool) -> tuple[str, ...]:
     """For one value the shortest piece of a caption that names it alone; for several, "long grey hair" and its like."""
 
-    def ranked(phrases: Iterable[Words]) -> dict[frozenset[Pair], tuple[int, int, Words]]:
+    def ranked(phrases: Iterable[Words], whole: dict[Pair, Words]) -> dict[frozenset[Pair], tuple[int, int, Words]]:
         best: dict[frozenset[Pair], tuple[int, int, Words]] = {}
         for words in phrases:
             names = frozenset(pair for _, _, pair in _found(words, lookup))
-            if names and len({attribute for attribute, _ in names}) == len(names):
+            one_each = names and len({attribute for attribute, _ in names}) == len(names)
+            if one_each and all(set(whole.get(pair, ())) <= set(words) for pair in names):
                 rank = (len(words), -grams.support(words), words)
                 best[names] = min(best.get(names, rank), rank)
         return best
 
     short = [words for words in grams.pictures if len(words) <= LONGEST and _is_han(words[0]) == main]
-    alone = {names: rank for names, rank in ranked(short).items() if len(names) == 1}
-    telling = {word for words in (*lookup, *(rank[2] for rank in alone.values())) for word in words}
-    several = ranked(words for words in grams.segments if _is_han(words[0]) == main and telling.issuperset(words))
-    tags = [(-len(names), *rank) for names, rank in (several | alone).items() if len(names) > 1 or names in alone]
-    tags = sorted(tags, key=lambda tag: tag[2])[:MAX_TAGS]
-    return tuple(_joined(words) for *_, words in sorted(tags))
+    alone = {names: rank for names, rank in ranked(short, {}).items() if len(names) == 1}
+    whole = {pair: words for names, (*_, words) in alone.items() for pair in names}
+    telling = {word for words in (*lookup, *whole.values()) for word in words}
+    joined = [words for words in grams.segments if _is_han(words[0]) == main and telling.issuperset(words)]
+    several = {names: rank for names, rank in ranked(joined, whole).items() if len(names) > 1}
+    tags = sorted((-len(names), *rank) for names, rank in (several | alone).items())
+    kept = set(sorted(tags, key=lambda tag: (tag[0] < -1, tag[2]))[:MAX_TAGS])
+    return tuple(_joined(tag[-1]) for tag in tags if tag in kept)
 
 
 def _cut(words: Words, lookup: Mapping[Words, list[Pair]]) -> tuple[list[tuple[Words, Pair]], Words]:
@@ -450,10 +455,11 @@ def _in_order(words: Words) -> list[Words]:
 
 
 def _bits(places: Iterable[int], count: int) -> int:
-    row = bytearray(count // 8 + 1)
+    """A set as an integer, by way of its digits: bytes are set much faster than bits."""
+    digits = bytearray(b"0" * (count + 1))
     for i in places:
-        row[i >> 3] |= 1 << (i & 7)
-    return int.from_bytes(row, "little")
+        digits[i] = 49  # "1"
+    return int(digits, 2)
 
 
 @lru_cache(maxsize=100_000)
@@ -467,8 +473,13 @@ def _words(phrase: str) -> Words:
 
 def _segments(caption: str) -> list[Words]:
     """What stands between punctuation marks."""
+    return [words for piece in MARK.split(caption) for words in _without_marks(piece)]
+
+
+@lru_cache(maxsize=100_000)  # pieces of captions recur
+def _without_marks(piece: str) -> list[Words]:
     segments, words = [], []
-    for word in [*_words(caption), "."]:
+    for word in [*_words(piece), "."]:
         if word[0].isalnum():
             words.append(word)
         elif words:
@@ -499,14 +510,18 @@ def _joined(words: Words) -> str:
 
 
 def _strings(record: dict) -> dict[str, str]:
-    return {name: value for name, value in record.items() if isinstance(value, str)}
+    return {name: value for name, value in record.items() if _is_label(name) and _is_label(value)}
+
+
+def _is_label(one: object) -> bool:
+    return isinstance(one, str) and 0 < len(one) <= MAX_LENGTH and one.isprintable()
 
 
 def _lists_parts(records: Sequence[dict], name: str) -> bool:
     """Whether a column lists parts, each with a place, wherever it is."""
     return any(record.get(name) for record in records) and all(
         isinstance(record.get(name, []), list)
-        and all(isinstance(part, dict) and isinstance(part.get("place"), str) for part in record.get(name, []))
+        and all(isinstance(part, dict) and _is_label(part.get("place")) for part in record.get(name, []))
         for record in records
     )
 
@@ -524,7 +539,7 @@ def _is_lexicon(loaded: object) -> bool:
     def text(one: object) -> bool:
         nonlocal count
         count += 1
-        return isinstance(one, str) and 0 < len(one) <= MAX_LENGTH and count <= MAX_ENTRIES
+        return _is_label(one) and count <= MAX_ENTRIES
 
     def texts(one: object) -> bool:
         return isinstance(one, list) and all(map(text, one))

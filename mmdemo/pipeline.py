@@ -23,8 +23,7 @@ from torch import Tensor
 from mmdemo import codec, samplers
 from mmdemo.images import to_images
 from mmdemo.models import dit, vqvae  # noqa: F401  diffusers opens only packs whose models have been imported
-from mmdemo.models.text import PAD
-from mmdemo.words import Words
+from mmdemo.words import PAD_ID, Words
 
 Label = int | str  # a class id, or a text where the transformer reads
 
@@ -127,7 +126,10 @@ class ClassPipeline(DiffusionPipeline):
         """What the transformer takes for labels: class ids (B,), or of texts the ids of their tokens (B, L)."""
         if self.words is None:
             return torch.as_tensor(labels)
-        return padded([self.words.encode(text)[: self.transformer.config.max_length] for text in labels])
+        return self._read([self.words.encode(text) for text in labels])
+
+    def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        return padded([ids[: self.transformer.config.max_length] for ids in texts])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of a Step -> pictures (B, C, H, W) in [-1, 1]."""
@@ -212,6 +214,19 @@ class ClassPipeline(DiffusionPipeline):
                 )
             yield step
 
+    @torch.inference_mode()
+    def pulls(self, step: Step, text: str, places: Sequence[int]) -> Tensor:
+        """How much words of a text pull at the prediction of a step, and where: (words, h, w), the change of the
+        prediction by the text alone when each is left out, as a mean over the channels.
+
+        places: of the words among `words.words(text)`.
+        """
+        texts = [self.words.encode(text), *(self.words.encode(text, without=place) for place in places)]
+        x_t = step.x_t[:1].expand(len(texts), -1, -1, -1)
+        labels, t = self._read(texts).to(x_t.device), torch.tensor(step.timestep, device=x_t.device)
+        outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
+        return (outputs[1:] - outputs[:1]).abs().mean(1)
+
     def _predict(self, x_t, t, labels, away, others, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
         """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
@@ -241,7 +256,7 @@ def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tenso
 def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids of several texts, the shorter ones filled up: (B, L) int64."""
     length = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD] * (length - len(row))] for row in rows])
+    return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows])
 
 
 def first_step(count: int, strength: float) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import images
-from mmdemo.arguments import Recipe
+from mmdemo.arguments import Recipe, quoted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,7 +126,12 @@ class Drawing:
     pack: str
     recipe: Recipe
     seconds: float  # since the start
+    reads: bool = field(default=False, kw_only=True)  # whether labels are texts
     notice: str = field(default="", kw_only=True)  # what of a text was not understood, in one sentence
+
+    def named(self, label: str) -> str:
+        """A label, within a sentence."""
+        return quoted(label) if self.reads else label
 
     def json(self) -> dict:
         notice = {"notice": self.notice} if self.notice else {}
@@ -170,9 +175,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Pull:
+    """How much a word of a text pulls at the prediction of a step.  start, end: its place among the characters."""
+
+    word: str
+    start: int
+    end: int
+    map: list[list[float]]  # (h, w): the change of the prediction when the word is left out
+
+    @property
+    def mean(self) -> float:
+        return sum(map(sum, self.map)) / (len(self.map) * len(self.map[0]))
+
+
+@dataclass(frozen=True)
 class Frame(Drawing):
     """One denoising step of one picture. Its pictures are decoded when first looked at: that takes half as long as
-    the step, and who watches may skip some."""
+    the step, and who watches may skip some. So is how much each word pulls, which takes as long as a few steps."""
 
     label: str
     index: int
@@ -185,6 +204,12 @@ class Frame(Drawing):
     guided: bool  # whether guidance was on at this noise level
     original: Image.Image | None  # the picture that is edited, as the model sees it; None = from pure noise
     decode: Callable[[], list[Image.Image]] = field(repr=False)  # x_t, x0, x0_label, x0_null
+    weigh: Callable[[], list[Pull]] = field(repr=False)
+
+    @cached_property
+    def pulls(self) -> list[Pull]:
+        """Of every word that the pack reads in the label, the first MAX_WORDS of them; [] where it knows classes."""
+        return self.weigh()
 
     @cached_property
     def pictures(self) -> list[Image.Image]:

@@ -19,7 +19,7 @@ from mmdemo import images
 from mmdemo.arguments import ARGUMENTS, AXES, Recipe, choice, shown
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack, read_words
-from mmdemo.results import Cell, Edit, Frame, NoisedFrame, Progress, Run, Samples, Strip
+from mmdemo.results import Cell, Edit, Frame, NoisedFrame, Progress, Pull, Run, Samples, Strip
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from mmdemo.pipeline import ClassPipeline, Step
 
+MAX_WORDS = 24  # of a text, whose pull is measured
 BUDGET = 6400  # steps × pictures of one request: about half a minute on two CPU cores
 
 
@@ -49,7 +50,7 @@ class Request:
         """As the answers repeat it."""
         texts = [*self.labels, self.recipe.negative or ""] if self.pack.words else []
         notice = read_words(self.pack).notice(texts) if any(texts) else ""
-        return {"pack": self.pack.name, "recipe": self.recipe, "notice": notice}
+        return {"pack": self.pack.name, "recipe": self.recipe, "reads": self.pack.words, "notice": notice}
 
 
 def request(pack: Pack, labels: Sequence[str], count: int, recipe: Recipe) -> Request:
@@ -118,10 +119,19 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
             guided=low <= step.noise_level <= high,
             original=original,
             decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, step.x0_label, step.x0_null])),
+            weigh=partial(_pulls, pipeline, step, request.labels[0]),
         )
         yield frame
         before = tokens
     return frame
+
+
+def _pulls(pipeline: ClassPipeline, step: Step, label: str) -> list[Pull]:
+    if pipeline.words is None:
+        return []
+    read = [(place, word) for place, word in enumerate(pipeline.words.words(label)) if word.ids][:MAX_WORDS]
+    maps = pipeline.pulls(step, label, [place for place, _ in read]).tolist()
+    return [Pull(word.text, word.start, word.end, one) for (_, word), one in zip(read, maps, strict=True)]
 
 
 def flips(before: list[list[int]] | None, tokens: list[list[int]]) -> list[tuple[int, int]]:

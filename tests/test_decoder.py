@@ -14,7 +14,7 @@ from mmdemo import codec, data, evaluate, packs
 from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_bytes
 from mmdemo.training import export
-from mmdemo.training.config import DecoderConfig, VQVAEConfig
+from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import Discriminator, train_decoder
 from mmdemo.training.dit import read_latents, train_dit
 from mmdemo.training.vqvae import train_vqvae
@@ -75,7 +75,7 @@ def test_the_transformers_latents_and_checkpoint_still_fit(after, tmp_path):
     shutil.copytree(after, tmp_path / "copy")
     pack, run = tmp_path / "copy" / "pack", tmp_path / "copy" / "run"
     left = (run / "latents.safetensors").stat().st_mtime_ns
-    read_latents(pack, run, data_dir=tmp_path / "nowhere")
+    read_latents(pack, run, tmp_path / "nowhere", DiTConfig())
     assert (run / "latents.safetensors").stat().st_mtime_ns == left
     assert list(train_dit(SHORT_TRANSFORMER, pack, run, resume=True)) == []
     assert packs.read_training(pack)["decoder"]["steps"] == 12

@@ -389,7 +389,7 @@ def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Loca
     expect(edit.locator(".mm-status")).to_contain_text("then Edit")
     expect(edit.locator("#edit-view .mm-stage")).to_be_hidden()  # that was the edit of another picture
     expect(edit.locator("#edit-picker .mm-picker")).to_have_attribute("data-shown", "file")
-    edit.get_by_label("Turn it into").click()
+    edit.get_by_role("combobox", name="Turn it into").click()
     edit.page.get_by_role("option", name="square").click()
     edit.get_by_label("number input for Strength").fill("0.5")
     edit.get_by_label("Randomize").uncheck()

@@ -85,7 +85,7 @@ def test_the_guess_of_a_class_to_avoid_is_named_so_and_is_what_python_draws(page
     caption = denoise.locator(".mm-guesses figcaption").first
     expect(caption).to_have_text("without a label")
     open_advanced(denoise)
-    denoise.get_by_label("Negative").click()
+    denoise.get_by_role("combobox", name="Negative").click()
     page.get_by_role("option", name="square").click()
     denoise.get_by_label("Randomize").uncheck()
     page.get_by_role("button", name="Denoise", exact=True).click()
@@ -108,7 +108,8 @@ def test_what_to_edit_and_the_button_are_where_a_hand_looks_for_them(page: Page,
         return one.bounding_box()["y"]
 
     # Where there is room beside the picture, the button is in the first screen instead.
-    button, label = top(edit.get_by_role("button", name="Edit", exact=True)), top(edit.get_by_label("Turn it into"))
+    button = top(edit.get_by_role("button", name="Edit", exact=True))
+    label = top(edit.get_by_role("combobox", name="Turn it into"))
     if width > 760:
         assert label < button < 844 and top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload"))
         return

@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, TrainingError
-from mmdemo.images import from_bytes
+from mmdemo.images import from_bytes, to_images
 from mmdemo.models.dit import DiT, timestep_embedding
 from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
@@ -637,7 +637,9 @@ def test_the_loss_is_that_of_the_papers_target(codec_only, prediction):
 
 
 def drawn(how: str) -> torch.Tensor:
-    return sample_times(how, 20_000, torch.Generator().manual_seed(0), torch.device("cpu")).double()
+    return sample_times(
+        DiTConfig(time_sampling=how), 20_000, torch.Generator().manual_seed(0), torch.device("cpu")
+    ).double()
 
 
 def largest_gap(values: torch.Tensor, cdf) -> float:
@@ -816,3 +818,62 @@ def test_the_command_runs_on_two_processes_and_speaks_once(tmp_path):
     assert packs.read(tmp_path / "weights" / "two").problem is None
     assert done.stdout.count("wrote ") == 1 and done.stdout.count("step 4/4") == 1
     assert "2 processes" in packs.read_training(tmp_path / "weights" / "two")["vqvae"]["machine"]
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+READING = replace(SHORT_TRANSFORMER, condition="text")
+
+
+def test_captions_train_a_transformer_that_reads_and_a_pack_that_says_so(codec_only):
+    list(train_dit(READING, *codec_only))
+    pack = packs.read(codec_only[0])
+    assert pack.problem is None and pack.words and pack.classes == () and len(pack.prompts) >= 4
+    pipeline = packs.load(pack, "cpu")
+    asked = pipeline(
+        ["a red circle", "红色的圆"], [torch.Generator().manual_seed(0) for _ in "12"], 2, output_type="pt"
+    )
+    assert asked.images.shape == (2, 3, 16, 16)
+
+
+def test_only_a_text_changes_what_a_trained_reader_predicts(codec_only):
+    """By its words and by their order, and by nothing that fills a shorter text up."""
+    list(train_dit(replace(READING, steps=40, learning_rate=1e-2), *codec_only))
+    pipeline = packs.load(packs.read(codec_only[0]), "cpu")
+    x, t = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(500.0)
+
+    def predicted(*texts: str) -> torch.Tensor:
+        ids = pipeline.label_ids(texts)
+        return pipeline.transformer(x.expand(len(ids), -1, -1, -1), timestep=t, class_labels=ids).sample
+
+    with torch.no_grad():
+        red, blue, turned, none = predicted("a red circle", "a blue circle", "circle red a", "")
+        alone = predicted("a red circle")[0]
+    assert torch.allclose(red, alone, atol=1e-5)
+    assert all((red - other).abs().max() > 1e-4 for other in (blue, turned, none))
+
+
+def test_a_transformer_starts_from_another_by_the_text_of_its_tokens(codec_only, tmp_path):
+    list(train_dit(READING, *codec_only))
+    first = packs.load(packs.read(codec_only[0]), "cpu")
+    other = shutil.copytree(codec_only[0], tmp_path / "other")
+    for again in ("pack", None):
+        config = replace(READING, start_from=again, steps=1, learning_rate=0.0, ema_decay=0.0, seed=5)
+        list(train_dit(config, other, codec_only[1]))
+        made = packs.load(packs.read(other), "cpu")
+        same = torch.equal(first.transformer.text.embed.weight, made.transformer.text.embed.weight)
+        assert same == (again is not None)
+    assert first.words.tokenizer.get_vocab() == made.words.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(("condition", "what"), [("text", "without captions"), ("auto", "without classes or captions")])
+def test_pictures_without_captions_cannot_train_a_reader(condition, what, tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for i, image in enumerate(to_images(data.load("shapes", "test", image_size=16).pixels[:30])):
+        image.save(folder / f"{i:02}.png")
+    config = replace(SHORT_CODEC, dataset=str(folder), steps=2)
+    list(train_vqvae(config, tmp_path / "pack", tmp_path / "run"))
+    with pytest.raises(PackError, match=what):
+        list(train_dit(replace(READING, condition=condition), tmp_path / "pack", tmp_path / "run"))

@@ -63,10 +63,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_the_page_goes_all_the_way_from_pictures_to_the_app():
     spoken = [" ".join(words) for words in commands()]
-    stages = ["train vqvae", "reconstruct", "train dit", "train dit.*--resume", "sample", "evaluate", "app.py"]
+    stages = ["train vqvae", "reconstruct", "train dit", "train dit.*--resume", "sample", "evaluate", "app.py", "sample.*--prompt", "describe"]
     found = [next((i for i, line in enumerate(spoken) if re.search(stage, line)), None) for stage in stages]
     assert None not in found and found == sorted(found), dict(zip(stages, found, strict=True))
-    assert [language for language, _ in BLOCKS].count("python") == 1
+    assert [language for language, _ in BLOCKS].count("python") == 2
 
 
 def test_the_snippet_writes_a_folder_of_pictures_for_every_class(home: Path):
@@ -89,7 +89,7 @@ def test_the_resumed_training_went_on_to_its_last_step(home: Path):
 
 def test_every_option_the_page_names_is_one_of_a_command(capsys: pytest.CaptureFixture[str]):
     known = (ROOT / "app.py").read_text(encoding="utf-8")
-    for command in ("train vqvae", "train dit", "train decoder", "evaluate", "sample", "reconstruct"):
+    for command in ("train vqvae", "train dit", "train decoder", "evaluate", "sample", "reconstruct", "describe"):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         known += capsys.readouterr().out
@@ -103,16 +103,19 @@ def test_the_app_as_the_page_starts_it_has_the_new_pack_and_samples_it(home: Pat
     flags = ["--port", free_port(), "--device", "cpu"]
     app = subprocess.Popen([sys.executable, *command, *flags], cwd=home, stdout=subprocess.PIPE, text=True)
     try:
-        told = app.stdout.readline()
-        assert "http://" in told
-        client = Client(told.split()[-1], verbose=False, download_files=str(home / "downloads"))
-        (pack,) = client.predict(api_name="/packs")
+        line = app.stdout.readline()
+        assert "http://" in line
+        client = Client(line.split()[-1], verbose=False, download_files=str(home / "downloads"))
+        pack, told = client.predict(api_name="/packs")
         assert pack["name"] == "mine" and pack["can_sample"] and pack["image_size"] == 32
         assert pack["classes"] == ["circle", "cross", "ring", "square", "triangle"]
         pictures, settings = client.predict("mine", "ring", 2, 7, 3, 2.0, pack["samplers"][0], api_name="/sample")
         assert len(pictures) == 2 and settings["seed"] == 7 and settings["labels"] == ["ring", "ring"]
         for picture in pictures:
             assert Image.open(picture["image"]).size == (32, 32)
+        assert told["name"] == "told" and told["words"] and told["classes"] == []
+        _, settings = client.predict("told", "a large zebra", 1, 7, 3, api_name="/sample")
+        assert settings["labels"] == ["a large zebra"] and "zebra" in settings["notice"]
     finally:
         app.send_signal(signal.SIGTERM)
         assert app.wait(timeout=20) == 0

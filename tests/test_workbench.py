@@ -1,6 +1,7 @@
 """What all tabs that draw have in common, and what the page's scripts ask, without a browser."""
 
 import base64
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,12 +9,14 @@ from dataclasses import replace
 import gradio as gr
 import pytest
 
-from mmdemo.arguments import SETTINGS
+from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
+from mmdemo.ui.denoise import Denoise
+from mmdemo.ui.grid import Grid
 from mmdemo.ui.surgery import answers
-from mmdemo.ui.workbench import RecipeControls, once_a_pack
+from mmdemo.ui.workbench import LabelControl, RecipeControls, near, once_a_pack
 
 
 def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_other_pack(tiny_weights):
@@ -38,19 +41,98 @@ def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_oth
     assert make(replace(tiny, stamp=tiny.stamp + 1)) == "tiny 3"  # trained anew
 
 
-def test_controls_hand_over_every_setting_and_refuse_an_empty_seed():
+def test_controls_hand_over_every_setting_and_refuse_an_empty_seed(reading_weights):
+    tiny, words = (Studio([reading_weights]).pack(name) for name in ("tiny", "words"))
     with gr.Blocks():
         controls = RecipeControls(3)
-    (steps,), (negative,), (upper, lower) = (controls[name] for name in ("steps", "negative", "interval"))
+    (steps,), (negative, text, _), (upper, lower) = (controls[name] for name in ("steps", "negative", "interval"))
     values = {one: None for one in controls.components}
     values |= {controls.seed: 5, controls.randomize: False, steps: 20, negative: "", upper: 0.8, lower: 0.2}
     settings = controls.read(values)
     assert list(settings) == list(SETTINGS)
     assert [settings[name] for name in ("seed", "steps", "interval", "negative")] == [5, 20, (0.2, 0.8), None]
-    assert controls.show(settings).items() >= {upper: 0.8, lower: 0.2, negative: ""}.items()
+    assert controls.show(tiny, settings).items() >= {upper: 0.8, lower: 0.2, negative: ""}.items()
+    settings = controls.read(values | {negative: None, text: "a red circle"})
+    assert settings["negative"] == "a red circle"
+    assert controls.show(words, settings)[text] == "a red circle" and negative not in controls.show(words, settings)
     with pytest.raises(ArgumentError, match="seed is empty"):
         controls.read(values | {controls.seed: None})
     assert controls.read(values | {controls.seed: None, controls.randomize: True})["seed"] >= 0
+
+
+def seen(update: dict) -> bool:
+    return update["visible"] is True
+
+
+def fitted(control: LabelControl, pack: Pack, chosen=None, typed="", put="") -> list[dict]:
+    """The updates of its list, its text and its examples, which hold this much."""
+    values = dict(zip(control.components, (chosen, typed, put), strict=True))
+    return [control.fit(pack, values)[one] for one in control.components]
+
+
+def test_a_prompt_stands_where_a_class_does_and_what_was_typed_stays_while_packs_read(reading_weights):
+    studio = Studio([reading_weights])
+    tiny, words, codec = (studio.pack(name) for name in ("tiny", "words", "tiny-codec"))
+    other = replace(words, name="other", prompts=("a blue square",))
+    with gr.Blocks():
+        control = LabelControl(ARGUMENTS["label"])
+
+    classes, text, examples = fitted(control, words, chosen="square")
+    assert [seen(one) for one in (classes, text, examples)] == [False, True, True]
+    assert (classes["value"], text["value"], examples["value"]) == (None, "a red circle", "a red circle")
+    assert [one["text"] for one in json.loads(examples["chips"])["chips"]] == list(words.prompts)
+
+    typed = "a circle of my own"
+    assert fitted(control, other, typed=typed, put="a red circle")[1]["value"] == typed
+    assert fitted(control, other, typed="a red circle", put="a red circle")[1]["value"] == "a blue square"
+
+    classes, text, examples = fitted(control, tiny, chosen="square", typed=typed, put="a red circle")
+    assert [seen(one) for one in (classes, text, examples)] == [True, False, False]
+    assert (classes["value"], text["value"]) == ("square", "")
+    assert [seen(one) for one in fitted(control, codec)] == [True, False, False]
+
+
+def test_a_text_of_several_lines_is_a_label_each_and_else_one(reading_weights):
+    words = Studio([reading_weights]).pack("words")
+    with gr.Blocks():
+        one, some = LabelControl(ARGUMENTS["label"]), LabelControl(LABELS, lambda pack: list(pack.prompts))
+    typed = " a red circle \n\n 蓝色 方\n"
+    assert some.read({some.prompt: typed}) == ["a red circle", "蓝色 方"]
+    assert one.read({one.prompt: typed}) == typed  # which the studio takes for a single line
+    assert one.read({one.classes: "square", one.prompt: ""}) == "square"
+    put = fitted(some, words)[1]["value"]
+    assert some.read({some.prompt: put}) == list(words.prompts)
+
+
+def test_the_two_examples_of_a_strip_differ_in_few_of_their_words(reading_weights):
+    words = Studio([reading_weights]).pack("words")
+    prompts = ("a red circle", "a large blue square on black", "a small red square on black", "a red circle", "三角")
+    assert near(replace(words, prompts=prompts)) == ("a large blue square on black", "a small red square on black")
+    assert near(replace(words, prompts=("a red circle",))) == ("a red circle",)
+    assert near(replace(words, prompts=())) == ("",)
+
+
+def test_what_was_not_understood_is_said_after_the_drawing_once(reading_weights):
+    studio = Studio([reading_weights], device="cpu")
+    words = studio.pack("words")
+    with gr.Blocks():
+        pack = gr.Textbox()
+        denoise, grid = Denoise(studio, pack), Grid(studio, pack)
+    values = {pack: "words"} | denoise.label.show(words, "a <b>zebra</b> circle")
+    *_, last = denoise.watch(values, {"seed": 1}, "me")
+    said, notice = json.loads(last[denoise.status])["text"].split("\n")
+    assert said.startswith("“a <b>zebra</b> circle”, seed 1, 6 steps") and "“zebra”" in notice
+    *_, last = denoise.watch(values | denoise.label.show(words, ""), {"seed": 1}, "me")
+    assert json.loads(last[denoise.status])["text"].startswith("anything, seed 1")
+
+    field = grid.fields["label"]
+    values = {pack: "words", grid.x: "steps", grid.y: "label", grid.fields["steps"]: "1, 2"}
+    values |= field.show(words, ["a zebra", "a lion", "a circle"])
+    *_, last = grid.watch(values, {"seed": 1}, "me")
+    said = json.loads(last[grid.status])["text"]
+    assert said.count("“zebra”, “lion” are not among the words") == 1
+    table = json.loads(last[grid.table])
+    assert (table["down"], table["rows"]) == ("Prompt", ["a zebra", "a lion", "a circle"])
 
 
 def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights):

@@ -8,6 +8,7 @@ beside the patches (Imagen, arXiv:2205.11487, appendix D.3.1).
 """
 
 from math import log
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ class DiT(ModelMixin, ConfigMixin):
         self,
         hidden_states: Tensor,  # x_t: (B, d, h, w)
         timestep: Tensor,  # (B,) or (), in [0, 1000], whole or not
-        class_labels: Tensor,  # (B,) int64 in [0, num_classes]; of texts (B, L) ids, short ones filled up with PAD
+        class_labels: "Tensor | Label",  # (B,) int64 in [0, num_classes]; of texts (B, L) ids; or what `read` made
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """The prediction at x_t, in x_t's shape."""
@@ -88,25 +89,33 @@ class DiT(ModelMixin, ConfigMixin):
         grid = x.shape[-2:]
         x = x.flatten(2).mT + self.positions  # (B, N, D)
         t = timestep_embedding(timestep.expand(len(x)), 256).to(x.dtype)  # (B, 256)
-        label, text, mask = self._read(class_labels, x.shape[1])
-        c = F.silu(self.time_embed(t) + label)  # (B, D)
-        for block in self.blocks:
-            x = block(x, c, text, mask)  # (B, N, D)
+        label = class_labels if isinstance(class_labels, Label) else self.read(class_labels)
+        c = F.silu(self.time_embed(t) + label.embedding)  # (B, D)
+        for block, kv in zip(self.blocks, label.kv, strict=True):
+            x = block(x, c, kv, label.mask)  # (B, N, D)
         shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=-1)
         x = self.unpatch(modulate(x, shift, scale))  # (B, N, d p²)
         p = self.config.patch_size
         x = F.pixel_shuffle(x.mT.unflatten(2, grid), p)  # (B, d, h, w)
         return Transformer2DModelOutput(sample=x) if return_dict else (x,)
 
-    def _read(self, labels: Tensor, patches: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What a label adds to the conditioning (B, D); of a text also its tokens (B, L, D), and what attention may see
-        of patches and tokens (B, 1, 1, N + L)."""
+    def read(self, labels: Tensor) -> "Label":
+        """All that labels mean to the blocks, which is the same at every time: classes (B,), or texts (B, L) as ids of
+        tokens, short ones filled up with PAD_ID."""
         if not self.config.vocab_size:
-            return self.class_embed(labels), None, None
+            return Label(self.class_embed(labels), [None] * len(self.blocks))
         states, real = self.text(labels)  # (B, L, D), (B, L)
         mean = (states * real[..., None]).sum(1) / real.sum(1, keepdim=True)
-        mask = F.pad(real, (patches, 0), value=True)[:, None, None]
-        return self.text_embed(mean), states, mask
+        mask = F.pad(real, (len(self.positions), 0), value=True)[:, None, None]
+        return Label(self.text_embed(mean), [block.read(states) for block in self.blocks], mask)
+
+
+class Label(NamedTuple):
+    """What a label means to a DiT of N patches."""
+
+    embedding: Tensor  # (B, D), added to the time's
+    kv: list[Tensor | None]  # of a text, its keys and values for each block: (2, B, heads, L, D/heads)
+    mask: Tensor | None = None  # (B, 1, 1, N + L): which patches and tokens attention may see
 
 
 class Block(nn.Module):
@@ -125,7 +134,11 @@ class Block(nn.Module):
             nn.Linear(4 * hidden_size, hidden_size),
         )
 
-    def forward(self, x: Tensor, c: Tensor, text: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def read(self, text: Tensor) -> Tensor:
+        """Keys and values of a text's tokens: (B, L, D) -> (2, B, heads, L, D/heads)."""
+        return self.text_kv(text).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+
+    def forward(self, x: Tensor, c: Tensor, kv: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = (
             self.modulation(c).unsqueeze(1).chunk(6, dim=-1)
         )  # (B, 1, D)
@@ -133,9 +146,8 @@ class Block(nn.Module):
             -1, (3, self.num_heads, -1)
         )  # (B, N, 3, heads, D/heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, N, D/heads) each
-        if text is not None:
-            kv = self.text_kv(text).unflatten(-1, (2, self.num_heads, -1))  # (B, L, 2, heads, D/heads)
-            k, v = (torch.cat(pair, 2) for pair in zip((k, v), kv.permute(2, 0, 3, 1, 4), strict=True))
+        if kv is not None:
+            k, v = torch.cat([k, kv[0]], 2), torch.cat([v, kv[1]], 2)  # (B, heads, N + L, D/heads) each
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (B, N, D)
         x = x + gate_a * self.out(attended)
         return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))

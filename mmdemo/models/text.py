@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PAD = 0  # the id that fills a short row up
+from mmdemo.words import PAD_ID
 
 
 class TextEncoder(nn.Module):
@@ -20,13 +20,13 @@ class TextEncoder(nn.Module):
         if num_heads % 2:
             raise ValueError(f"num_heads is {num_heads}; half of them look back and half ahead, so it must be even")
         self.num_heads = num_heads
-        self.embed = nn.Embedding(vocab_size, hidden_size, padding_idx=PAD)
+        self.embed = nn.Embedding(vocab_size, hidden_size, padding_idx=PAD_ID)
         self.blocks = nn.ModuleList(TextBlock(hidden_size, num_heads) for _ in range(depth))
         self.norm = nn.LayerNorm(hidden_size)
 
     def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
         """ids: (B, L) int64 -> states (B, L, D), and which of them are real: (B, L) bool."""
-        real = ids != PAD
+        real = ids != PAD_ID
         x = self.embed(ids)  # (B, L, D)
         bias = directed_bias(self.num_heads, ids.shape[1], x)  # (heads, L, L)
         hidden = ~(

@@ -135,6 +135,9 @@ class DiTConfig(_Checked):
     time_sampling: str = _option(
         "logit-normal", "times drawn in training (arXiv:2403.03206, eq. 19)", choices=("uniform", "logit-normal")
     )
+    time_mean: float = _option(
+        0.0, "m of logit-normal: above 0 there is more noise, where it is decided what is where", -4, 4
+    )
     weighting: str = _option(
         "none", "weight of the loss over the times (arXiv:2303.09556)", choices=("none", "min-snr")
     )
@@ -145,6 +148,9 @@ class DiTConfig(_Checked):
     max_length: int = _option(64, "tokens read of a text", 8, 512)
     start_from: str | None = _option(
         None, "a pack beside this one whose transformer to start from: what fits of it, words by their text"
+    )
+    longest_first: float = _option(
+        0.0, "share of the steps in which only a picture's longest captions are drawn, which name most"
     )
     label_dropout: float = _option(0.1, "share of pictures trained without their label, for guidance")
     steps: int = _option(16_000, "optimizer steps", 1, 100_000_000)

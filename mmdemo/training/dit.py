@@ -22,6 +22,7 @@ from mmdemo.words import Words
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
 SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
+LONG = 0.7  # a caption with that share of the longest one's tokens is among the longest
 PROMPTS = 8  # captions kept as examples of what may be asked for
 
 
@@ -70,8 +71,8 @@ def train_dit(
     for step in run.steps():
         rng = step_generator(device, config.seed, step, accelerator.process_index)
         places = run.places(step, len(latents))
-        x0, y = latents[places].to(device), labels.draw(places, config.label_dropout, rng).to(device)
-        t = sample_times(config.time_sampling, len(x0), rng, device)
+        x0, y = latents[places].to(device), labels.draw(places, config, step, rng).to(device)
+        t = sample_times(config, len(x0), rng, device)
         if config.prediction != "flow":
             t = t.floor()  # the variance-preserving schedule is known at whole times only
         a, s = (level.view(-1, 1, 1, 1) for level in noise_level(scheduler, t))
@@ -106,11 +107,12 @@ def make_schedule(config: DiTConfig):
     )
 
 
-def sample_times(how: str, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
-    """(count,) times in (0, 1000), "uniform" or "logit-normal"."""
-    if how == "uniform":
+def sample_times(config: DiTConfig, count: int, rng: torch.Generator, device: torch.device) -> Tensor:
+    """(count,) times in (0, 1000), uniform or logit-normal."""
+    if config.time_sampling == "uniform":
         return 1000 * torch.rand(count, generator=rng, device=device)
-    return 1000 * torch.randn(count, generator=rng, device=device).sigmoid().clamp(1e-4, 1 - 1e-4)
+    normal = config.time_mean + torch.randn(count, generator=rng, device=device)
+    return 1000 * normal.sigmoid().clamp(1e-4, 1 - 1e-4)
 
 
 def loss_weight(config: DiTConfig, a: Tensor, s: Tensor) -> Tensor:
@@ -135,9 +137,9 @@ class Classes:
     def sizes(self) -> dict[str, int]:
         return {"num_classes": self.count}
 
-    def draw(self, places: Tensor, dropout: float, rng: torch.Generator) -> Tensor:
+    def draw(self, places: Tensor, config: DiTConfig, step: int, rng: torch.Generator) -> Tensor:
         """Labels of the pictures at these places, some replaced by the null class: (B,)."""
-        dropped = torch.rand(len(places), generator=rng, device=rng.device) < dropout
+        dropped = torch.rand(len(places), generator=rng, device=rng.device) < config.label_dropout
         return self.ids[places].masked_fill(dropped.to(self.ids.device), self.count)
 
 
@@ -146,6 +148,7 @@ class Captions:
     """What pictures are drawn by: their captions, one of them at a time."""
 
     ids: list[list[list[int]]]  # of every picture's every caption, its token ids
+    longest: list[list[list[int]]]  # those of them that are at least LONG of the longest
     words: Words
     prompts: tuple[str, ...]
 
@@ -153,19 +156,20 @@ class Captions:
     def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
         words = Words.learn(captions, records)
         ids = [[words.encode(caption)[:length] for caption in some] for some in captions]
-        return cls(ids, words, examples(captions, PROMPTS))
+        longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
+        return cls(ids, longest, words, examples(captions, PROMPTS))
 
     @property
     def sizes(self) -> dict[str, int]:
         return {"num_classes": 0, "vocab_size": self.words.size}
 
-    def draw(self, places: Tensor, dropout: float, rng: torch.Generator) -> Tensor:
+    def draw(self, places: Tensor, config: DiTConfig, step: int, rng: torch.Generator) -> Tensor:
         """Token ids of a caption of each picture at these places, some replaced by the empty one: (B, L)."""
         which, dropped = torch.rand(2, len(places), generator=rng, device=rng.device).tolist()
-        rows = []
+        ids, rows = self.longest if step < config.longest_first * config.steps else self.ids, []
         for place, share, drop in zip(places.tolist(), which, dropped, strict=True):
-            some = self.ids[place]
-            rows.append(self.words.encode("") if drop < dropout else some[int(share * len(some))])
+            some = ids[place]
+            rows.append(self.words.encode("") if drop < config.label_dropout else some[int(share * len(some))])
         return padded(rows)
 
 
@@ -210,15 +214,15 @@ def read_latents(
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     vae = packs.load(described, device="cpu").vae
     file, std = run / "latents.safetensors", codec.latent_std(vae)
-    if _codec_of(file) != packs.fingerprint(pack) or not (run / "captions.json").is_file():
+    if _codec_of(file) != packs.fingerprint(pack):
         training = packs.read_training(pack)["vqvae"]
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
         export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:
-        latents, ids, classes = opened.get_tensor("latents") / std, opened.get_tensor("labels"), opened.metadata()
-    classes = json.loads(classes["classes"])
-    told = json.loads((run / "captions.json").read_text(encoding="utf-8"))
+        latents, ids, told = (opened.get_tensor(name) for name in ("latents", "labels", "told"))
+    latents, told = latents / std, json.loads(told.numpy().tobytes())
+    classes = told["classes"]
     if config.condition == "text" or (config.condition == "auto" and not classes):
         if not told["captions"]:
             how = "put them in FOLDER/<class>/*.png, or beside a metadata.jsonl with a text for each"
@@ -235,6 +239,6 @@ def _codec_of(file: Path) -> str | None:
     """The fingerprint of the codec that latents were encoded by; None if there are none, or damaged ones."""
     try:
         with safe_open(file, "pt") as opened:
-            return opened.metadata().get("codec")
+            return opened.metadata().get("codec") if "told" in opened.keys() else None  # older ones tell nothing
     except (OSError, SafetensorError):
         return None

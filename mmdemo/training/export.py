@@ -123,11 +123,15 @@ def set_defaults(pack: Path, **defaults) -> None:
 
 
 def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint: str) -> None:
-    """The training split as the codec of that fingerprint sees it, for the transformer's training."""
+    """The training split as the codec of that fingerprint sees it, for the transformer's training.
+
+    told: classes, captions and records as JSON, in bytes, so that all is in one file.
+    """
     run.mkdir(parents=True, exist_ok=True)
+    told = json.dumps({"classes": images.classes, "captions": images.captions, "records": images.records})
     tensors = {"latents": latents.contiguous(), "labels": images.labels}
-    _write_json(run / "captions.json", {"captions": images.captions, "records": images.records}, indent=None)
-    save_file(tensors, run / "latents.partial", {"codec": fingerprint, "classes": json.dumps(images.classes)})
+    tensors["told"] = torch.frombuffer(bytearray(told, "utf-8"), dtype=torch.uint8)
+    save_file(tensors, run / "latents.partial", {"codec": fingerprint})
     os.replace(run / "latents.partial", run / "latents.safetensors")
 
 

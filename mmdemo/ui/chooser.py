@@ -10,6 +10,9 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import PRIVATE, picture, widget
 from mmdemo.ui.messages import Card, Cards, Text, message
 
+FIRST = ("faces", "mnist")  # to ask for faces in words shows most at once; digits are the quickest to understand
+FIRST_SEEN = "photos"  # what most people would put through a codec
+
 
 def build(studio: Studio) -> tuple[gr.HTML, gr.Textbox]:
     """The cards, whose value is the pack's name, and the pack that Reconstruct shows: another, until one is chosen."""
@@ -21,15 +24,12 @@ def build(studio: Studio) -> tuple[gr.HTML, gr.Textbox]:
 
 
 def opens_on(packs: list[Pack]) -> tuple[str | None, str | None]:
-    """The pack that the page opens with, and the one that Reconstruct opens with; None without a usable pack.
-
-    Digits are the quickest to understand and to sample; photographs are what most people would put through a codec.
-    """
+    """The pack that the page opens with, and the one that Reconstruct opens with; None without a usable pack."""
     usable = [pack for pack in packs if not pack.problem]
     names = [pack.name for pack in usable]
-    first = next((pack.name for pack in usable if pack.can_sample), next(iter(names), None))
-    page = "mnist" if "mnist" in names else first
-    return page, "photos" if "photos" in names else page
+    drawing = [pack.name for pack in usable if pack.can_sample]
+    page = next((name for name in (*FIRST, *drawing, *names) if name in names), None)
+    return page, FIRST_SEEN if FIRST_SEEN in names else page
 
 
 def listed(studio: Studio) -> tuple[dict, str | None, str]:
@@ -47,4 +47,5 @@ def in_words(pack: Pack) -> str:
     if not pack.can_sample:
         return f"codec only, {pack.codes} codes"
     classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"
-    return f"{classes}, {pack.codes} codes, {pack.image_size} × {pack.image_size}"
+    size = f"{pack.image_size}\u00a0×\u00a0{pack.image_size}"
+    return f"{'reads words' if pack.words else classes}, {pack.codes} codes, {size}"

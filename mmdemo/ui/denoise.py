@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import gradio as gr
 
-from mmdemo.arguments import ALL, ARGUMENTS, SETTINGS
+from mmdemo.arguments import ARGUMENTS, SETTINGS
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import MODELS, PRIVATE, said_plainly
 from mmdemo.ui.edit import Edit
 from mmdemo.ui.film import film, screen
-from mmdemo.ui.workbench import Form, among
+from mmdemo.ui.workbench import Form, LabelControl, opening
 
 
 def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> Callable:
@@ -36,14 +36,16 @@ class Denoise(Form):
         return [self.film]
 
     def build_controls(self):
-        self.label = gr.Dropdown([], label=ARGUMENTS["label"].label, info="What the transformer is asked to draw.")
+        self.label = LabelControl(
+            replace(ARGUMENTS["label"], help="What the transformer is asked to draw."), examples="open"
+        )
         return [self.label]
 
     def fit(self, pack, values):
-        return {self.label: among(pack.classes, values[self.label])}
+        return self.label.fit(pack, values)
 
     def start(self, pack):
-        return {self.label: ALL}, {"seed": self.seed}
+        return self.label.show(pack, opening(pack)), {"seed": self.seed}
 
     def first(self, pack):
         words, shown = super().first(pack)
@@ -51,14 +53,14 @@ class Denoise(Form):
         return words, {self.film: replace(begun, show=begun.total * 2 // 5)}  # noise on the left, a guess on the right
 
     def ask(self, pack, values, settings):
-        return self.studio.denoise(pack.name, values[self.label], **settings)
+        return self.studio.denoise(pack.name, self.label.read(values), **settings)
 
     def unfinished(self, values, new):
         last = new[-1]
         return f"Step {last.index + 1} of {last.total}…", {self.film: film([last])}
 
     def finished(self, values, items, result):
-        words = f"{result.label}, {result.recipe.words()}: denoised in {result.seconds:.1f} s."
+        words = f"{result.named(result.label)}, {result.recipe.words()}: denoised in {result.seconds:.1f} s."
         return words, {self.film: film(items)}
 
     def replay(self, pictures: gr.HTML, tabs: dict[gr.Tabs, str]) -> None:
@@ -66,17 +68,20 @@ class Denoise(Form):
         # The controls of a tab never opened yet hold no values for a run to read: the request goes beside them.
         wanted = gr.State()
 
-        def take(event: gr.EventData) -> dict:
+        def take(values: dict, event: gr.EventData) -> dict:
+            pack = self.studio.pack(values[self.pack])
             settings = {name: getattr(event, name) for name in SETTINGS}
             selected = {tab: gr.update(selected=name) for tab, name in tabs.items()}
-            shown = {self.label: event.label, self.recipe.randomize: False} | self.recipe.show(settings)
-            return selected | shown | {wanted: (event.label, settings)}
+            label = self.label.show(pack, event.label)
+            shown = label | {self.recipe.randomize: False} | self.recipe.show(pack, settings)
+            return selected | shown | {wanted: (label, settings)}
 
         def run_wanted(values: dict, request: gr.Request) -> Iterator[dict]:
             label, settings = values[wanted]
-            yield from self.watch({self.pack: values[self.pack], self.label: label}, settings, request.session_hash)
+            yield from self.watch({self.pack: values[self.pack]} | label, settings, request.session_hash)
 
-        taken = pictures.replay(take, None, [*tabs, wanted, self.label, *self.recipe.components], **PRIVATE)
+        changed = [*tabs, wanted, *self.label.components, *self.recipe.components]
+        taken = pictures.replay(said_plainly(take), {self.pack}, changed, **PRIVATE)
         taken.then(None, js=f"() => window.mmdemo.bring('{self.name}')")
         run = taken.then(said_plainly(run_wanted), {self.pack, wanted}, self.written(), **MODELS, **PRIVATE)
         self.can_be_stopped(run)

@@ -1,4 +1,4 @@
-"""The second half of the Denoise tab: a picture taken part of the way into noise, and denoised as another class.
+"""The second half of the Denoise tab: a picture taken part of the way into noise, and denoised as something else.
 
 Knows the controls and where the picture comes from (as in Reconstruct). The way into noise is static/noised.js, the
 way back a film like that of any run.
@@ -17,12 +17,13 @@ from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.workbench import Form, Values, among, control, waiting
+from mmdemo.ui.workbench import Form, LabelControl, Values, control, near, waiting
 
 FIRST: Source = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
 FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH = 3, "8", 0.8
 FIRST_OTHER = 1  # of CIFAR-10's examples it is a car, to be turned into the last class, a truck
+INTO = "Turn it into"
 READY = "Choose what to turn it into, how far into noise, and then Edit."
 
 
@@ -38,7 +39,8 @@ class Edit(Form):
         self.picker = widget("picker", elem_id="edit-picker")
         self.upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
         self.source = gr.State(FIRST)
-        self.label = gr.Dropdown([], label="Turn it into", info="The class it is denoised with.")
+        words = {"help": "The class it is denoised with.", "text": (INTO, "The caption it is denoised with.")}
+        self.label = LabelControl(replace(ARGUMENTS["label"], label=INTO, **words), first_label)
         (self.strength,) = control(replace(ARGUMENTS["strength"], low=0.05), FIRST_STRENGTH)
         return [self.source, self.label, self.strength]
 
@@ -55,7 +57,7 @@ class Edit(Form):
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
-        return {self.picker: speaker()(offered), self.label: among(pack.classes, values[self.label], first_label(pack))}
+        return {self.picker: speaker()(offered)} | self.label.fit(pack, values)
 
     def also_fitted(self):
         return [self.picker]
@@ -64,8 +66,8 @@ class Edit(Form):
         return [self.source, self.strength]
 
     def start(self, pack):
-        values = {self.source: FIRST, self.label: first_label(pack), self.strength: FIRST_STRENGTH}
-        return values, {"seed": self.seed}
+        values = {self.source: FIRST, self.strength: FIRST_STRENGTH}
+        return values | self.label.show(pack, first_label(pack)), {"seed": self.seed}
 
     def first(self, pack):
         words, shown = super().first(pack)
@@ -79,7 +81,7 @@ class Edit(Form):
 
     def ask(self, pack, values, settings):
         _, image = self.chosen(pack, values[self.source])
-        return self.studio.edit(pack.name, image, values[self.label], values[self.strength], **settings)
+        return self.studio.edit(pack.name, image, self.label.read(values), values[self.strength], **settings)
 
     def begin(self, pack, values, settings):
         return "Adding noise…", {self.into_noise: self.noised(pack, values, settings)}
@@ -90,7 +92,7 @@ class Edit(Form):
 
     def finished(self, values, items, result):
         how = f"strength {result.strength:g}, {result.recipe.words()}: {result.seconds:.1f} s."
-        return f"Turned into {result.label}, {how}", {self.film: film(items)}
+        return f"Turned into {result.named(result.label)}, {how}", {self.film: film(items)}
 
     def chosen(self, pack: Pack, source: Source) -> tuple[Source, str | Image.Image]:
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
@@ -132,6 +134,8 @@ class Edit(Form):
 
 
 def first_label(pack: Pack) -> str | None:
+    if pack.words:
+        return near(pack)[-1]
     return FIRST_LABEL if FIRST_LABEL in pack.classes else next(reversed(pack.classes), None)
 
 

@@ -1,29 +1,61 @@
 """The film of a run: what static/denoise.js is sent while one picture is denoised, and when it is done."""
 
+import json
+from collections.abc import Callable
+from functools import lru_cache
+
 import gradio as gr
 
+from mmdemo.arguments import whole
+from mmdemo.packs import Pack
 from mmdemo.results import Frame
-from mmdemo.ui.browser import picture, widget
+from mmdemo.studio import Studio
+from mmdemo.ui.browser import answered, picture, widget
 from mmdemo.ui.codebook import code_reader
-from mmdemo.ui.messages import Film, Shot
+from mmdemo.ui.messages import Film, Pulls, Shot, WordPull
 
 
-def screen(studio, elem_id: str) -> gr.HTML:
+def screen(studio: Studio, elem_id: str) -> gr.HTML:
     """Where films are shown. The browser keeps the frames: it scrubs, plays and saves them without the server."""
-    return widget("denoise", "export", elem_id=elem_id, server_functions=[code_reader(studio)])
+    return widget(
+        "denoise", "export", "pulls", elem_id=elem_id, server_functions=[code_reader(studio), word_scale(studio)]
+    )
+
+
+def word_scale(studio: Studio) -> Callable[[list], dict]:
+    """What a script calls as server.weigh_words(pack, again, step): how much each word of a text pulls at a step."""
+
+    # A run that nobody looks at is quickly made again, and so nothing of it need be kept for every page that is open.
+    @lru_cache(maxsize=8)
+    def run(pack: Pack, again: str) -> list[Frame]:
+        return list(studio.denoise(pack.name, **json.loads(again)))
+
+    @answered
+    def weigh_words(pack: str, again: dict, step: int) -> Pulls:
+        frames = run(studio.pack(pack), json.dumps(again))
+        pulls = frames[whole("step", step, 0, len(frames) - 1)].pulls
+        return Pulls([WordPull(one.start, one.end, round(one.mean, 4), rounded(one.map)) for one in pulls])
+
+    return weigh_words
+
+
+def rounded(rows: list[list[float]]) -> list[list[float]]:
+    return [[round(one, 3) for one in row] for row in rows]
 
 
 def film(frames: list[Frame], show: int | None = None) -> Film:
     last = frames[-1]
     return Film(
         pack=last.pack,
-        label=last.label,
+        label=last.named(last.label),
         seed=last.recipe.seed,
-        negative=last.recipe.negative,
+        negative=last.recipe.negative and last.named(last.recipe.negative),
+        kind="prompt" if last.reads else "label",
         total=last.total,
         narrowed=tuple(last.recipe.interval) != (0, 1),
         frames=[shot(frame) for frame in frames],
         original=picture(last.original) if last.original else None,
+        again=last.recipe.json() | {"label": last.label} if last.reads and not last.original else None,
         show=show,
     )
 

@@ -43,6 +43,20 @@ class Cards:
 
 
 @dataclass(frozen=True)
+class Chip:
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Chips:
+    """chips.js: texts to be taken by a click, the value being the one taken.  folded: only their heading is seen."""
+
+    chips: list[Chip]
+    folded: bool
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     uri: str
     smooth: bool  # a photograph, whose pixels are not to be seen
@@ -164,13 +178,30 @@ class Film:
 
     pack: str
     label: str
+    kind: str  # what a label is called
     seed: int
     total: int
     narrowed: bool  # guidance is on at some steps only
     frames: list[Shot]
-    negative: str | None = None  # the class to guide away from
+    negative: str | None = None  # what to guide away from
     original: str | None = None  # the picture that is edited
+    again: dict[str, Any] | None = None  # of a text: what it takes to draw it again, to weigh its words
     show: int | None = None
+
+
+@dataclass(frozen=True)
+class WordPull:
+    start: int
+    end: int
+    mean: float
+    map: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Pulls:
+    """What words.js is answered: how much each word of a text pulls at a step."""
+
+    words: list[WordPull]
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,15 @@
-"""The Sample tab: a class in, new pictures out, watched while they form.
+"""The Sample tab: a class or a text in, new pictures out, watched while they form.
 
 Knows the controls and what the studio streams; the pictures are drawn by static/sample.js.
 """
 
-import gradio as gr
-
 from mmdemo import images
 from mmdemo.arguments import ALL, ARGUMENTS, LABELS
+from mmdemo.packs import Pack
 from mmdemo.results import Samples
 from mmdemo.ui.browser import data_uri, picture, widget
 from mmdemo.ui.messages import Gallery
-from mmdemo.ui.workbench import Form, among, control
+from mmdemo.ui.workbench import Form, LabelControl, control
 
 FIRST_COUNT = 10
 
@@ -23,18 +22,19 @@ class Sample(Form):
         return [self.pictures]
 
     def build_controls(self):
-        self.label = gr.Dropdown([], label=LABELS.label, info=LABELS.help)
+        self.label = LabelControl(LABELS, first_labels, [ALL])
         (self.count,) = control(ARGUMENTS["count"], FIRST_COUNT)
         return [self.label, self.count]
 
     def fit(self, pack, values):
-        return {self.label: among([ALL, *pack.classes], values[self.label])}
+        return self.label.fit(pack, values)
 
     def start(self, pack):
-        return {self.label: ALL, self.count: FIRST_COUNT}, {"seed": self.seed}
+        return self.label.show(pack, first_labels(pack)) | {self.count: FIRST_COUNT}, {"seed": self.seed}
 
     def ask(self, pack, values, settings):
-        return self.studio.sample(pack.name, values[self.label], values[self.count], **settings)
+        label = self.label.read(values) or [""]
+        return self.studio.sample(pack.name, label, values[self.count], **settings)
 
     def unfinished(self, values, new):
         last = new[-1]
@@ -42,6 +42,10 @@ class Sample(Form):
 
     def finished(self, values, items, result):
         return in_words(result), {self.pictures: finished(result)}
+
+
+def first_labels(pack: Pack) -> str | list[str]:
+    return list(pack.prompts[:FIRST_COUNT]) if pack.words else ALL
 
 
 def gallery(shown: list, exact: bool = True, **more) -> Gallery:

@@ -1,7 +1,9 @@
-"""The other half of the Compare tab: pictures between two classes, two seeds, or both.
+"""The other half of the Compare tab: pictures between two classes or two texts, two seeds, or both.
 
 Knows the strip's controls and what the studio answers; static/between.js draws it.
 """
+
+from dataclasses import replace
 
 import gradio as gr
 
@@ -12,7 +14,7 @@ from mmdemo.packs import Pack
 from mmdemo.ui import labelled
 from mmdemo.ui.browser import data_uri, picture, widget
 from mmdemo.ui.messages import Between
-from mmdemo.ui.workbench import Form, among, control
+from mmdemo.ui.workbench import Form, LabelControl, control, near
 
 FIRST_COUNT = 8
 
@@ -26,9 +28,13 @@ class Strip(Form):
 
     def build_controls(self):
         seed = ARGUMENTS["other_seed"]
-        with gr.Row():
-            self.label = gr.Dropdown([], label="From class", min_width=100)
-            self.other_label = gr.Dropdown([], label=ARGUMENTS["other_label"].label, min_width=100)
+        first = replace(ARGUMENTS["label"], label="From class", help="", text=("From prompt", ""))
+        last = replace(ARGUMENTS["other_label"], help="", text=(ARGUMENTS["other_label"].text[0], ""))
+        with gr.Row(elem_classes="mm-ends"):
+            with gr.Column(min_width=100):
+                self.label = LabelControl(first, lambda pack: ends(pack)[0])
+            with gr.Column(min_width=100):
+                self.other_label = LabelControl(last, lambda pack: ends(pack)[1])
         (self.count,) = control(STRIP, FIRST_COUNT)
         with gr.Row():
             self.other_seed = gr.Number(self.seed + 1, label=seed.label, info=seed.help)
@@ -36,22 +42,23 @@ class Strip(Form):
         return [self.label, self.other_label, self.count, self.other_seed, self.same_noise]
 
     def fit(self, pack, values):
-        first, last, _ = ends(pack)
-        both = values[self.label] in pack.classes and values[self.other_label] in pack.classes
-        pairs = ((self.label, first), (self.other_label, last))
-        return {one: among(pack.classes, values[one] if both else None, otherwise) for one, otherwise in pairs}
+        both = (self.label, self.other_label)
+        if not all(values[one.classes] in pack.classes for one in both):  # then neither stays
+            values = values | {one.classes: None for one in both}
+        return self.label.fit(pack, values) | self.other_label.fit(pack, values)
 
     def start(self, pack):
         first, last, other_seed = ends(pack)
-        both = {self.label: first, self.other_label: last}
+        both = self.label.show(pack, first) | self.other_label.show(pack, last)
         noise = {self.other_seed: other_seed, self.same_noise: other_seed is None}
         return both | noise | {self.count: FIRST_COUNT}, {"seed": self.seed}
 
     def ask(self, pack, values, settings):
-        label, other_label = values[self.label], values[self.other_label]
+        label, other_label = self.label.read(values), self.other_label.read(values)
         other_seed = None if values[self.same_noise] else values[self.other_seed]
         if label == other_label and other_seed in (None, settings["seed"]):
-            raise ArgumentError("Both ends are the same; choose another class or another seed to end with")
+            other = "prompt" if pack.words else "class"
+            raise ArgumentError(f"Both ends are the same; choose another {other} or another seed to end with")
         ends = {"label": label, "other_label": other_label, "other_seed": other_seed}
         return self.studio.morph(pack.name, **ends, count=values[self.count], **settings)
 
@@ -65,8 +72,8 @@ class Strip(Form):
 
 
 def ends(pack: Pack) -> tuple[str | None, str | None, int | None]:
-    """Where the first strip begins and ends: at two classes, or at two seeds if there is but one class."""
-    first, *others = pack.classes or (None,)
+    """Where the first strip begins and ends: at two labels, or at two seeds if there is but one."""
+    first, *others = near(pack) if pack.words else pack.classes or (None,)
     return first, next(iter(others), first), None if others else Strip.seed + 1
 
 
@@ -83,6 +90,7 @@ def finished(made: results.Strip) -> Between:
 
 
 def in_words(made: results.Strip) -> str:
-    ways = f"From {made.label} to {made.other_label}" if made.label != made.other_label else made.label.capitalize()
+    first, last = made.named(made.label), made.named(made.other_label)
+    ways = f"From {first} to {last}" if first != last else f"{first[:1].upper()}{first[1:]}"
     seeds = f"seed {made.recipe.seed}" + (f" to {made.other_seed}" if made.other_seed != made.recipe.seed else "")
     return f"{ways}, {seeds}, {made.recipe.words(without=['seed'])}: drawn in {made.seconds:.1f} s."

@@ -75,6 +75,13 @@ window.mmdemo ??= (() => {
     return node;
   }
 
+  function svg(tag, attributes = {}, ...children) {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children);
+    return node;
+  }
+
   // Calls draw(message) now and whenever Python sends another, except those of an earlier turn that come late.
   function listen(props, watch, draw, name = "value") {
     let turn = 0;
@@ -299,6 +306,10 @@ window.mmdemo ??= (() => {
     document.getElementById("codebook-button").click();
   } }, "Open in Codebook");
 
+  // What a file may be called anywhere: of a text, its letters and digits.
+  const fileName = (...parts) => parts.map((part) => [...String(part).replace(/[^\p{L}\p{M}\p{N}]+/gu, "-")].slice(0, 60).join("").replace(/^-|-$/g, ""))
+    .filter(Boolean).join("-");
+
   const pngLink = (png, file) => el("a", { class: "mm-button", href: png, download: file }, "Download PNG");
 
   // What a button has set going is seen, also on a phone, where that button is far below.
@@ -308,7 +319,7 @@ window.mmdemo ??= (() => {
   }
 
   return {
-    store, storeOf, bring, el, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
-    pngLink, strip,
+    store, storeOf, bring, el, svg, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
+    fileName, pngLink, strip,
   };
 })();

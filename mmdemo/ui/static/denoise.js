@@ -1,13 +1,13 @@
 // The film of a run. The frames are kept here: they follow the run, then are scrubbed, played and saved without the server.
-const { el, listen, pixels, tokenGrid, answerTo, codeCard, codeLink, strip, exports } = window.mmdemo;
+const { el, svg, listen, pixels, tokenGrid, answerTo, codeCard, codeLink, fileName, strip, exports, pulls } = window.mmdemo;
 const root = element.firstElementChild;
 const PLAY_SECONDS = 4;
 let film = { frames: [] }, at = 0, peek = null, follow = true, timer = null, pending = null, looked, thumbs, grid, card;
 
 const original = pixels("", "The picture to edit");
 const noisy = pixels("", "The noisy picture"), guess = pixels("", "The guess of the finished picture");
-const byLabel = pixels("", "The guess by the label alone"), without = pixels("", ""), both = pixels("", "The guess with guidance");
-const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span"), unlabelled = el("span");
+const byLabel = pixels("", ""), without = pixels("", ""), both = pixels("", "The guess with guidance");
+const snapped = pixels("", "The guess, under its tokens"), tokens = el("div", { class: "mm-frame" }, snapped), changed = el("span"), unlabelled = el("span"), labelled = el("span"), does = el("h3");
 const play = el("button", { type: "button", class: "mm-button mm-play", onclick: toggle });
 const slider = el("input", { type: "range", min: 0, value: 0, step: 1, "aria-label": "Step", oninput: () => go(Number(slider.value), slider.value > at ? 1 : -1) });
 const step = el("b"), timestep = el("b"), noise = el("b"), guidance = el("span");
@@ -20,6 +20,7 @@ const curves = [
   curve("Flips", "tokens that changed since the last step", (frame) => frame.flips.length, (value, frame) => `${value} of ${frame.tokens.flat().length}`),
   curve("Distance to the codes", "of the guess, in standard deviations", (frame) => frame.distance, (value) => value.toFixed(3)),
 ];
+const words = pulls(server, plotted);
 const source = el("figure", {}, framed(original), el("figcaption", {}, math("x", ""), " — the picture to edit"));
 const strips = el("div"), saving = el("div", { class: "mm-save" });
 const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "group", "aria-label": "The run, step by step: the arrow keys go from one to the next", onkeydown: keyed },
@@ -30,10 +31,11 @@ const stage = el("div", { hidden: true, tabindex: 0, class: "mm-stage", role: "g
   el("div", { class: "mm-scrub" }, play, slider),
   el("div", { class: "mm-readout" }, el("span", {}, "step ", step), el("span", {}, "timestep ", timestep), el("span", {}, "noise ", noise), guidance),
   strips,
+  words.node,
   el("div", { class: "mm-facts" },
     el("section", { class: "mm-guesses" },
-      el("h3", {}, "What the label does to the guess"),
-      el("div", {}, ...[[without, unlabelled], [byLabel, "by label alone"], [both, "guided"]].map(([picture, name]) =>
+      does,
+      el("div", {}, ...[[without, unlabelled], [byLabel, labelled], [both, "guided"]].map(([picture, name]) =>
         el("figure", {}, framed(picture), el("figcaption", {}, name))))),
     el("section", { class: "mm-curves" }, ...curves.map(({ node }) => node))),
   saving,
@@ -48,8 +50,11 @@ listen(props, watch, (message) => {
     follow = true;
     peek = looked = null;
     card.replaceChildren();
-    unlabelled.textContent = film.negative ? `by ${film.negative}, to avoid` : "without a label";
-    without.alt = film.negative ? `The guess by ${film.negative}, to avoid` : "The guess without a label";
+    does.textContent = `What the ${film.kind} does to the guess`;
+    labelled.textContent = `by ${film.kind} alone`;
+    byLabel.alt = `The guess by the ${film.kind} alone`;
+    unlabelled.textContent = film.negative ? `by ${film.negative}, to avoid` : `without a ${film.kind}`;
+    without.alt = film.negative ? `The guess by ${film.negative}, to avoid` : `The guess without a ${film.kind}`;
     original.src = film.original ?? "";
     source.hidden = !film.original;
     slider.max = film.total - 1;
@@ -58,12 +63,14 @@ listen(props, watch, (message) => {
     grid = tokenGrid(message.frames[0].tokens, choose);
     tokens.replaceChildren(snapped, grid);
     offer();
+    words.open();
   }
   for (const frame of message.frames) film.frames[frame.index] = frame;
   if (follow) at = message.show ?? message.frames.at(-1).index;
   stage.hidden = false;
   // Frames may come faster than a slow browser draws them: all are kept, only the newest is drawn.
   pending ??= requestAnimationFrame(() => { pending = null; thumbs.fill((i) => film.frames[i]?.x0); paint(); });
+  if (message.frames.at(-1).index === film.total - 1) words.weigh(film, thumbs.steps);
 });
 
 function paint() {
@@ -84,7 +91,7 @@ function paint() {
   grid.append(...frame.flips.map(([y, x]) => el("div", { class: "mm-cell mm-flip", style: `--x: ${x}; --y: ${y}` })));
   changed.textContent = frame.index === 0 ? "" : `, ${frame.flips.length || "none"} of them new${frame.flips.length ? " (marked)" : ""}`;
   thumbs.mark(frame.index);
-  for (const { draw } of curves) draw(frame);
+  for (const { draw } of [...curves, words]) draw(frame);
 }
 
 // A token of the guess leads to its code.
@@ -96,11 +103,10 @@ async function choose(code) {
   card.scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
-// One value over the steps. Pointing shows a step, pressing goes there; for the keyboard there is the slider.
-function curve(name, help, value, words) {
-  const shade = svg("path", { class: "mm-shade" }), line = svg("path", { class: "mm-curve-line" });
-  const cursor = svg("path", { class: "mm-cursor" }), dot = svg("path", { class: "mm-dot" }), now = el("b");
-  const plot = svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": `${name} over the steps` }, shade, cursor, line, dot);
+// Lines over the steps. Pointing shows a step, pressing goes there; for the keyboard there is the slider.
+function plotted(name, ...lines) {
+  const shade = svg("path", { class: "mm-shade" }), cursor = svg("path", { class: "mm-cursor" });
+  const plot = svg("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", role: "img", "aria-label": name }, shade, cursor, ...lines);
   const under = (event) => {
     const box = plot.getBoundingClientRect();
     return Math.min(last(), Math.max(0, Math.floor((event.clientX - box.left) / box.width * film.total)));
@@ -108,6 +114,13 @@ function curve(name, help, value, words) {
   plot.addEventListener("pointermove", (event) => { event.buttons ? go(under(event)) : look(under(event)); });
   plot.addEventListener("pointerdown", (event) => go(under(event)));
   plot.addEventListener("pointerleave", () => look(null));
+  return { plot, shade, cursor };
+}
+
+// One value over the steps.
+function curve(name, help, value, words) {
+  const line = svg("path", { class: "mm-curve-line" }), dot = svg("path", { class: "mm-dot" }), now = el("b");
+  const { plot, shade, cursor } = plotted(`${name} over the steps`, line, dot);
   const draw = (frame) => {
     const frames = film.frames.filter(Boolean), most = Math.max(...frames.map(value)) || 1, wide = 100 / film.total;
     const place = (one) => `${((one.index + 0.5) * wide).toFixed(2)} ${(37 - 34 * value(one) / most).toFixed(2)}`;
@@ -118,13 +131,6 @@ function curve(name, help, value, words) {
     now.textContent = words(value(frame), frame);
   };
   return { draw, node: el("figure", { class: "mm-curve", title: help }, el("figcaption", {}, name, now), plot) };
-}
-
-function svg(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
 }
 
 // The last step that has arrived: after a Stop, not the run's last.
@@ -184,7 +190,7 @@ function label() {
 function offer() {
   const button = (words, make) => {
     const one = el("button", { type: "button", class: "mm-button", onclick: async () => {
-      const name = `${film.pack}-${film.label}-seed-${film.seed}`; // of this film, whatever is shown once it is made
+      const name = fileName(film.pack, film.label, `seed-${film.seed}`); // of this film, whatever is shown once it is made
       one.disabled = true;
       one.textContent = "Making it…";
       try {
@@ -204,7 +210,8 @@ function offer() {
 function shots() {
   return film.frames.filter(Boolean).map((frame) => ({
     uris: [...(film.original ? [film.original] : []), frame.x_t, frame.x0],
-    words: `${film.label}: step ${frame.index + 1} of ${film.total}, noise ${percent(frame.noise)}`,
+    name: film.label,
+    words: `: step ${frame.index + 1} of ${film.total}, noise ${percent(frame.noise)}`,
   }));
 }
 

@@ -1,5 +1,6 @@
 // Frames as a file: GIF, video or one PNG. Made here, where the frames are kept already; no server is asked.
-// A shot is {uris, words}: square pictures of one size that stand side by side, and a line about them.
+// A shot is {uris, name, words}: square pictures of one size that stand side by side, and a line about them, of which the
+// name is cut if need be.
 window.mmdemo.exports ??= (() => {
   const { el, load } = window.mmdemo;
   const SIDE = 256, GAP = 8, LINE = 32; // pixels; a picture is enlarged to about SIDE
@@ -23,9 +24,16 @@ window.mmdemo.exports ??= (() => {
       pictures[i].forEach((picture, n) => context.drawImage(picture, GAP + n * (side + GAP), GAP, side, side));
       context.fillStyle = "#333";
       context.font = "16px system-ui, sans-serif";
-      context.fillText(shots[i].words, GAP, side + GAP + 22);
+      context.fillText(line(context, shots[i], canvas.width - 2 * GAP), GAP, side + GAP + 22);
     };
     return { canvas, context, show };
+  }
+
+  function line(context, { name, words }, width) {
+    const letters = [...name], wide = () => context.measureText(letters.join("") + words).width > width;
+    if (wide()) letters.push("…");
+    while (letters.length > 1 && wide()) letters.splice(-2, 1);
+    return letters.join("") + words;
   }
 
   // Some of the shots, one a column, above one another what stands side by side in a film.

@@ -12,17 +12,17 @@ listen(props, watch, async (message) => {
   if (latest !== message) return; // a newer one came while this was decoded
   if (frame.childElementCount !== message.count) {
     frame.replaceChildren(...Array.from({ length: message.count }, () =>
-      el("button", { type: "button", class: "mm-picture", disabled: true }, el("canvas"), el("span"))));
+      el("button", { type: "button", class: "mm-picture", disabled: true }, el("canvas"), el("span", { dir: "auto" }))));
   }
   const size = sheet.width / message.columns;
   frame.classList.toggle("mm-many", message.count > 16);
   [...frame.children].forEach((button, i) => {
     const [canvas, caption] = button.children, picture = message.pictures?.[i];
     crop(canvas, sheet, (i % message.columns) * size, Math.floor(i / message.columns) * size, size, size);
-    caption.textContent = picture ? picture.label : "";
+    caption.textContent = picture ? picture.label || "anything" : "";
     button.disabled = !picture;
-    button.title = picture ? `Seed ${picture.seed}: watch it being denoised` : "";
-    button.setAttribute("aria-label", picture ? `${picture.label}, seed ${picture.seed}: watch it being denoised` : `Picture ${i + 1}, in progress`);
+    button.title = picture ? `${picture.label}\nSeed ${picture.seed}: watch it being denoised`.trim() : "";
+    button.setAttribute("aria-label", picture ? `${caption.textContent}, seed ${picture.seed}: watch it being denoised` : `Picture ${i + 1}, in progress`);
     button.onclick = () => trigger("replay", picture);
   });
   foot.replaceChildren();

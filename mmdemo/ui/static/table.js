@@ -3,6 +3,7 @@ const { el, listen, pixels, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
 const box = el("div", { class: "mm-cells-box" }), foot = el("div", { class: "mm-foot" });
 root.append(box, foot);
+const heading = (text) => el("span", { dir: "auto" }, text);
 let turn, places;
 
 listen(props, watch, (message) => {
@@ -27,8 +28,8 @@ function start(message) {
   turn = message.turn;
   places = message.rows.map(() => message.columns.map(() => el("td", {}, el("div", { class: "mm-empty" }))));
   const across = el("tr", {}, el("td"), el("th", { class: "mm-axis", scope: "colgroup", colspan: message.columns.length }, message.across));
-  const columns = el("tr", {}, el("th", { class: "mm-axis" }, message.down), ...message.columns.map((text) => el("th", { scope: "col" }, text)));
-  const rows = message.rows.map((text, row) => el("tr", {}, el("th", { scope: "row", title: text }, text), ...places[row]));
+  const columns = el("tr", {}, el("th", { class: "mm-axis" }, message.down), ...message.columns.map((text) => el("th", { scope: "col", title: text }, heading(text))));
+  const rows = message.rows.map((text, row) => el("tr", {}, el("th", { scope: "row", title: text }, heading(text)), ...places[row]));
   box.replaceChildren(el("table", { class: "mm-cells", style: `--columns: ${message.columns.length}` },
     el("thead", {}, across, columns), el("tbody", {}, ...rows)));
 }

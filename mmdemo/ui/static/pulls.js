@@ -1,0 +1,99 @@
+// How much each word of a prompt pulls at the prediction, step by step: the prompt to choose a word from, where that word
+// pulls, and a curve of each. Asked step by step once a film is there.
+window.mmdemo.pulls ??= (server, plotted) => {
+  const { el, svg, pixels, answerTo } = window.mmdemo;
+  let film = null, steps = [], found = [], chosen = null, wanted, shown = null;
+
+  const text = el("p", { class: "mm-prompt", dir: "auto" }), said = el("p", { class: "mm-help", role: "status" });
+  const guess = pixels("", "The guess, and where the word pulls"), heat = el("canvas", { class: "mm-heat", "aria-hidden": "true" });
+  const where = el("figcaption"), lines = svg("g"), { plot, cursor } = plotted("The words' pull over the steps", lines);
+  const node = el("section", { class: "mm-pulls", hidden: true },
+    el("h3", {}, "How much each word pulls"), said, text,
+    el("div", {}, el("figure", {}, el("div", { class: "mm-frame" }, guess, heat), where),
+      el("figure", { class: "mm-curve" }, plot, el("figcaption", {}, "The change of the prediction when the word is left out, over the steps."))));
+
+  // The measured step nearest to one of the film.
+  function nearest(index) {
+    const there = steps.filter((step) => found[step]);
+    return there.reduce((a, b) => Math.abs(b - index) < Math.abs(a - index) ? b : a, there[0]);
+  }
+
+  async function ask(asked) {
+    for (const step of steps) {
+      said.textContent = `Leaving out each word at step ${step + 1} of ${asked.total}…`;
+      const answer = await answerTo(() => server.weigh_words(asked.pack, asked.again, step));
+      if (film !== asked) return; // another film came
+      if (answer.error) return said.textContent = answer.error;
+      found[step] = answer.words;
+      if (!answer.words.length) return said.textContent = "There is no word in it that this pack has seen.";
+      // The strongest, until somebody chooses.
+      if (!wanted) chosen = found.flat().reduce((a, b) => b.mean > a.mean ? b : a).start;
+      if (!lines.childElementCount) write();
+      draw(shown);
+    }
+    said.textContent = "Choose a word to see where it pulls.";
+  }
+
+  // The whole prompt, its words as buttons; places are counted in characters, as Python counts.
+  function write() {
+    const letters = [...film.again.label], words = found[nearest(0)];
+    let at = 0;
+    const part = (to) => letters.slice(at, at = to).join("");
+    text.replaceChildren(...words.flatMap((word) => [part(word.start),
+      el("button", { type: "button", "data-start": word.start, onclick: () => { wanted = chosen = word.start; draw(shown); } }, part(word.end))]),
+      part(letters.length));
+    lines.replaceChildren(...words.map((word) => svg("path", { "data-start": word.start })));
+  }
+
+  function draw(frame) {
+    shown = frame;
+    const step = film && frame ? nearest(frame.index) : undefined;
+    if (step === undefined) return;
+    const most = Math.max(...found.flat().map((word) => word.mean)) || 1, wide = 100 / film.total;
+    guess.src = frame.x0;
+    cursor.setAttribute("d", `M${(frame.index + 0.5) * wide} 0v40`);
+    found[step].forEach((word, i) => {
+      const button = text.querySelector(`[data-start="${word.start}"]`), picked = word.start === chosen;
+      button.style.setProperty("--pull", `${Math.round(60 * word.mean / most)}%`);
+      button.setAttribute("aria-pressed", picked);
+      button.title = `${word.mean.toFixed(3)} at step ${step + 1}`;
+      const line = lines.querySelector(`[data-start="${word.start}"]`);
+      line.setAttribute("class", picked ? "mm-curve-line mm-chosen-line" : "mm-curve-line");
+      line.setAttribute("d", steps.filter((one) => found[one]).map((one, n) =>
+        `${n ? "L" : "M"}${((one + 0.5) * wide).toFixed(2)} ${(37 - 34 * found[one][i].mean / most).toFixed(2)}`).join(""));
+      if (!picked) return;
+      lines.append(line); // over the others
+      paint(word.map);
+      where.textContent = `“${button.textContent}” at step ${step + 1}: ${word.mean.toFixed(3)}`;
+    });
+  }
+
+  function paint(map) {
+    const most = Math.max(...map.flat()) || 1;
+    [heat.width, heat.height] = [map[0].length, map.length];
+    const context = heat.getContext("2d"), image = context.createImageData(heat.width, heat.height);
+    map.flat().forEach((value, i) => image.data.set([245, 158, 11, Math.round(230 * value / most)], 4 * i));
+    context.putImageData(image, 0, 0);
+  }
+
+  return {
+    node,
+    draw,
+    // Another film has begun.
+    open() {
+      film = null;
+      node.hidden = true;
+    },
+    // It is all there: its words are weighed at some steps.
+    weigh(done, some) {
+      if (!done.again || film === done) return;
+      [film, steps, found, chosen, wanted] = [done, some, [], null, false];
+      node.hidden = false;
+      text.replaceChildren(film.again.label);
+      lines.replaceChildren();
+      heat.width = 0;
+      where.textContent = "";
+      ask(film);
+    },
+  };
+};

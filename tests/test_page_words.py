@@ -1,0 +1,177 @@
+"""The page with a pack that reads, in a real browser: what is asked for in words, and what each word does."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
+from PIL import Image
+
+from mmdemo.studio import Studio
+
+HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
+
+
+@pytest.fixture(scope="module")
+def studio(reading_weights: Path) -> Studio:
+    return Studio([reading_weights], device="cpu")
+
+
+@pytest.fixture
+def page(watched: Page, address: str) -> Page:
+    watched.goto(address)
+    choose_pack(watched, "words")
+    return watched
+
+
+def prompt(tab: Locator, name: str = "Prompt") -> Locator:
+    return tab.get_by_role("textbox", name=re.compile(f"^{name}"))
+
+
+def keep_seed(tab: Locator, seed: int) -> None:
+    tab.get_by_label("Randomize").uncheck()
+    tab.get_by_label("Seed", exact=True).fill(str(seed))
+
+
+def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page, studio: Studio):
+    open_tab(page, "Sample")
+    sample, pictures = page.locator("#sample"), page.locator(".mm-picture")
+    expect(pictures.nth(9)).to_have_text("a red circle")  # of three in turn
+    expect(sample.get_by_role("combobox", name="Class")).to_be_hidden()
+    keep_seed(sample, 5)
+    prompt(sample).fill("a blue square")
+    prompt(sample).press("Shift+Enter")
+    prompt(sample).press_sequentially("蓝色 圆 zebra")
+    prompt(sample).press("Enter")
+    expect(sample.locator(".mm-status")).to_contain_text(re.compile("Seed 5, .* drawn in .*“zebra” is not among"))
+    expect(pictures.nth(1)).to_have_text("蓝色 圆 zebra")
+    ours = studio.sample("words", ["a blue square", "蓝色 圆 zebra"], 10, 5)
+    read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])"
+    drawn = [np.array(one).reshape(16, 16, 4)[..., 0] for one in pictures.locator("canvas").evaluate_all(read)]
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(drawn, ours.images, strict=True))
+    pictures.nth(1).click()
+    denoise = page.locator("#denoise")
+    expect(denoise.locator(".mm-status").first).to_contain_text(re.compile("“蓝色 圆 zebra”, seed 6, .* denoised in"))
+    expect(prompt(denoise)).to_have_value("蓝色 圆 zebra")
+
+
+def test_an_example_is_taken_by_a_click_and_a_list_of_classes_takes_the_box_s_place(page: Page):
+    open_tab(page, "Denoise")
+    tab = page.locator("#denoise")
+    expect(prompt(tab)).to_have_value("a red circle")
+    tab.get_by_role("button", name="a small red triangle").click()
+    expect(prompt(tab)).to_have_value("a small red triangle")
+    prompt(tab).press("Enter")
+    expect(tab.locator(".mm-status").first).to_contain_text("“a small red triangle”, seed")
+    choose_pack(page, "tiny")
+    expect(tab.get_by_role("combobox", name="Class")).to_have_value("circle")
+    expect(prompt(tab)).to_be_hidden()
+    expect(tab.locator(".mm-chip")).to_have_count(0)
+    expect(tab.locator(".mm-status").first).to_contain_text("circle, seed 0")
+    expect(tab.locator(".mm-pulls")).to_be_hidden()
+
+
+def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull(page: Page, studio: Studio):
+    open_tab(page, "Denoise")
+    tab, film = page.locator("#denoise"), page.locator("#denoise-view")
+    keep_seed(tab, 3)
+    prompt(tab).fill("🙂 a zebra circle")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    pulls = film.locator(".mm-pulls")
+    expect(pulls.locator(".mm-prompt")).to_have_text("🙂 a zebra circle")
+    expect(pulls.get_by_role("status")).to_have_text("Choose a word to see where it pulls.")
+    words = pulls.locator(".mm-prompt button")
+    expect(words).to_have_text(["a", "circle"])  # those that were read
+    expect(pulls.locator("g path")).to_have_count(2)
+    frames = list(studio.denoise("words", "🙂 a zebra circle", 3))
+    film.get_by_label("Step", exact=True).focus()
+    for key, i in (("Home", 0), ("End", 5)):
+        page.keyboard.press(key)
+        for n, pull in enumerate(frames[i].pulls):
+            words.nth(n).click()
+            expect(words.nth(n)).to_have_attribute("aria-pressed", "true")
+            expect(pulls.locator("figcaption").first).to_have_text(f"“{pull.word}” at step {i + 1}: {pull.mean:.3f}")
+            alphas = pulls.locator("canvas").evaluate(
+                "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)"
+            )
+            assert np.abs(np.array(alphas) / 230 - np.ravel(pull.map) / np.max(pull.map)).max() < 0.02
+        film.get_by_label("Step", exact=True).focus()
+
+
+def test_a_stranger_s_text_is_shown_as_text_and_makes_a_file_name_that_any_system_takes(page: Page):
+    open_tab(page, "Denoise")
+    tab, title = page.locator("#denoise"), page.title()
+    prompt(tab).fill(HOSTILE + " and so on" * 30)
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    status = tab.locator(".mm-status").first
+    expect(status).to_contain_text('“<img src=x onerror="document.title=1">')
+    expect(status).to_contain_text("denoised in")
+    expect(page.locator("#denoise-view .mm-prompt")).to_contain_text('<img src=x onerror="document.title=1"> مرحبا')
+    assert "\u202e" not in status.inner_text() and len(status.inner_text()) < 600
+    with page.expect_download() as download:
+        tab.get_by_role("button", name="PNG strip").click()
+    assert re.fullmatch(r"words-img-src-x-[\w-]{1,60}-seed-\d+\.png", download.value.suggested_filename)
+    with page.expect_download() as download:
+        tab.get_by_role("button", name="GIF").click()
+    assert Image.open(download.value.path()).n_frames == 6
+    assert page.title() == title
+
+
+def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(page: Page, studio: Studio):
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    grid = page.locator("#grid")
+    expect(grid.locator("th[scope=row]")).to_have_text(list(studio.pack("words").prompts))
+    expect(grid.locator(".mm-axis")).to_have_text(["Guidance", "Prompt"])
+    prompt(grid, "Prompt: values").fill("a red square\n三角")
+    grid.get_by_label("Guidance: values").fill("1, 3")
+    keep_seed(grid, 2)
+    prompt(grid, "Prompt: values").press("Enter")
+    expect(grid.locator("th[scope=row]")).to_have_text(["a red square", "三角"])
+    expect(grid.locator(".mm-status")).to_contain_text("4 pictures in")
+    shown = grid.locator("td img").evaluate_all("all => all.map(one => one.src)")
+    ours = [studio.sample("words", text, 1, 2, None, guidance).images[0]
+            for text in ("a red square", "三角") for guidance in (1, 3)]  # fmt: skip
+    assert all(np.array_equal(opened_uri(a), np.asarray(b)) for a, b in zip(shown, ours, strict=True))
+
+    page.get_by_role("tab", name="Strip", exact=True).click()
+    strip = page.locator("#strip")
+    expect(prompt(strip, "From prompt")).to_have_value("a red circle")
+    expect(prompt(strip, "To prompt")).to_have_value("a small red triangle")
+    keep_seed(strip, 2)
+    prompt(strip, "To prompt").fill("a blue circle")
+    prompt(strip, "To prompt").press("Enter")
+    expect(strip.locator(".mm-status")).to_contain_text("From “a red circle” to “a blue circle”, seed 2")
+    with page.expect_download() as download:
+        strip.get_by_role("link", name="Download PNG").click()
+    assert json.loads(Image.open(download.value.path()).text["mmdemo"])["other_label"] == "a blue circle"
+
+
+def test_an_edit_is_asked_for_in_words_and_away_from_words(page: Page, studio: Studio):
+    open_tab(page, "Denoise")
+    page.get_by_role("tab", name="Edit a picture").click()
+    edit = page.locator("#edit")
+    expect(edit.locator(".mm-status").first).to_contain_text("Turned into “a small red triangle”")
+    prompt(edit, "Turn it into").fill("a blue square")
+    edit.get_by_role("button", name="Advanced").click()
+    page.wait_for_timeout(500)
+    prompt(edit, "Negative prompt").fill("red")
+    keep_seed(edit, 4)
+    edit.get_by_role("button", name="Edit", exact=True).click()
+    expect(edit.locator(".mm-status").first).to_contain_text(
+        re.compile("Turned into “a blue square”, .*seed 4, .*away from red")
+    )
+    expect(edit.locator(".mm-guesses figcaption").first).to_have_text("by “red”, to avoid")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: int):
+    page.set_viewport_size({"width": width, "height": 844})
+    for tab, half in (("Sample", ""), ("Denoise", ""), ("Denoise", "Edit a picture"), ("Compare", "Strip")):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        if half:
+            page.get_by_role("tab", name=half, exact=True).click()
+        box = page.locator("textarea:visible").first
+        box.fill("a very long prompt without end, " * 12 + "x" * 200)
+        assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
