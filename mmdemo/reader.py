@@ -8,6 +8,7 @@ It knows pictures and their records; no packs, codecs or transformers.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 
 import torch
@@ -36,9 +37,7 @@ class Attributes:
     own: dict[str, tuple[str, ...]]  # of the whole picture: attribute -> its values
     of_parts: dict[str, tuple[str, ...]]  # of a part of it; {} where pictures have no parts
     parts: str | None = None  # the column that lists the parts
-    windows: dict[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # place -> the top and left of its window, in pixels
+    windows: dict[str, tuple[int, int]] = field(default_factory=dict)  # place -> its window's top and left, in pixels
     side: int = 0  # of a window, in pixels
 
     @classmethod
@@ -295,11 +294,13 @@ def _parts(record: dict, column: str | None) -> list[dict]:
 
 def _are_parts(column) -> bool:
     """Whether it lists parts: each has a place, and its corner in pixels."""
-    return isinstance(column, list) and bool(column) and all(
-        isinstance(part, dict) and isinstance(part.get("place"), str)
-        and all(isinstance(part.get(axis), (int, float)) for axis in "xy")
-        for part in column
-    )  # fmt: skip
+    return isinstance(column, list) and bool(column) and all(map(_is_part, column))
+
+
+def _is_part(part) -> bool:
+    if not isinstance(part, dict) or not isinstance(part.get("place"), str):
+        return False
+    return all(isinstance(part.get(axis), (int, float)) and 0 <= part[axis] < inf for axis in "xy")
 
 
 def _place(values: tuple[str, ...], value: str | None) -> int:

@@ -9,6 +9,8 @@ from scenes import scenes
 from mmdemo import data, reader
 from mmdemo.reader import Attributes
 
+NAN = float("nan")  # json reads it
+
 
 @pytest.fixture(scope="module")
 def trained() -> reader.Reader:
@@ -36,7 +38,9 @@ def test_attributes_are_few_words_that_differ_and_parts_have_windows_with_room_f
     assert not Attributes.of([{}, {}], 32) and not Attributes.of([], 32)
 
 
-@pytest.mark.parametrize("column", [[], [3], ["left"], [{"place": "left"}], [{"x": 1, "y": 2}], {"x": 1}, None])
+@pytest.mark.parametrize(
+    "column", [[], [3], ["left"], [{"place": "left"}], [{"x": 1, "y": 2}], [{"place": "left", "x": 0, "y": NAN}], None]
+)
 def test_a_column_that_lists_no_places_has_no_parts(column):
     records = [{"colour": name, "parts": column} for name in ("red", "blue")]
     attributes = Attributes.of(records, 32)
