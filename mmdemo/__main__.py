@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
-    judge.add_argument("--runs", default="runs", metavar="DIR", help="where the classifier is kept")
+    judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
@@ -222,10 +222,12 @@ def evaluate(options) -> None:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
-        print(json.dumps(numbers, indent=1))
+        print(json.dumps(numbers, indent=1, ensure_ascii=False))
     else:
         for name, value in numbers.items():
-            print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+            for part, one in value.items() if isinstance(value, dict) else [("", value)]:
+                shown = f"{one:.4g}" if isinstance(one, float) else one
+                print(f"{name} {part}".strip() + f": {shown}")
 
 
 def _does(verb: str) -> str:

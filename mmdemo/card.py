@@ -5,6 +5,7 @@ What a person has to add (data licence, comparisons) goes into the pack's notes.
 """
 
 import json
+from html import escape
 from pathlib import Path
 
 from PIL import Image
@@ -12,7 +13,10 @@ from PIL import Image
 from mmdemo import packs
 from mmdemo.arguments import SETTINGS, STORED, Recipe
 from mmdemo.datasets import NAMED
+from mmdemo.packs import Pack
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
+
+CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
 def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
@@ -30,11 +34,14 @@ def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
     dataset, size = training["vqvae"]["dataset"], described.image_size
     licence = NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"
-    does = f"a diffusion transformer for {len(described.classes)} classes" if described.can_sample else "no transformer"
+    by = "text-to-image" if described.words else "class-conditional"
+    does = "a diffusion transformer that reads" if described.words else "no transformer"
+    if described.can_sample and not described.words:
+        does = f"a diffusion transformer for {len(described.classes)} classes"
     return f"""---
 library_name: diffusers
 license: apache-2.0
-tags: [vq-vae, diffusion, dit, class-conditional, mmdemo]
+tags: [vq-vae, diffusion, dit, {by}, mmdemo]
 ---
 # {pack.name}
 
@@ -42,7 +49,7 @@ A VQ-VAE with {described.codes} codes of {described.dim} numbers{_grid(training[
 one token for {described.stride}×{described.stride} of them) and {does}, trained by mmdemo.
 
 ```python
-{_use(pack.name, described.can_sample)}
+{_use(pack.name, described)}
 ```
 
 ## Data
@@ -61,7 +68,7 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_table(numbers)}
 
 {_reading(numbers)}
-{_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
+{_by_attribute(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
 
 
 def _grid(training: dict) -> str:
@@ -71,11 +78,13 @@ def _grid(training: dict) -> str:
     return f" rounded to {' · '.join(map(str, training['levels']))} levels (finite scalar quantization)"
 
 
-def _use(name: str, draws: bool) -> str:
-    if draws:
+def _use(name: str, described: Pack) -> str:
+    if described.can_sample:
+        drawing = f"\npictures = pipeline({json.dumps(described.prompts[:1], ensure_ascii=False)}).images"
+        drawing = drawing if described.prompts else ""
         return f"""from mmdemo.pipeline import ClassPipeline
 
-pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True)"""
+pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True){drawing}"""
     return f"""from mmdemo.studio import Studio
 
 Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""
@@ -154,18 +163,63 @@ def _table(numbers: dict) -> str:
         rows += [
             ("test pictures read right", f"{numbers['accuracy_test']:.2%}"),
             ("reconstructions read right", f"{numbers['accuracy_reconstructed']:.2%}"),
+        ]
+    if "frechet_train_test" in numbers:
+        rows += [
             ("Fréchet distance, training – test", f"{numbers['frechet_train_test']:.3f}"),
             ("Fréchet distance, reconstructions – test", f"{numbers['frechet_reconstructed_test']:.3f}"),
         ]
+    how = Recipe(**_settings(numbers)).words(without=["seed"]) if "generated" in numbers else ""
     if "accuracy_generated" in numbers:
-        how = Recipe(**_settings(numbers)).words(without=["seed"])
-        rows += [
+        rows.append(
             (f"generated ({how}) read as asked, of {numbers['accuracy_generated_of']}",
-             f"{numbers['accuracy_generated']:.2%}"),
+             f"{numbers['accuracy_generated']:.2%}")
+        )  # fmt: skip
+    for split, words in CAPTIONS.items():
+        if f"named_right_{split}" in numbers:
+            of = f"of {numbers[f'named_right_{split}_of']} values named by {words}"
+            rows.append((f"generated ({how}) as asked, {of}", f"{numbers[f'named_right_{split}']:.2%}"))
+        if f"swaps_{split}" in numbers:
+            of = f"of {numbers[f'swaps_{split}_of']} that differ between parts, by {words}"
+            rows.append((f"swapped, {of}", f"{numbers[f'swaps_{split}']:.2%}"))
+    if "frechet_ratio" in numbers:
+        rows += [
             (f"Fréchet distance, {numbers['generated']} generated – test", f"{numbers['frechet_generated_test']:.3f}"),
             ("**Fréchet ratio**", f"**{numbers['frechet_ratio']:.2f}**"),
-        ]  # fmt: skip
+        ]
+    if "variety" in numbers:
+        rows.append((f"variety, of {numbers['variety_of']} captions", f"{numbers['variety']:.2f}"))
+    if "copies" in numbers:
+        rows.append(("copies", f"{numbers['copies']:.1%}"))
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _by_attribute(numbers: dict) -> str:
+    """What is read of pictures, attribute by attribute, and of drawn ones also script by script."""
+    columns = {
+        "test pictures": numbers.get("read_test"),
+        "reconstructions": numbers.get("read_reconstructed"),
+        **{f"by {words}": _named(numbers, split) for split, words in CAPTIONS.items()},
+    }
+    columns = {name: column for name, column in columns.items() if column}
+    rows = dict.fromkeys(key for column in columns.values() for key in column)
+    if not rows:
+        return ""
+
+    def line(*cells: str) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    shares = [
+        line(row, *(f"{column[row]:.2%}" if row in column else "" for column in columns.values())) for row in rows
+    ]
+    return "\n" + "\n".join([line("read right", *columns), "|---" * (1 + len(columns)) + "|", *shares]) + "\n"
+
+
+def _named(numbers: dict, split: str) -> dict[str, float]:
+    scripts = numbers.get(f"named_right_{split}_by_script", {})
+    return numbers.get(f"named_right_{split}_by_attribute", {}) | {
+        f"captions in {script.capitalize()} script": share for script, share in scripts.items()
+    }
 
 
 def _reading(numbers: dict) -> str:
@@ -182,6 +236,28 @@ between the {numbers["features"]} numbers of its last hidden layer"""
             "The Fréchet ratio is\ndistance(generated, test) ÷ distance(training, test); 1 is as close as real data."
         )
         text += f". {ratio}" if "frechet_ratio" in numbers else "."
+    if "read_test" in numbers:
+        text += f"""
+
+Attributes are read off pictures by a small reader that `evaluate` trains once on the training split's records; of a
+scene, each part from around its place. The Fréchet distance is taken between its {numbers["features"]} features."""
+    if "named_right_test" in numbers:
+        text += """ The
+Fréchet ratio is distance(generated, test) ÷ distance(training, test); 1 is as close as real data. As asked is a value
+that a caption names and the reader reads, of the part of which it is said."""
+    if "swaps_test" in numbers:
+        text += """ Swapped is one of an attribute that has
+different values named of two parts, if it is missing at its own and read at the other."""
+    if "variety" in numbers:
+        text += """
+
+Variety is how much pictures of one caption differ (RMS, of pairs) ÷ how much training pictures do that agree in all
+that it names: 1 is as much."""
+    if "copies" in numbers:
+        text += """
+
+Copies are generated pictures nearer (RMS) to a training picture than 95 % of the test pictures' reconstructions are:
+5 % where they are as new as test pictures."""
     return text
 
 
@@ -217,6 +293,10 @@ def _gallery(numbers: dict, pictures: set[str]) -> str:
         words = "Test pictures spread evenly over the split: above the originals, then what their tokens decode to"
         text += f"\n{words}{third}.\n\n![Originals above their reconstructions](comparison.png)\n"
     if "samples.png" in pictures:
-        words = "Generated, a row for each class: the first seeds of this evaluation, not a choice"
-        text += f"\n{words}.\n\n![Generated pictures, a row for each class](samples.png)\n"
+        of, captions = "caption" if "captions" in numbers else "class", numbers.get("captions", ())
+        words = f"Generated, a row for each {of}: the first seeds of this evaluation, not a choice"
+        text += f"\n{words}.\n\n![Generated pictures, a row for each {of}](samples.png)\n"
+        if captions:
+            lines = (f"{row}. {escape(' '.join(caption.split()))}" for row, caption in enumerate(captions, 1))
+            text += "\n" + "\n".join(lines) + "\n"
     return text

@@ -116,7 +116,7 @@ def _train_on_marks(images: LabelledImages, seed: int, epochs: int = 6, batch_si
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
         x, y = _batch(images, step, batch_size, seed, background=-1.0)
-        _descend(optimizer, F.cross_entropy(classifier.train()(x), y))
+        descend(optimizer, F.cross_entropy(classifier.train()(x), y))
         yield step + 1, steps, classifier.eval()
 
 
@@ -139,7 +139,7 @@ def _train_on_photographs(images: LabelledImages, seed: int, epochs: int = 12):
         places = data.permuted(len(images), step * batch_size, (step + 1) * batch_size, seed)
         mirrored = first_mirrored[places] ^ (step * batch_size // len(images) % 2 == 1)
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
-        _descend(optimizer, F.cross_entropy(classifier.train()(x), y, label_smoothing=0.2))
+        descend(optimizer, F.cross_entropy(classifier.train()(x), y, label_smoothing=0.2))
         yield step + 1, steps, classifier.eval()
 
 
@@ -154,7 +154,7 @@ def _batch(images: LabelledImages, step: int, size: int, seed: int, background: 
     return x, images.labels[places]
 
 
-def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -186,25 +186,36 @@ def load_classifier(
     labelled = images.labels >= 0
     if not bool(labelled.all()):
         images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
-    file = folder / f"{_digest(images, seed)}.safetensors"
+    key = repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))) + repr(images.classes)
+    file = folder / f"{digest(key, images.labels, images.pixels)}.safetensors"
+    return kept(file, lambda: _make(images), lambda: train_classifier(images, seed), "classifier", report)
+
+
+def kept(
+    file: Path,
+    make: Callable[[], nn.Module],  # a blank one
+    train: Callable[[], Iterator[tuple[int, int, nn.Module]]],  # yields (step, steps, model) after every step
+    what: str,
+    report: Callable[[str], None],
+) -> nn.Module:
+    """A model that judges pictures: read from its file, or trained and put there."""
     if file.is_file():
-        classifier = _make(images)
-        classifier.load_state_dict(load_file(file))
-        return classifier.eval()
-    for step, steps, trained in train_classifier(images, seed):
-        classifier = trained
+        model = make()
+        model.load_state_dict(load_file(file))
+        return model.eval()
+    for step, steps, trained in train():
+        model = trained
         if step % max(1, steps // 10) == 0:
-            report(f"training the classifier: {step}/{steps}")
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.contiguous() for name, w in classifier.state_dict().items()}, file.with_suffix(".partial"))
+            report(f"training the {what}: {step}/{steps}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: w.contiguous() for name, w in model.state_dict().items()}, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
-    return classifier
+    return model
 
 
-def _digest(images: LabelledImages, seed: int) -> str:
-    """What a classifier is known by: all that it is made of, since another folder may have the same name."""
-    digest = hashlib.sha256(repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))).encode())
-    digest.update(repr(images.classes).encode())
-    for tensor in (images.labels, images.pixels):
-        digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()[:32]
+def digest(key: str, *tensors: Tensor) -> str:
+    """What a model is known by: all that it is made of, since another folder may have the same name."""
+    made = hashlib.sha256(key.encode())
+    for tensor in tensors:
+        made.update(tensor.contiguous().numpy())
+    return made.hexdigest()[:32]

@@ -2,11 +2,14 @@
 
 Generated pictures are judged by a small classifier (classifier.py): whether it reads the class that was asked
 for, and the Fréchet distance (Heusel et al., arXiv:1706.08500) between its features of generated and of test pictures,
-as a ratio to that between training and test pictures. Pictures in colour are held against JPEG (jpeg.py).
+as a ratio to that between training and test pictures. Where pictures have captions, a reader (reader.py) judges them
+instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py).
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,20 @@ from torchmetrics.image.fid import FrechetInceptionDistance  # not exported wher
 
 from mmdemo import codec, data, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
+from mmdemo.asked import Asked, copies, named_right, variety
+from mmdemo.captions import Lexicon
 from mmdemo.classifier import Classifier, load_classifier
+from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
 from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
-from mmdemo.pipeline import ClassPipeline
+from mmdemo.pipeline import ClassPipeline, Label
+from mmdemo.reader import Attributes, Reader, load_reader, shares
 
 BATCH = 250
+PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
+ALIKE = 8  # real pictures that are compared where a caption fits them all
+NEAREST = 2000  # pictures that are looked for among the training pictures
 SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of photographs, some 300 KB
 
 
@@ -32,7 +42,7 @@ def evaluate(
     pack: Path,
     runs: Path,
     data_dir: str | Path | None = None,
-    samples: int = 10_000,  # generated for the Fréchet distance; the first fifth, at least 200 a class, is read
+    samples: int = 10_000,  # generated for the Fréchet distance; of classes the first fifth, at least 200 each, is read
     asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; None = the pack's own, each and all
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
@@ -53,11 +63,13 @@ def evaluate(
     training = packs.read_training(pack)["vqvae"]
     dataset, size, channels = training["dataset"], training["image_size"], described.channels
     test = data.load(dataset, "test", data_dir, size, channels)
-    if described.can_sample and test.classes and len(test.classes) != len(described.classes):
+    if described.classes and described.can_sample and test.classes and len(test.classes) != len(described.classes):
         raise DataError(
             f"{Path(dataset).name} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
             f"what it draws can be judged only on the data set it was trained on"
         )
+    if described.words and not test.captions:
+        raise DataError(f"{Path(dataset).name} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
 
     report("reconstructing the test split")
@@ -83,10 +95,28 @@ def evaluate(
         numbers |= _jpeg("jpeg", by_scan, test.pixels) | _jpeg("jpeg_file", by_file, test.pixels)
         rows.append(by_scan.pixels)
     show("comparison.png", sheet([spread(pixels, _columns(pixels, len(rows))) for pixels in rows]))
-    if not test.classes or bool((test.labels < 0).any()):
+    captioned = described.words or bool(test.captions and not test.classes)
+    if not captioned and (not test.classes or bool((test.labels < 0).any())):
         return numbers | {"minutes": _minutes_since(started)}
 
     train = data.load(dataset, "train", data_dir, size, channels)
+    if captioned:
+        reader = load_reader(train, runs / "classifiers", report)
+        numbers |= _read(reader, train, test, rebuilt) if reader else {}
+        if described.words:
+            lexicon = packs.read_words(described).lexicon
+            judge = _Judge(reader, lexicon, partial(generate, pipeline, report=report, **settings))
+            numbers |= settings | judge.test(train, test, rebuilt, samples, show)
+            try:
+                novel = data.load(dataset, "novel", data_dir, size, channels)
+            except DataError as error:
+                report(f"combinations that were not trained are not drawn: {error}")
+            else:
+                numbers |= judge.named("novel", *judge.drawn(novel, min(samples, len(novel))))
+        if "frechet_generated_test" in numbers:
+            numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
+        return numbers | {"minutes": _minutes_since(started)}
+
     classifier = load_classifier(train, runs / "classifiers", report)
     numbers |= {
         "accuracy_test": accuracy(classifier, test.pixels, test.labels),
@@ -113,6 +143,85 @@ def evaluate(
             "frechet_ratio": frechet / numbers["frechet_train_test"],
         }
     return numbers | {"features": classifier.num_features, "minutes": _minutes_since(started)}
+
+
+def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:
+    """What the reader makes of test pictures, and of their reconstructions."""
+    some = data.permuted(len(train), 0, min(len(test), len(train)), seed=0)
+    places, others = _places(reader, test), _places(reader, train)
+    features = reader.features(test.pixels, places)
+    return {
+        **{
+            f"read_{name}": shares(reader.read(pixels, places), reader.attributes, test.records)
+            for name, pixels in (("test", test.pixels), ("reconstructed", rebuilt))
+        },
+        "frechet_train_test": frechet(reader.features(train.pixels[some], [others[i] for i in some]), features),
+        "frechet_reconstructed_test": frechet(reader.features(rebuilt, places), features),
+        "features": reader.num_features,
+    }
+
+
+def _places(reader: Reader, images: LabelledImages) -> list[tuple[str, ...]]:
+    return [reader.attributes.places(record) for record in images.records]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Draws pictures by captions, and looks whether they are what was asked for."""
+
+    reader: Reader | None  # None = nothing is known of pictures but their captions
+    lexicon: Lexicon
+    draw: Callable[[Sequence[Label]], Tensor]  # one uint8 picture a caption
+
+    def drawn(self, images: LabelledImages, count: int) -> tuple[list[Asked], Tensor]:
+        """A picture for one caption of each, in a random order; their first ones, their second ones … in turn."""
+        attributes = self.reader.attributes if self.reader else Attributes({}, {})
+        asked = []
+        for k, i in enumerate(data.permuted(len(images), 0, count, seed=0).tolist()):
+            captions = images.captions[i]
+            asked.append(Asked.of(captions[k % len(captions)], images.records[i], self.lexicon, attributes))
+        return asked, self.draw([one.caption for one in asked])
+
+    def named(self, split: str, asked: Sequence[Asked], drawn: Tensor) -> dict:
+        """How much of what the captions name is in the pictures."""
+        if not self.reader:
+            return {}
+        return named_right(asked, self.reader.read(drawn, [one.places for one in asked]), split)
+
+    def test(
+        self,
+        train: LabelledImages,
+        test: LabelledImages,
+        rebuilt: Tensor,
+        samples: int,
+        show: Callable[[str, Image.Image], None],
+    ) -> dict:
+        """All that is measured of pictures drawn by test captions."""
+        asked, drawn = self.drawn(test, samples)
+        some = asked[: min(PROMPTS, samples // SEEDS)]
+        repeated = self.draw([one.caption for one in some for _ in range(SEEDS)]).unflatten(0, (len(some), SEEDS))
+        rows = min(8, len(some), max(1, SHEET // repeated[0, :, 0].numel()))
+        show("samples.png", sheet(list(repeated[:rows])))
+        numbers = {
+            "generated": samples,
+            "captions": [one.caption for one in some[:rows]],
+            **self.named("test", asked, drawn),
+            "copies": copies(drawn[:NEAREST], spread(rebuilt, NEAREST), train.pixels),
+        }
+        if not self.reader:
+            return numbers
+        features = self.reader.features(drawn, [one.places for one in asked])
+        numbers["frechet_generated_test"] = frechet(
+            features, self.reader.features(test.pixels, _places(self.reader, test))
+        )
+        truths = [self.reader.attributes.truth(record) for record in train.records]
+        fitting = [[i for i, truth in enumerate(truths) if one.fits(truth)] for one in some]
+        pairs = [
+            (ours, spread(train.pixels[i], ALIKE)) for ours, i in zip(repeated, fitting, strict=True) if len(i) > 1
+        ]
+        if pairs:
+            numbers |= {"variety": variety(*zip(*pairs, strict=True)), "variety_of": len(pairs)}
+        return numbers
 
 
 def token_bits(ids: Tensor, uses: Tensor) -> float:
@@ -143,8 +252,12 @@ def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
 @torch.inference_mode()
 def frechet_distance(classifier: Classifier, a: Tensor, b: Tensor) -> float:
     """Between two sets of uint8 pictures, in the classifier's features."""
-    size = tuple(a.shape[1:])
-    metric = FrechetInceptionDistance(feature=_Features(classifier), input_img_size=size)
+    return frechet(*(torch.cat([classifier.features(from_bytes(x)) for x in one.split(BATCH)]) for one in (a, b)))
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """The Fréchet distance between two sets of features (N, n)."""
+    metric = FrechetInceptionDistance(feature=_Given(a.shape[1]))
     for part in a.split(BATCH):
         metric.update(part, real=True)
     for part in b.split(BATCH):
@@ -154,12 +267,12 @@ def frechet_distance(classifier: Classifier, a: Tensor, b: Tensor) -> float:
 
 def generate(
     pipeline: ClassPipeline,
-    labels: Tensor,
+    labels: Sequence[Label] | Tensor,
     report: Callable[[str], None] = lambda line: None,
     seed: int = 0,
     **settings,
 ) -> Tensor:
-    """One uint8 picture a label; picture i has seed `seed` + i.  labels: (N,) -> (N, C, H, W)."""
+    """One uint8 picture a label; picture i has seed `seed` + i.  labels: N of them -> (N, C, H, W)."""
     pictures = []
     for start in range(0, len(labels), BATCH):
         part = labels[start : start + BATCH]
@@ -169,15 +282,15 @@ def generate(
     return torch.cat(pictures)
 
 
-class _Features(nn.Module):
-    """What torchmetrics' Fréchet distance asks of a feature extractor: uint8 or float pictures in, (B, n) out."""
+class _Given(nn.Module):
+    """What torchmetrics' Fréchet distance asks of a feature extractor, for what are features already."""
 
-    def __init__(self, classifier: Classifier):
+    def __init__(self, num_features: int):
         super().__init__()
-        self.classifier, self.num_features = classifier, classifier.num_features
+        self.num_features = num_features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier.features(from_bytes(x))
+        return x
 
 
 def spread(pixels: Tensor, count: int) -> Tensor:

@@ -29,6 +29,18 @@ GENERATED = {
     "num_inference_steps": 20, "guidance_scale": 1.5, "sampler": "euler", "generated": 100, "accuracy_generated": 0.9,
     "accuracy_generated_of": 100, "frechet_generated_test": 8.0, "frechet_ratio": 4.0,
 }  # fmt: skip
+READ = {
+    "read_test": {"hair": 0.999, "hat": 0.998}, "read_reconstructed": {"hair": 0.997, "hat": 0.996},
+    "frechet_train_test": 2.0, "frechet_reconstructed_test": 3.0, "features": 512,
+}  # fmt: skip
+DRAWN = {
+    "num_inference_steps": 8, "guidance_scale": 1.5, "sampler": "dpm++", "generated": 2000,
+    "captions": ["a hat & <b>hair</b>", "红帽子\n# no"], "frechet_generated_test": 8.0, "frechet_ratio": 4.0,
+    "named_right_test": 0.9876, "named_right_test_of": 700, "named_right_test_by_attribute": {"hat": 0.987},
+    "named_right_test_by_script": {"latin": 0.986, "han": 0.985}, "swaps_test": 0.0123, "swaps_test_of": 80,
+    "named_right_novel": 0.9765, "named_right_novel_of": 300, "named_right_novel_by_attribute": {"hair": 0.976},
+    "named_right_novel_by_script": {"latin": 0.975}, "variety": 0.91, "variety_of": 77, "copies": 0.051,
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -77,7 +89,7 @@ def test_a_card_explains_only_what_was_measured(pack):
 
 def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
     (pack / "notes.md").write_text("## Mine\n", encoding="utf-8")
-    for numbers in (CODEC, CODEC | JPEG, CODEC | JUDGED | GENERATED):
+    for numbers in (CODEC, CODEC | JPEG, CODEC | JUDGED | GENERATED, CODEC | JPEG | READ | DRAWN):
         text = written(pack, numbers, "comparison.png", "samples.png")
         empty, front, body = text.split("---\n", 2)
         assert not empty and yaml.safe_load(front)["library_name"] == "diffusers"
@@ -110,3 +122,22 @@ def test_the_card_says_under_what_licence_a_named_data_set_is(pack, name):
     training["vqvae"]["dataset"] = name
     (pack / "training.json").write_text(json.dumps(training))
     assert f"{NAMED[name].licence}. The weights" in written(pack, CODEC)
+
+
+def test_a_card_of_captioned_pictures_has_a_row_for_each_attribute_and_script(pack):
+    text = written(pack, CODEC | READ | DRAWN, "comparison.png", "samples.png")
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert "| 99.80% | 99.60% | 98.70% |  |" in rows["hat"] and "| 99.90% | 99.70% |  | 97.60% |" in rows["hair"]
+    assert (
+        "|  |  | 98.60% | 97.50% |" in rows["captions in Latin script"] and "98.50%" in rows["captions in Han script"]
+    )
+    for of, share in (("700 values", "98.76%"), ("300 values", "97.65%"), ("80 that differ", "1.23%"), ("77", "0.91")):
+        assert any(of in name and share in row for name, row in rows.items())
+    assert "5.1%" in rows["copies"] and "512 features" in text and "classifier" not in text
+    assert "\n1. a hat &amp; &lt;b&gt;hair&lt;/b&gt;\n2. 红帽子 # no\n" in text and "a row for each caption" in text
+
+
+def test_a_card_explains_only_what_was_measured_of_captioned_pictures(pack):
+    text = written(pack, CODEC | READ)
+    assert "small reader" in text and not re.search("As asked|Swapped|Variety|Copies|ratio", text)
+    assert "Swapped" not in written(pack, CODEC | READ | {k: v for k, v in DRAWN.items() if "swaps" not in k})

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY_CLASSES, tiny_vae
+from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
+from scenes import save, scenes
 
-from mmdemo import classifier, codec, data, evaluate, packs
+from mmdemo import card, classifier, codec, data, evaluate, packs, reader
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.training import export
+from mmdemo.words import Words
 
 SIZE = 16  # of the pictures
 
@@ -263,3 +265,107 @@ def test_a_transformer_is_not_judged_on_a_data_set_of_other_classes(tiny_weights
     """`tiny` has three classes, `shapes`, which it says it was trained on, five."""
     with pytest.raises(DataError, match="shapes has 5 classes and pack 'tiny' 3"):
         evaluate.evaluate(tiny_weights / "tiny", tmp_path, samples=100)
+
+
+# -------------------------------------------------------------------------------------------------------- by captions
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory) -> Path:
+    """A folder of scenes, and beside it a pack with random models that reads their captions."""
+    folder = tmp_path_factory.mktemp("captioned")
+    for seed, (split, count) in enumerate({"train": 300, "test": 60, "novel": 20}.items()):
+        save(scenes(count, seed, novel=split == "novel"), folder / "scenes" / split)
+    vae, train = tiny_vae(in_channels=3), data.load(str(folder / "scenes"), "train", image_size=32)
+    latents = codec.encode(vae, from_bytes(train.pixels[:50])).movedim(1, -1).flatten(0, 2)
+    vae.codebook.data.copy_(latents[:: len(latents) // 16][:16])
+    training = {"dataset": "scenes/", "image_size": 32, "steps": 1, "batch_size": 1, "minutes": 0.0, "machine": "one"}
+    export.save_codec(folder / "pack", vae, codec.statistics(vae, train.pixels[:50]), (), training)
+    words = Words.learn(train.captions, train.records)
+    transformer = tiny_dit(num_classes=0, vocab_size=words.size, sample_size=8)
+    export.save_transformer(folder / "pack", transformer, flow_schedule(), training, words, ["a red square"])
+    return folder
+
+
+def swapped(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.roll(16, 3)
+
+
+def test_pictures_drawn_by_captions_are_judged_by_what_the_captions_name(captioned, tmp_path, monkeypatch):
+    """Real pictures stand for drawn ones: first as they are, then with left and right swapped."""
+    splits = [data.load(str(captioned / "scenes"), split, image_size=32) for split in ("test", "novel")]
+    real = {caption: x for one in splits for told, x in zip(one.captions, one.pixels, strict=True) for caption in told}
+    shown = {}
+
+    def numbers(change=lambda pixels: pixels) -> dict:
+        def drawn(pipeline, captions, report, **settings):
+            return change(torch.stack([real[caption] for caption in captions]))
+
+        monkeypatch.setattr(evaluate, "generate", drawn)
+        where = tmp_path / "runs", captioned / "scenes"
+        return evaluate.evaluate(captioned / "pack", *where, 120, {"steps": 2}, show=shown.__setitem__)
+
+    right = numbers()
+    json.dumps(right, allow_nan=False)
+    assert list(right["read_test"]) == list(right["read_reconstructed"]) == ["ground", "colour", "mark"]
+    assert right["read_test"]["colour"] > 0.97 and right["features"] == 512
+    assert right["named_right_test"] > 0.97 and right["swaps_test"] == 0 and right["frechet_ratio"] < 2
+    assert right["named_right_test_of"] > 200 and 0.5 < right["named_right_novel"] <= 1
+    assert list(right["named_right_test_by_script"]) == ["latin", "han"]
+    assert set(right["named_right_test_by_attribute"]) == {"ground", "colour", "mark"}
+    assert right["variety"] == 0 and 0 <= right["copies"] <= 1 and right["generated"] == 120
+    assert right["num_inference_steps"] == 2
+
+    wrong = numbers(swapped)
+    assert wrong["swaps_test"] > 0.95 and wrong["named_right_test"] < 0.8
+    assert wrong["named_right_test_by_attribute"]["ground"] > 0.97
+
+    (kept,) = (tmp_path / "runs" / "classifiers").iterdir()
+    assert kept.suffix == ".safetensors"
+    assert len(right["captions"]) == 8 and right["captions"][0] in real
+    assert shown["samples.png"].height > shown["samples.png"].width, "8 captions, 4 seeds of each"
+
+
+def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(captioned, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_STEPS", 2)
+    pack, shown, told = shutil.copytree(captioned / "pack", tmp_path / "pack"), {}, []
+    shutil.copytree(captioned / "scenes", tmp_path / "scenes")
+    shutil.rmtree(tmp_path / "scenes" / "novel")
+    asked = {"steps": 1, "guidance": 1.0}
+    where = tmp_path / "runs", tmp_path / "scenes"
+    numbers = evaluate.evaluate(pack, *where, 100, asked, told.append, shown.__setitem__)
+    assert not any("novel" in name for name in numbers) and any("novel" in line for line in told)
+    assert numbers["variety"] > 0 and numbers["variety_of"] == 25
+
+    card.write(pack, numbers, shown)
+    text = (pack / "README.md").read_text(encoding="utf-8")
+    assert "text-to-image" in text and "a diffusion transformer that reads" in text
+    assert 'pipeline(["a red square"])' in text
+    assert f"{numbers['named_right_test']:.2%}" in text and "Swapped is" in text and "Variety is" in text
+    assert "captions in Han script" in text and f"1. {numbers['captions'][0]}" in text
+
+
+def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(captioned, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_STEPS", 2)
+    pack = shutil.copytree(captioned / "pack", tmp_path / "pack")
+    vae = packs.load(packs.read(pack), "cpu").vae
+    statistics = codec.statistics(vae, data.load(str(captioned / "scenes"), "test", image_size=32).pixels)
+    export.save_codec(pack, vae, statistics, (), packs.read_training(pack)["vqvae"])
+    numbers = evaluate.evaluate(pack, tmp_path / "runs", captioned / "scenes")
+    assert set(numbers["read_reconstructed"]) == {"ground", "colour", "mark"} and "generated" not in numbers
+    assert numbers["frechet_train_test"] < numbers["frechet_reconstructed_test"]
+
+
+def test_captions_alone_without_records_are_drawn_and_nothing_is_read(captioned, tmp_path):
+    images = scenes(60)
+    for split in ("train", "test"):
+        save(replace(images, records=({},) * 60), tmp_path / "scenes" / split)
+    numbers = evaluate.evaluate(captioned / "pack", tmp_path / "runs", tmp_path / "scenes", 100, {"steps": 1})
+    assert numbers["generated"] == 100 and "copies" in numbers
+    assert not any(name.startswith(("read_", "named_", "frechet_")) for name in numbers)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_pack_that_reads_is_not_judged_on_pictures_without_captions(captioned, pictures, tmp_path):
+    with pytest.raises(DataError, match="scenes has no captions"):
+        evaluate.evaluate(captioned / "pack", tmp_path, pictures, samples=100)
