@@ -22,6 +22,7 @@ from mmdemo.ui.workbench import Form, LabelControl, Values, control, near, waiti
 FIRST: Source = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
 FIRST_DIGIT, FIRST_LABEL, FIRST_STRENGTH = 3, "8", 0.8
+WORDS_STRENGTH = 0.7  # at which another word in the caption changes what it names, and the rest stays
 FIRST_OTHER = 1  # of CIFAR-10's examples it is a car, to be turned into the last class, a truck
 INTO = "Turn it into"
 READY = "Choose what to turn it into, how far into noise, and then Edit."
@@ -57,7 +58,9 @@ class Edit(Form):
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
-        return {self.picker: speaker()(offered)} | self.label.fit(pack, values)
+        fitted = {self.picker: speaker()(offered)} | self.label.fit(pack, values)
+        untouched = values[self.strength] in (None, FIRST_STRENGTH, WORDS_STRENGTH)
+        return fitted | ({self.strength: first_strength(pack)} if untouched else {})
 
     def also_fitted(self):
         return [self.picker]
@@ -66,7 +69,7 @@ class Edit(Form):
         return [self.source, self.strength]
 
     def start(self, pack):
-        values = {self.source: FIRST, self.strength: FIRST_STRENGTH}
+        values = {self.source: FIRST, self.strength: first_strength(pack)}
         return values | self.label.show(pack, first_label(pack)), {"seed": self.seed}
 
     def first(self, pack):
@@ -131,6 +134,10 @@ class Edit(Form):
 
     def _take_file(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self._take(values, ("file", values[self.upload]), request)
+
+
+def first_strength(pack: Pack) -> float:
+    return WORDS_STRENGTH if pack.words else FIRST_STRENGTH
 
 
 def first_label(pack: Pack) -> str | None:

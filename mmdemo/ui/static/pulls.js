@@ -72,7 +72,7 @@ window.mmdemo.pulls ??= (server, plotted) => {
     const most = Math.max(...map.flat()) || 1;
     [heat.width, heat.height] = [map[0].length, map.length];
     const context = heat.getContext("2d"), image = context.createImageData(heat.width, heat.height);
-    map.flat().forEach((value, i) => image.data.set([245, 158, 11, Math.round(230 * value / most)], 4 * i));
+    map.flat().forEach((value, i) => image.data.set([219, 39, 119, Math.round(230 * value / most)], 4 * i));
     context.putImageData(image, 0, 0);
   }
 
