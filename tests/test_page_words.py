@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_pack, expect, open_tab, opened_uri
+from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
 from PIL import Image
 
 from mmdemo.results import Run
