@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
 from mmdemo.captions import Lexicon, learn
 from mmdemo.errors import PackError
@@ -100,7 +101,7 @@ class Words:
             if text in self.known:
                 ids = tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
                 found.append(Word(prompt[start:end], start, end, ids))
-            elif any(character.isalnum() for character in text):
+            elif any(category(character)[0] in "LNS" for character in text):  # a letter, a number, a symbol
                 found.append(Word(prompt[start:end], start, end, ()))
         return found
 
