@@ -137,13 +137,13 @@ def test_a_packs_own_interval_is_what_is_used_where_none_is_given(lively_weights
     export.set_defaults(tmp_path / "tiny", guidance_scale=3.0, guidance_interval=[0.3, 0.6])
     studio = Studio(weights=[tmp_path], device="cpu")
     assert studio.packs()[0].defaults.interval == (0.3, 0.6)
-    made = studio.sample("tiny", "circle", 1, 5)
+    made = studio.sample("tiny", "circle", 1, 2)
     assert made.recipe.interval == (0.3, 0.6)
-    everywhere = studio.sample("tiny", "circle", 1, 5, interval=[0, 1])
+    everywhere = studio.sample("tiny", "circle", 1, 2, interval=[0, 1])
     assert everywhere.recipe.interval == (0, 1) and not alike(made.images[0], everywhere.images[0])
     saved = ClassPipeline.from_pretrained(tmp_path / "tiny")
-    assert alike(saved([0], [torch.Generator().manual_seed(5)]).images[0], made.images[0])
-    by_hand = pipelines["tiny"]([0], [torch.Generator().manual_seed(5)], 6, 3.0, guidance_interval=(0.3, 0.6))
+    assert alike(saved([0], [torch.Generator().manual_seed(2)]).images[0], made.images[0])
+    by_hand = pipelines["tiny"]([0], [torch.Generator().manual_seed(2)], 6, 3.0, guidance_interval=(0.3, 0.6))
     assert alike(by_hand.images[0], made.images[0])
 
 

@@ -25,6 +25,7 @@ MONOSPACED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Deja
 def build_demo(studio: Studio) -> gr.Blocks:
     """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them."""
     with endpoints.Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+        endpoints.register(studio)  # first, or a handler of the page with an endpoint's name would take it
         gr.HTML(
             f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
             elem_id="title",
@@ -50,7 +51,6 @@ def build_demo(studio: Studio) -> gr.Blocks:
                 compared = grid.build(studio, pack, opened)
         replay(sample.pictures, tabs)
         replay(compared, tabs)
-        endpoints.register(studio)
     # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
     return demo.queue(api_open=False, default_concurrency_limit=8)
 
