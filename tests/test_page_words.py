@@ -2,13 +2,14 @@
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, choose_pack, expect, open_tab, opened_uri
+from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
 from PIL import Image
 
 from mmdemo.results import Run
@@ -168,6 +169,40 @@ def test_an_edit_is_asked_for_in_words_and_away_from_words(page: Page, studio: S
         re.compile("Turned into “a blue square”, .*seed 4, .*away from red")
     )
     expect(edit.locator(".mm-guesses figcaption").first).to_have_text("by “red”, to avoid")
+
+
+def test_an_edit_begins_with_the_example_s_own_caption(watched: Page, reading_weights: Path, tmp_path: Path):
+    examples = shutil.copytree(reading_weights / "words", tmp_path / "words") / "examples"
+    examples.mkdir()
+    for name, text in (
+        ("0.png", ["a red circle", "a blue circle"]),
+        ("1.png", "a small red triangle"),
+        ("2.png", None),
+    ):
+        Image.new("L", (16, 16), 60).save(examples / name)
+        if text:
+            with (examples / "metadata.jsonl").open("a") as file:
+                print(json.dumps({"file_name": name, "text": text}), file=file)
+    with launched(Studio([tmp_path], device="cpu")) as address:
+        watched.goto(address)
+        open_tab(watched, "Denoise")
+        watched.get_by_role("tab", name="Edit a picture").click()
+        edit = watched.locator("#edit")
+        status, box = edit.locator(".mm-status").first, prompt(edit, "Turn it into")
+
+        def take(example: int) -> None:
+            thumb = edit.locator("#edit-picker").get_by_label(f"Example {example}", exact=True)
+            thumb.click()
+            expect(thumb).to_have_attribute("aria-pressed", "true")
+
+        expect(status).to_contain_text("Turned into “a blue circle”")
+        expect(box).to_have_value("a blue circle")
+        for example, text in ((2, "a small red triangle"), (3, "a small red triangle"), (1, "a red circle")):
+            take(example)
+            expect(box).to_have_value(text)
+        box.fill("a red ring")
+        take(2)
+        expect(box).to_have_value("a red ring")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
