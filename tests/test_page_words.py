@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +11,7 @@ import pytest
 from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
 from PIL import Image
 
-from mmdemo.results import Run
+from mmdemo.results import Reading, Run
 from mmdemo.studio import Studio
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
@@ -217,18 +216,12 @@ def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: 
         assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
 
 
-@dataclass(frozen=True)
-class Looked:
-    index: int
-    total: int
-
-
 class DescribingStudio(Studio):
     """A studio that says the same of every picture."""
 
     def describe(self, pack: str, image, invert: str = "auto") -> Run:
         def work():
-            yield from (Looked(i, 2) for i in range(2))
+            yield from (Reading(i, 2, "a circle") for i in range(2))
             maps = [(word, Image.new("RGB", (16, 16), word)) for word in ("red", "blue")]
             attributes = {"colour": {"green": 0.1, "red": 0.7, "blue": 0.15, "black": 0.05}}
             return SimpleNamespace(text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5)

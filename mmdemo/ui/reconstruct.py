@@ -115,7 +115,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         try:
             yield {description: tell(Text("Looking at the picture…"))}
             for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, run)):
-                yield {description: tell(Text(f"Looked {new[-1].index + 1} times of {new[-1].total}…"))}
+                last = new[-1]
+                yield {description: tell(Text(f"Step {last.index + 1} of {last.total}: {last.text}…"))}
             if describing.get(request.session_hash) is me:
                 yield {description: tell(described(run.result()))}
         finally:
