@@ -25,7 +25,7 @@ from mmdemo.words import Words
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-FILES = ["*.json", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
+FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
 log = logging.getLogger(__name__)
 
 
