@@ -62,6 +62,13 @@ def test_any_text_can_be_read(words, prompt):
     assert all(isinstance(word, str) for word in words.unknown(prompt))
 
 
+def test_of_a_text_that_is_too_long_its_beginning_is_read_and_one_sentence_says_so(words):
+    long = "red " * (words.length - 1)
+    assert len(words.encode(long)) == words.length and words.notice([long]) == ""
+    assert words.encode(long + "circle") == words.encode(long)
+    assert words.notice(["red", long + "circle"]) == "a text is longer than this pack reads: its first 63 words count"
+
+
 def test_a_word_left_out_leaves_the_others(words):
     assert words.encode("a red circle", without=1) == words.encode("a circle")
 
@@ -75,7 +82,9 @@ def test_what_is_saved_reads_the_same(words, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "words.json"])
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff\xfe", b'{"words": 3, "lexicon": []}', b"{" * 9])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"[1]", b"\xff\xfe", b'{"words": 3, "lexicon": []}', b'{"length": 1e9}', b"{" * 9]
+)
 def test_a_damaged_tokenizer_is_one_sentence(words, tmp_path, file, content):
     words.save(tmp_path)
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
