@@ -87,7 +87,7 @@ class ClassPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder, **options):
         """As diffusers' own; and with what the transformer reads, where the folder holds a tokenizer/."""
         pipeline = super().from_pretrained(folder, **options)
-        if (Path(folder) / "tokenizer").is_dir():
+        if pipeline.transformer is not None and (Path(folder) / "tokenizer").is_dir():
             pipeline.words = Words.load(Path(folder) / "tokenizer")
         return pipeline
 
