@@ -121,7 +121,8 @@ def _evaluation(name: str, numbers: dict) -> str:
     if "generated" not in numbers:
         return command
     options = "".join(_option(one, value) for one, value in _settings(numbers).items() if SETTINGS[one].caption(value))
-    return f"{command} --samples {numbers['generated']}{options}"
+    described = f" --described {numbers['described_right_of']}" if "described_right" in numbers else ""
+    return f"{command} --samples {numbers['generated']}{described}{options}"
 
 
 def _settings(numbers: dict) -> dict:
@@ -200,6 +201,7 @@ def _by_attribute(numbers: dict) -> str:
         "test pictures": numbers.get("read_test"),
         "reconstructions": numbers.get("read_reconstructed"),
         **{f"by {words}": _named(numbers, split) for split, words in CAPTIONS.items()},
+        f"described, {numbers.get('described_right_of')} pictures": numbers.get("described_right"),
     }
     columns = {name: column for name, column in columns.items() if column}
     rows = dict.fromkeys(key for column in columns.values() for key in column)
@@ -245,6 +247,9 @@ scene, each part from around its place. The Fréchet distance is taken between i
         text += """ The
 Fréchet ratio is distance(generated, test) ÷ distance(training, test); 1 is as close as real data. As asked is a value
 that a caption names and the reader reads, of the part of which it is said."""
+    if "described_right" in numbers:
+        text += """ Described is what
+the pack itself says of test pictures (`describe`)."""
     if "swaps_test" in numbers:
         text += """ Swapped is one of an attribute that has
 different values named of two parts, if it is missing at its own and read at the other."""

@@ -1,7 +1,8 @@
-"""What a pack has ready to be shown without torch: its cover, its codebook and a map of it."""
+"""What a pack has ready to be shown without torch: its examples, its cover, its codebook and a map of it."""
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from functools import lru_cache
 from math import ceil, exp, inf, log, log2
@@ -10,10 +11,26 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import images, packs
+from mmdemo.arguments import prompt
+from mmdemo.datasets import METADATA
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.results import Code, Codebook, CodeMap
 
 COVER = 128  # pixels of a cover's side
+
+
+def examples(pack: packs.Pack) -> list[Path]:
+    """The pictures that a person put there for the page."""
+    return sorted((pack.path / "examples").glob("*.png"))
+
+
+def captions(pack: packs.Pack) -> list[tuple[str, ...]]:
+    """Those of each example, from a file like that of a captioned data set; () where there is none."""
+    told = {}
+    with suppress(OSError, ValueError, RecursionError, LookupError, TypeError, MmdemoError):  # then it tells nothing
+        rows = (pack.path / "examples" / METADATA).read_text(encoding="utf-8-sig").split("\n")
+        told = {row["file_name"]: _texts(row["text"]) for row in map(json.loads, filter(str.strip, rows))}
+    return [told.get(file.name, ()) for file in examples(pack)]
 
 
 def code_map(pack: packs.Pack) -> CodeMap:
@@ -39,7 +56,7 @@ def cover(pack: packs.Pack) -> Image.Image:
     with suppress(MmdemoError):
         if own.is_file():
             return images.fit_square(images.open_image(own), COVER, 3)
-    files = sorted((pack.path / "examples").glob("*.png"))[:4]
+    files = examples(pack)[:4]
     with suppress(MmdemoError):  # what is wrong with a file is told where it is asked for; here the next best is shown
         if files:
             columns = 2 if len(files) == 4 else 1
@@ -155,3 +172,7 @@ def _card(swatch: Image.Image, near: list[Image.Image], patches: list[Image.Imag
             place = (large + 2 * gap + i * (cell + gap), int(row * (cell + gap)))
             card.paste(picture.resize((cell, cell), Image.Resampling.NEAREST), place)
     return card
+
+
+def _texts(text: str | list[str]) -> tuple[str, ...]:
+    return tuple(filter(None, (prompt("text", one) for one in ([text] if isinstance(text, str) else text))))

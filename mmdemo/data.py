@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mmdemo.datasets import NAMED, NamedSet
+from mmdemo.datasets import METADATA, NAMED, NamedSet
 from mmdemo.errors import DataError, ImageError
 from mmdemo.images import fit_square, image_bytes, open_image
 
@@ -37,7 +37,6 @@ IN_CHINESE = {
     "small": "小", "large": "大",
 }  # fmt: skip
 FOLDER_SIZE = 64  # pixels of a folder's pictures, if nothing is said
-METADATA = "metadata.jsonl"  # beside the pictures: one row a picture, as the image folders of `datasets` have it
 MAX_CAPTION = 2000  # characters
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 

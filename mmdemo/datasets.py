@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+METADATA = "metadata.jsonl"  # beside the pictures: one row a picture, as the image folders of `datasets` have it
+
 
 @dataclass(frozen=True)
 class NamedSet:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
-from mmdemo import codec, data, jpeg, packs
+from mmdemo import codec, data, describing, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
@@ -46,13 +46,14 @@ def evaluate(
     asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; None = the pack's own, each and all
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
+    described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
     PSNR, SSIM and detail are over what was not padded: 28 × 28 of MNIST's 32 × 32. Bits are those of the token ids,
     entropy-coded, over all pixels. JPEG is given as many or more.
     """
-    described = packs.read(pack)
+    asks, described = whole("described", described, 0, 1_000_000), packs.read(pack)
     samples = whole("samples", samples, 100, 1_000_000)
     if described.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
@@ -107,6 +108,11 @@ def evaluate(
             lexicon = packs.read_words(described).lexicon
             judge = _Judge(reader, lexicon, partial(generate, pipeline, report=report, **settings))
             numbers |= settings | judge.test(train, test, rebuilt, samples, show)
+            if asks and lexicon.phrases:
+                some = data.permuted(len(test), 0, min(asks, len(test)), seed=1).tolist()
+                records = [test.records[i] for i in some]
+                right = describing.accuracy(pipeline, described, test.pixels[some], records, report)
+                numbers |= {"described_right": right, "described_right_of": len(some)}
             try:
                 novel = data.load(dataset, "novel", data_dir, size, channels)
             except DataError as error:

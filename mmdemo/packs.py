@@ -25,7 +25,7 @@ from mmdemo.words import Words
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-FILES = ["*.json", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
+FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
 log = logging.getLogger(__name__)
 
 
@@ -161,8 +161,7 @@ def _read(path: Path, name: str) -> Pack:
 
 def _reading(pack: Pack, index: dict, transformer: dict) -> Pack:
     """The pack, whose transformer reads texts."""
-    for option, most in (("text_depth", 64), ("max_length", 512)):
-        whole(option, transformer.get(option, 1), 1, most)
+    whole("text_depth", transformer.get("text_depth", 1), 1, 64)
     for name in ("tokenizer.json", "words.json"):
         if not (pack.path / "tokenizer" / name).is_file():
             raise PackError(f"tokenizer/{name} is missing")

@@ -87,7 +87,7 @@ class ClassPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder, **options):
         """As diffusers' own; and with what the transformer reads, where the folder holds a tokenizer/."""
         pipeline = super().from_pretrained(folder, **options)
-        if (Path(folder) / "tokenizer").is_dir():
+        if pipeline.transformer is not None and (Path(folder) / "tokenizer").is_dir():
             pipeline.words = Words.load(Path(folder) / "tokenizer")
         return pipeline
 
@@ -126,10 +126,7 @@ class ClassPipeline(DiffusionPipeline):
         """What the transformer takes for labels: class ids (B,), or of texts the ids of their tokens (B, L)."""
         if self.words is None:
             return torch.as_tensor(labels)
-        return self._read([self.words.encode(text) for text in labels])
-
-    def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        return padded([ids[: self.transformer.config.max_length] for ids in texts])
+        return padded([self.words.encode(text) for text in labels])
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of a Step -> pictures (B, C, H, W) in [-1, 1]."""
@@ -230,7 +227,7 @@ class ClassPipeline(DiffusionPipeline):
         """
         texts = [self.words.encode(text), *(self.words.encode(text, without=place) for place in places)]
         x_t = step.x_t[:1].expand(len(texts), -1, -1, -1)
-        labels, t = self._read(texts).to(x_t.device), torch.tensor(step.timestep, device=x_t.device)
+        labels, t = padded(texts).to(x_t.device), torch.tensor(step.timestep, device=x_t.device)
         outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
         return (outputs[1:] - outputs[:1]).abs().mean(1)
 

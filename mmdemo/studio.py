@@ -150,8 +150,11 @@ class Studio:
 
     def examples(self, pack: str) -> list[Image.Image]:
         """The pictures in the pack's examples/ folder, by name; [] without one."""
-        folder = self.pack(pack).path / "examples"
-        return [images.open_image(file) for file in sorted(folder.glob("*.png"))]
+        return [images.open_image(file) for file in catalogue.examples(self.pack(pack))]
+
+    def captions(self, pack: str) -> list[tuple[str, ...]]:
+        """What examples/ says of each of these pictures: its own caption first, then what to make of it; () = none."""
+        return catalogue.captions(self.pack(pack))
 
     def cover(self, pack: str) -> Image.Image:
         """A small square to know the pack by: four of its examples, or else some of its codes, or else grey."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import category
 
+from mmdemo.arguments import whole
 from mmdemo.captions import Lexicon, learn
 from mmdemo.errors import PackError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 PAD, UNKNOWN, START = "[PAD]", "[UNK]", "[START]"  # their ids are 0, 1 and 2
 PAD_ID, START_ID = 0, 2
 VOCABULARY = 4096  # tokens at most
+LENGTH = 64  # tokens read of a text, with START
 MAX_FILE = 4_000_000  # bytes of a pack's tokenizer, or of its words
 
 
@@ -37,14 +40,15 @@ class Word:
 
 @dataclass(frozen=True)
 class Words:
-    """A pack's tokenizer, the words it has seen, and what they say of pictures."""
+    """A pack's tokenizer, the words it has seen, what they say of pictures, and how many tokens are read of a text."""
 
     tokenizer: Tokenizer
     known: frozenset[str]
     lexicon: Lexicon
+    length: int = LENGTH
 
     @classmethod
-    def learn(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], vocabulary: int = VOCABULARY) -> Words:
+    def learn(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int = LENGTH) -> Words:
         """From the captions of a training split, some for each picture, and its records (captions.py)."""
         from tokenizers import Tokenizer, models, trainers
 
@@ -53,10 +57,10 @@ class Words:
         texts = [caption for some in captions for caption in some]
         special = [PAD, UNKNOWN, START]
         tokenizer.train_from_iterator(
-            texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+            texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
         )
-        words = cls(tokenizer, frozenset(), learn(captions, records))
-        return cls(tokenizer, frozenset(one for text in set(texts) for one, _ in words._split(text)), words.lexicon)
+        words = cls(tokenizer, frozenset(), learn(captions, records), length)
+        return replace(words, known=frozenset(one for text in set(texts) for one, _ in words._split(text)))
 
     @classmethod
     def load(cls, folder: Path) -> Words:
@@ -73,18 +77,19 @@ class Words:
             stored = json.loads((folder / "words.json").read_text(encoding="utf-8"))
             known = frozenset(map(str, stored["words"]))
             lexicon = Lexicon.from_json(stored["lexicon"])
+            length = whole("length", stored["length"], 1, 512)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # tokenizers raises bare Exceptions
             reason = " ".join(str(error).split())[:200]
             raise PackError(f"tokenizer/ cannot be read ({type(error).__name__}: {reason})") from error
         if tokenizer.token_to_id(PAD) != PAD_ID or tokenizer.token_to_id(START) != START_ID:
             raise PackError(f"tokenizer/ does not begin with {PAD}, {UNKNOWN} and {START}")
-        return cls(tokenizer, known, lexicon)
+        return cls(tokenizer, known, lexicon, length)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         self.tokenizer.save(str(folder / "tokenizer.json"))
-        stored = {"words": sorted(self.known), "lexicon": self.lexicon.to_json()}
+        stored = {"length": self.length, "words": sorted(self.known), "lexicon": self.lexicon.to_json()}
         (folder / "words.json").write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @cached_property
@@ -100,25 +105,28 @@ class Words:
             if text in self.known:
                 ids = tuple(self.tokenizer.encode(text, add_special_tokens=False).ids)
                 found.append(Word(prompt[start:end], start, end, ids))
-            elif any(character.isalnum() for character in text):
+            elif any(category(character)[0] in "LNS" for character in text):  # a letter, a number, a symbol
                 found.append(Word(prompt[start:end], start, end, ()))
         return found
 
     def encode(self, prompt: str, without: int | None = None) -> list[int]:
-        """Token ids, the first of them START; words never seen are passed over.  without: the place of a word to leave
-        out."""
+        """At most `length` token ids, the first of them START; words never seen are passed over.  without: the place of
+        a word to leave out."""
         kept = [word for place, word in enumerate(self.words(prompt)) if place != without]
-        return [START_ID, *(id for word in kept for id in word.ids)]
+        return [START_ID, *(id for word in kept for id in word.ids)][: self.length]
 
     def unknown(self, prompt: str) -> list[str]:
         """The words of a prompt that no caption had, each once."""
         return list(dict.fromkeys(word.text for word in self.words(prompt) if not word.ids))
 
     def notice(self, prompts: Sequence[str]) -> str:
-        """One sentence on the words of prompts that no caption had, and what there is instead; "" = all were read."""
+        """One sentence on what of prompts is not read: the words that no caption had, and what there is instead, or
+        what is too long; "" = all is read."""
         unknown = list(dict.fromkeys(word for one in prompts for word in self.unknown(one)))
         if not unknown:
-            return ""
+            most = self.length - 1  # without START
+            long = any(sum(len(word.ids) for word in self.words(one)) > most for one in prompts)
+            return f"a text is longer than this pack reads: its first {most} words count" if long else ""
         named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and others" if len(unknown) > 5 else "")
         verb = "is" if len(unknown) == 1 else "are"
         return f"{named} {verb} not among the words this pack has seen, and left out; it knows {self.summary()}"

@@ -140,6 +140,30 @@ def test_example_pictures_are_found_by_name(tiny_weights, tmp_path):
     assert [array(picture)[0, 0, 0] for picture in studio.examples("shown")] == [10, 20, 30]
 
 
+def test_examples_have_the_captions_of_their_metadata_or_none(tiny_weights, tmp_path):
+    examples = shutil.copytree(tiny_weights / "tiny", tmp_path / "shown") / "examples"
+    studio = Studio(weights=[tmp_path])
+    assert studio.captions("shown") == []
+    examples.mkdir()
+    for n in range(3):
+        Image.new("L", (5, 5)).save(examples / f"{n}.png")
+    assert studio.captions("shown") == [(), (), ()]
+    rows = [
+        {"file_name": "2.png", "text": ["红色\n圆", "a ring"], "colour": "red"},
+        {"file_name": "0.png", "text": "a cat"},
+    ]
+    whole = "\n\n".join(json.dumps(row) for row in rows)
+    (examples / "metadata.jsonl").write_text(whole)
+    assert studio.captions("shown") == [("a cat",), (), ("红色 圆", "a ring")]
+    for damaged in (
+        whole + "\n{", whole + "\n[]", whole + '\n{"file_name": "1.png"}', whole + '\n{"file_name": [], "text": "a"}',
+        whole.replace('"a cat"', "[1]"), whole.replace('"a cat"', "null"), whole.replace("a cat", "a" * 9999),
+        whole + "\n" + "[" * 200_000, "\xff",
+    ):  # fmt: skip
+        (examples / "metadata.jsonl").write_bytes(damaged.encode("latin-1"))
+        assert studio.captions("shown") == [(), (), ()]
+
+
 def test_a_cover_shows_four_examples_in_a_square_without_gaps(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny", tmp_path / "shown")
     (tmp_path / "shown" / "examples").mkdir()

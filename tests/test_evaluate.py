@@ -304,7 +304,7 @@ def test_pictures_drawn_by_captions_are_judged_by_what_the_captions_name(caption
 
         monkeypatch.setattr(evaluate, "generate", drawn)
         where = tmp_path / "runs", captioned / "scenes"
-        return evaluate.evaluate(captioned / "pack", *where, 120, {"steps": 2}, show=shown.__setitem__)
+        return evaluate.evaluate(captioned / "pack", *where, 120, {"steps": 2}, show=shown.__setitem__, described=0)
 
     right = numbers()
     json.dumps(right, allow_nan=False)
@@ -334,7 +334,8 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     shutil.rmtree(tmp_path / "scenes" / "novel")
     asked = {"steps": 1, "guidance": 1.0}
     where = tmp_path / "runs", tmp_path / "scenes"
-    numbers = evaluate.evaluate(pack, *where, 100, asked, told.append, shown.__setitem__)
+    numbers = evaluate.evaluate(pack, *where, 100, asked, told.append, shown.__setitem__, described=3)
+    assert set(numbers["described_right"]) == {"ground", "colour", "mark"} and numbers["described_right_of"] == 3
     assert not any("novel" in name for name in numbers) and any("novel" in line for line in told)
     assert numbers["variety"] > 0 and numbers["variety_of"] == 25
 
@@ -343,7 +344,9 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     assert "text-to-image" in text and "a diffusion transformer that reads" in text
     assert 'pipeline(["a red square"])' in text
     assert f"{numbers['named_right_test']:.2%}" in text and "Swapped is" in text and "Variety is" in text
-    assert "captions in Han script" in text and f"1. {numbers['captions'][0]}" in text
+    assert (
+        "described, 3 pictures" in text and "captions in Han script" in text and f"1. {numbers['captions'][0]}" in text
+    )
 
 
 def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(captioned, tmp_path, monkeypatch):
@@ -361,7 +364,9 @@ def test_captions_alone_without_records_are_drawn_and_nothing_is_read(captioned,
     images = scenes(60)
     for split in ("train", "test"):
         save(replace(images, records=({},) * 60), tmp_path / "scenes" / split)
-    numbers = evaluate.evaluate(captioned / "pack", tmp_path / "runs", tmp_path / "scenes", 100, {"steps": 1})
+    numbers = evaluate.evaluate(
+        captioned / "pack", tmp_path / "runs", tmp_path / "scenes", 100, {"steps": 1}, described=0
+    )
     assert numbers["generated"] == 100 and "copies" in numbers
     assert not any(name.startswith(("read_", "named_", "frechet_")) for name in numbers)
     assert not (tmp_path / "runs").exists()

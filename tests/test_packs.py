@@ -173,6 +173,7 @@ def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
     (whole / "examples").mkdir()
     for file in ("examples/a.png", "cover.png"):
         Image.new("RGB", (16, 16), (len(file), 0, 99)).save(whole / file)
+    (whole / "examples" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a red circle"}')
     files = [str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()]
     fetched = list(filter_repo_objects(files, allow_patterns=packs.FILES))
     assert "codebook/patches.jpg" in fetched
@@ -188,6 +189,7 @@ def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
     ):
         assert same(ask(there), ask(here))
     assert [pack.json() for pack in there.packs()] == [pack.json() for pack in here.packs()]
+    assert there.captions("pack") == here.captions("pack") == [("a red circle",)]
     assert there.code_map("pack") == here.code_map("pack")
     assert packs.read_training(tmp_path / "fetched" / "pack") == packs.read_training(whole)
 

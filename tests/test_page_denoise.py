@@ -149,7 +149,7 @@ def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
     open_tab(page, "Denoise")
     made = page.evaluate(
         """async (uri) => {
-          const blob = await window.mmdemo.exports.gif([1, 2].map((words) => ({ uris: [uri], words })), 50);
+          const blob = await window.mmdemo.exports.gif([1, 2].map((words) => ({ uris: [uri], name: "", words })), 50);
           const reader = new FileReader();
           reader.readAsDataURL(blob);
           return new Promise((done) => { reader.onload = () => done(reader.result); }); }""",
@@ -200,7 +200,7 @@ def test_a_film_is_saved_under_its_own_name_though_another_has_begun(film: Locat
 def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
-    expect(film.locator(".mm-shade").first).to_have_attribute("d", "")  # off by default
+    expect(film.locator(".mm-shade[d]").first).to_have_attribute("d", "")  # off by default
     open_advanced(tab)
     tab.get_by_label("number input for Guide from noise level").fill("0.7")
     tab.get_by_label("number input for Guide down to noise level").fill("0.4")
@@ -210,7 +210,7 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     status = tab.locator(".mm-status")
     expect(status).to_contain_text(re.compile("guidance 4, guided at noise levels 0.4 to 0.7: denoised in"))
     frames = list(studio.denoise("tiny", "circle", 0, guidance=4, interval=(0.4, 0.7)))
-    shaded = film.locator(".mm-shade").first.get_attribute("d").count("M")
+    shaded = film.locator(".mm-shade[d]").first.get_attribute("d").count("M")
     assert 0 < shaded == sum(frame.guided for frame in frames) < len(frames)
     last = decoded(film, "The guess of the finished picture")
     assert np.array_equal(last, np.asarray(frames[-1].x0))

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ import pytest
 from browsing import Locator, Page, choose_pack, expect, launched, open_tab, opened_uri
 from PIL import Image
 
-from mmdemo.results import Run
+from mmdemo.results import Reading, Run
 from mmdemo.studio import Studio
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
@@ -170,6 +170,40 @@ def test_an_edit_is_asked_for_in_words_and_away_from_words(page: Page, studio: S
     expect(edit.locator(".mm-guesses figcaption").first).to_have_text("by “red”, to avoid")
 
 
+def test_an_edit_begins_with_the_example_s_own_caption(watched: Page, reading_weights: Path, tmp_path: Path):
+    examples = shutil.copytree(reading_weights / "words", tmp_path / "words") / "examples"
+    examples.mkdir()
+    for name, text in (
+        ("0.png", ["a red circle", "a blue circle"]),
+        ("1.png", "a small red triangle"),
+        ("2.png", None),
+    ):
+        Image.new("L", (16, 16), 60).save(examples / name)
+        if text:
+            with (examples / "metadata.jsonl").open("a") as file:
+                print(json.dumps({"file_name": name, "text": text}), file=file)
+    with launched(Studio([tmp_path], device="cpu")) as address:
+        watched.goto(address)
+        open_tab(watched, "Denoise")
+        watched.get_by_role("tab", name="Edit a picture").click()
+        edit = watched.locator("#edit")
+        status, box = edit.locator(".mm-status").first, prompt(edit, "Turn it into")
+
+        def take(example: int) -> None:
+            thumb = edit.locator("#edit-picker").get_by_label(f"Example {example}", exact=True)
+            thumb.click()
+            expect(thumb).to_have_attribute("aria-pressed", "true")
+
+        expect(status).to_contain_text("Turned into “a blue circle”")
+        expect(box).to_have_value("a blue circle")
+        for example, text in ((2, "a small red triangle"), (3, "a small red triangle"), (1, "a red circle")):
+            take(example)
+            expect(box).to_have_value(text)
+        box.fill("a red ring")
+        take(2)
+        expect(box).to_have_value("a red ring")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: int):
     page.set_viewport_size({"width": width, "height": 844})
@@ -182,18 +216,12 @@ def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: 
         assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
 
 
-@dataclass(frozen=True)
-class Looked:
-    index: int
-    total: int
-
-
 class DescribingStudio(Studio):
     """A studio that says the same of every picture."""
 
     def describe(self, pack: str, image, invert: str = "auto") -> Run:
         def work():
-            yield from (Looked(i, 2) for i in range(2))
+            yield from (Reading(i, 2, "a circle") for i in range(2))
             maps = [(word, Image.new("RGB", (16, 16), word)) for word in ("red", "blue")]
             attributes = {"colour": {"green": 0.1, "red": 0.7, "blue": 0.15, "black": 0.05}}
             return SimpleNamespace(text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5)

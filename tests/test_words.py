@@ -1,11 +1,17 @@
 """What a pack can read: words, whether they were seen, and the ids that the transformer takes for them."""
 
 import json
+import shutil
 
 import pytest
-from conftest import CAPTIONS, RECORDS
+import torch
+from conftest import CAPTIONS, RECORDS, same
 
-from mmdemo.errors import PackError
+from mmdemo import codec, data, packs
+from mmdemo.errors import ArgumentError, PackError
+from mmdemo.pipeline import ClassPipeline
+from mmdemo.studio import Studio
+from mmdemo.training import export
 from mmdemo.words import PAD_ID, START_ID, Words
 
 
@@ -56,6 +62,13 @@ def test_any_text_can_be_read(words, prompt):
     assert all(isinstance(word, str) for word in words.unknown(prompt))
 
 
+def test_of_a_text_that_is_too_long_its_beginning_is_read_and_one_sentence_says_so(words):
+    long = "red " * (words.length - 1)
+    assert len(words.encode(long)) == words.length and words.notice([long]) == ""
+    assert words.encode(long + "circle") == words.encode(long)
+    assert words.notice(["red", long + "circle"]) == "a text is longer than this pack reads: its first 63 words count"
+
+
 def test_a_word_left_out_leaves_the_others(words):
     assert words.encode("a red circle", without=1) == words.encode("a circle")
 
@@ -69,7 +82,9 @@ def test_what_is_saved_reads_the_same(words, tmp_path):
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "words.json"])
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"[1]", b"\xff\xfe", b'{"words": 3, "lexicon": []}', b"{" * 9])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{}", b"[1]", b"\xff\xfe", b'{"words": 3, "lexicon": []}', b'{"length": 1e9}', b"{" * 9]
+)
 def test_a_damaged_tokenizer_is_one_sentence(words, tmp_path, file, content):
     words.save(tmp_path)
     (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
@@ -86,3 +101,84 @@ def test_a_tokenizer_of_another_make_is_refused(words, tmp_path):
     (tmp_path / "tokenizer.json").write_text(json.dumps(stored), encoding="utf-8")
     with pytest.raises(PackError, match="does not begin with"):
         Words.load(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- asked of a pack
+
+
+@pytest.fixture(scope="module")
+def studio(reading_weights) -> Studio:
+    return Studio([reading_weights], device="cpu")
+
+
+@pytest.mark.parametrize("prompt", ["", "\x00\x1b[31mred\x07", "مرحبا", "\u202egnp", "🙂", "a red circle\n\nblue"])
+def test_any_prompt_draws_and_comes_back_on_one_line(studio, prompt):
+    made = studio.sample("words", prompt, 1, 3, 2)
+    (label,) = made.labels
+    assert label.isprintable() and made.images[0].size == (16, 16)
+    assert ("notice" in made.json()) == bool(prompt) or "red" in prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("a" * 10_000, "label has 10000 characters; it must have at most 1000"),
+        (7, "label is 7; it must be a text, or a list of them"),
+        ([], r"label is \[\]; it must be a text, or a list of them"),
+        (None, "label is None; it must be a text, or a list of them"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_in_one_sentence(studio, prompt, sentence):
+    with pytest.raises(ArgumentError, match=f"^{sentence}$"):
+        studio.sample("words", prompt)
+    with pytest.raises(ArgumentError, match="negative is 7; it must be a text"):
+        studio.sample("words", "", negative=7)
+
+
+def test_all_are_the_packs_examples_in_turn_and_several_prompts_take_turns(studio):
+    assert studio.sample("words", "all", 4, 3, 1).labels == [CAPTIONS[i % 3][0] for i in range(4)]
+    assert studio.sample("words", ["red", "blue"], 3, 3, 1).labels == ["red", "blue", "red"]
+
+
+def test_words_never_seen_change_nothing_but_the_notice(studio):
+    plain, more = (studio.sample("words", text, 1, 3, 2) for text in ("a red circle", "a red zebra circle"))
+    assert same(plain.images, more.images)
+    assert "notice" not in plain.json() and "“zebra” is not among" in more.json()["notice"]
+
+
+def test_a_negative_prompt_is_what_stands_in_the_empty_ones_place(studio):
+    asked = {"seed": 3, "steps": 2, "guidance": 4.0}
+    plain, empty, away = (
+        studio.sample("words", "a red circle", 1, **asked, negative=one).images for one in (None, "", "blue square")
+    )
+    assert same(plain, empty) and not same(plain, away)
+
+
+def test_both_ends_of_a_strip_and_an_axis_may_be_prompts(studio):
+    strip = studio.morph("words", "a red circle", "a blue square", seed=3, count=3, steps=2)
+    assert len(strip.images) == 3 and strip.other_label == "a blue square"
+    cells = studio.compare("words", "label", ["a red circle", "蓝"], "guidance", [1, 3], seed=3, steps=2).result()
+    assert [cell.label for cell in cells] == ["a red circle", "蓝"] * 2
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "words.json"])
+def test_a_pack_without_its_tokenizer_says_so(reading_weights, tmp_path, name):
+    pack = shutil.copytree(reading_weights / "words", tmp_path / "words")
+    (pack / "tokenizer" / name).unlink()
+    assert packs.read(pack).problem == f"tokenizer/{name} is missing"
+
+
+def test_a_pack_is_loaded_and_saved_with_its_words_by_diffusers_own_ways(reading_weights, tmp_path):
+    pipeline = ClassPipeline.from_pretrained(reading_weights / "words")
+    pipeline.save_pretrained(tmp_path / "again")
+    again = ClassPipeline.from_pretrained(tmp_path / "again")
+    drawn = [one(["a red circle"], [torch.Generator().manual_seed(1)], 2).images for one in (pipeline, again)]
+    assert same(*drawn)
+
+
+def test_a_sharper_decoder_leaves_a_pack_its_words(reading_weights, tmp_path):
+    pack = shutil.copytree(reading_weights / "words", tmp_path / "words")
+    vae = packs.load(packs.read(pack), "cpu").vae
+    pixels = data.load("shapes", "test", image_size=16, channels=1).pixels[:50]
+    export.save_decoder(pack, vae, codec.statistics(vae, pixels), {"minutes": 0.0})
+    assert packs.read(pack).problem is None and packs.read_words(packs.read(pack)).unknown("red circle") == []

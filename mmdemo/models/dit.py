@@ -26,8 +26,7 @@ class DiT(ModelMixin, ConfigMixin):
     sample_size: h = w of the latents, a multiple of patch_size.  in_channels: d of the latents.  hidden_size: a
     multiple of num_heads and of 4.  num_classes: labels; class id num_classes is the null class of classifier-free
     guidance (arXiv:2207.12598).  vocab_size: ids of tokens, if labels are texts; 0 = they are classes.  text_depth:
-    blocks of the text encoder.  max_length: tokens that are read of a text.  Raises ValueError where the sizes do not
-    divide.
+    blocks of the text encoder.  Raises ValueError where the sizes do not divide.
     """
 
     @register_to_config
@@ -42,7 +41,6 @@ class DiT(ModelMixin, ConfigMixin):
         num_classes: int = 10,
         vocab_size: int = 0,
         text_depth: int = 2,
-        max_length: int = 64,
     ):
         super().__init__()
         if sample_size % patch_size:

@@ -56,7 +56,6 @@ def train_dit(
             depth=config.depth,
             num_heads=config.num_heads,
             text_depth=config.text_depth,
-            max_length=config.max_length,
             **labels.sizes,
         ).to(device)
     except ValueError as error:  # sizes that do not fit each other
@@ -154,8 +153,8 @@ class Captions:
 
     @classmethod
     def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
-        words = Words.learn(captions, records)
-        ids = [[words.encode(caption)[:length] for caption in some] for some in captions]
+        words = Words.learn(captions, records, length)
+        ids = [[words.encode(caption) for caption in some] for some in captions]
         longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
         return cls(ids, longest, words, examples(captions, PROMPTS))
 

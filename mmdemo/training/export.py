@@ -72,7 +72,7 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
 
     def write(folder: Path) -> None:
         _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
-        _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "scheduler")
+        _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "scheduler", "tokenizer")
         save_codebook(folder, vae, statistics)
         _write_json(folder / "training.json", {**packs.read_training(pack), "decoder": training})
 

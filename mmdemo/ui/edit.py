@@ -16,7 +16,7 @@ from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
-from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
+from mmdemo.ui.pictures import Source, captions, drawing, examples, marked, refused, thumbnail
 from mmdemo.ui.workbench import Form, LabelControl, Values, control, near, waiting
 
 FIRST: Source = ("first", None)
@@ -40,16 +40,19 @@ class Edit(Form):
         self.picker = widget("picker", elem_id="edit-picker")
         self.upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="edit-upload")
         self.source = gr.State(FIRST)
-        words = {"help": "The class it is denoised with.", "text": (INTO, "The caption it is denoised with.")}
-        self.label = LabelControl(replace(ARGUMENTS["label"], label=INTO, **words), first_label)
+        words = {
+            "help": "The class it is denoised with.",
+            "text": (INTO, "The caption it is denoised with: change a word."),
+        }
+        self.label = LabelControl(replace(ARGUMENTS["label"], label=INTO, **words), self.first_label)
         (self.strength,) = control(replace(ARGUMENTS["strength"], low=0.05), FIRST_STRENGTH)
         return [self.source, self.label, self.strength]
 
     def connect(self, opened):
         super().connect(opened)
         self.strength.change(None, [self.strength], None, js="(share) => window.mmdemo.store.set('strength', share)")
-        read = {self.pack, self.strength, *self.recipe.components}
-        outputs = [*self.shown(), self.source, self.go, self.stop]
+        read = {self.pack, self.strength, *self.label.components, *self.recipe.components}
+        outputs = [*self.shown(), self.source, *self.label.components, self.go, self.stop]
         always = {"outputs": outputs, "trigger_mode": "multiple", **MODELS, **PRIVATE}
         self.picker.example(said_plainly(self._take_example), read, **always)
         self.picker.drawing(said_plainly(self._take_drawing), read, **always)
@@ -58,7 +61,8 @@ class Edit(Form):
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
-        fitted = {self.picker: speaker()(offered)} | self.label.fit(pack, values)
+        begun = self.label.fit(pack, values, first=self.first_label(pack, values[self.source]))
+        fitted = {self.picker: speaker()(offered)} | begun
         untouched = values[self.strength] in (None, FIRST_STRENGTH, WORDS_STRENGTH)
         return fitted | ({self.strength: first_strength(pack)} if untouched else {})
 
@@ -70,7 +74,7 @@ class Edit(Form):
 
     def start(self, pack):
         values = {self.source: FIRST, self.strength: first_strength(pack)}
-        return values | self.label.show(pack, first_label(pack)), {"seed": self.seed}
+        return values | self.label.show(pack, self.first_label(pack)), {"seed": self.seed}
 
     def first(self, pack):
         words, shown = super().first(pack)
@@ -103,11 +107,20 @@ class Edit(Form):
         if kind not in ("first", "example"):
             return source, image
         offered = examples(self.studio, pack)
-        if kind == "first":  # of the pack's own, which are of its classes
+        if kind == "first" and pack.words:
+            image = 0
+        elif kind == "first":  # of the pack's own, which are of its classes
             own = FIRST_DIGIT if FIRST_LABEL in pack.classes else FIRST_OTHER
             image = len(offered) - len(self.studio.examples(pack.name)) + own
         image = image if image < len(offered) else 0
         return ("example", image), offered[image]
+
+    def first_label(self, pack: Pack, source: Source = FIRST) -> str | None:
+        """What a picture is turned into until a person says it."""
+        if not pack.words:
+            return FIRST_LABEL if FIRST_LABEL in pack.classes else next(reversed(pack.classes), None)
+        own, *other = captions(self.studio, pack, self.chosen(pack, source)[0]) or ("",)
+        return (next(iter(other), "") if source == FIRST else own) or near(pack)[-1]
 
     def noised(self, pack: Pack, values: Values, settings: dict) -> IntoNoise:
         source, image = self.chosen(pack, values[self.source])
@@ -120,7 +133,10 @@ class Edit(Form):
         pack = self.studio.pack(values[self.pack])
         for text in waiting(self.studio, pack.name):
             yield self._said(tell, text)
-        yield self._said(tell, "Adding noise…") | self.let_go(pack, request)  # a run with the last picture ends
+        told = captions(self.studio, pack, source)
+        proposed = self.label.propose(told[0], values) if told else {}
+        # A run with the last picture ends.
+        yield self._said(tell, "Adding noise…") | proposed | self.let_go(pack, request)
         how = self.recipe.peek(values)
         shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
         idle = {} if request.session_hash in self._latest else self.let_go(pack, request)
@@ -138,12 +154,6 @@ class Edit(Form):
 
 def first_strength(pack: Pack) -> float:
     return WORDS_STRENGTH if pack.words else FIRST_STRENGTH
-
-
-def first_label(pack: Pack) -> str | None:
-    if pack.words:
-        return near(pack)[-1]
-    return FIRST_LABEL if FIRST_LABEL in pack.classes else next(reversed(pack.classes), None)
 
 
 def noised_shot(frame: NoisedFrame) -> NoisedShot:

@@ -42,9 +42,18 @@ def seen_at(studio: Studio, pack: Pack, image, invert: str | bool, side: int) ->
 
 
 def examples(studio: Studio, pack: Pack) -> list[str | Image.Image]:
-    """What a person may take: photographs for a colour pack, then the pack's own."""
-    shipped = photographs() if pack.channels == 3 else []
-    return shipped + studio.examples(pack.name) or [stand_in()]
+    """What a person may take: photographs for a colour pack, and the pack's own; these first if it reads."""
+    shipped, own = photographs() if pack.channels == 3 else [], studio.examples(pack.name)
+    return (own + shipped if pack.words else shipped + own) or [stand_in()]
+
+
+def captions(studio: Studio, pack: Pack, source: Source) -> tuple[str, ...]:
+    """What a pack that reads says of its own examples, which are offered first; () of other pictures."""
+    kind, which = source
+    if kind != "example" or not pack.words:
+        return ()
+    own = studio.captions(pack.name)
+    return own[which] if which < len(own) else ()
 
 
 def photographs() -> list[str]:

@@ -115,7 +115,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         try:
             yield {description: tell(Text("Looking at the picture…"))}
             for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, run)):
-                yield {description: tell(Text(f"Looked {new[-1].index + 1} times of {new[-1].total}…"))}
+                last = new[-1]
+                yield {description: tell(Text(f"Step {last.index + 1} of {last.total}: {last.text}…"))}
             if describing.get(request.session_hash) is me:
                 yield {description: tell(described(run.result()))}
         finally:
@@ -158,7 +159,7 @@ def described(made) -> Described:
     attributes = []
     for name, values in made.attributes.items():
         best = sorted(values.items(), key=lambda one: one[1], reverse=True)[:LIKELIEST]
-        attributes.append((name, [(value, round(share, 4)) for value, share in best]))
+        attributes.append((name.replace("_", " "), [(value, round(share, 4)) for value, share in best]))
     words = [(word, picture(image, exact=False)) for word, image in made.maps]
     return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes)
 

@@ -38,6 +38,7 @@ from mmdemo.ui.messages import Chip, Chips, Text, message, speaker
 
 T = TypeVar("T")
 NOTHING = ""  # chosen from a list that may be left alone
+DRAWING_FIRST = threading.Lock()  # one tab after another: side by side, each would be as late as the last
 Component = gr.components.Component
 Values = dict[Component, Any]  # what the controls hold, or what is to be put into them
 
@@ -57,7 +58,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
-        self._first = once_a_pack(self.first)
+        self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
                 self.status = widget("status")
@@ -191,6 +192,10 @@ class Form:
         """Updates of the buttons, now that what runs in this session is no longer wanted and writes no more."""
         self._latest.pop(request.session_hash, None)
         return self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
+
+    def _draw_first(self, pack: Pack) -> tuple[str, Values]:
+        with DRAWING_FIRST:
+            return self.first(pack)
 
     def _fit(self, values: Values, request: gr.Request) -> Values:
         pack = self.studio.pack(values[self.pack])
@@ -340,14 +345,13 @@ class LabelControl:
         """Updates to this choice."""
         return {self.prompt: as_text(chosen)} if pack.words else {self.classes: chosen}
 
-    def fit(self, pack: Pack, values: Values, seen: bool = True) -> Values:
+    def fit(self, pack: Pack, values: Values, seen: bool = True, first: str | None = None) -> Values:
         """Updates to what the pack can be asked for. A class stays if it has that too, and what was typed if it reads.
 
-        seen: whether it has any use at the moment.
+        seen: whether it has any use at the moment.  first: in place of its own.
         """
-        first, chosen = self.first(pack), values[self.classes]
-        put, typed = values[self.examples] or "", values[self.prompt] or ""
-        text = "" if not pack.words else as_text(first) if typed in ("", put) else typed
+        first, chosen = first or self.first(pack), values[self.classes]
+        text = "" if not pack.words else values[self.prompt] if self.typed(values) else as_text(first)
         offer = [] if pack.words else [*self.also, *pack.classes]
         own = some(offer, chosen, first) if self.several else among(offer, chosen, first)
         put = as_text(first) if pack.words else ""
@@ -357,6 +361,14 @@ class LabelControl:
             self.examples: gr.update(value=put, chips=message(self._chips(pack))),
         }
         return {one: filled[one] | update for one, update in self.seen(pack, seen).items()}
+
+    def typed(self, values: Values) -> bool:
+        """Whether the box holds a text of a person's own."""
+        return (values[self.prompt] or "") not in ("", values[self.examples] or "")
+
+    def propose(self, text: str, values: Values) -> Values:
+        """Updates to this text, unless a person typed another."""
+        return {} if self.typed(values) else {self.prompt: text, self.examples: text}
 
     def seen(self, pack: Pack, seen: bool = True) -> Values:
         """Updates to what is to be seen of it."""
