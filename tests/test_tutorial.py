@@ -29,7 +29,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL
 CUT = {
     "train vqvae": "--steps 20 --warmup 5 --batch-size 32 --channels 16",
     "train dit": "--steps 20 --warmup 5 --batch-size 16",
-    "evaluate": "--samples 100 --steps 4",
+    "evaluate": "--samples 100 --steps 4 --described 3",
 }
 
 
