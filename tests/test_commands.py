@@ -201,15 +201,18 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(tiny_weights, tmp_pa
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-@pytest.mark.parametrize("damage", ["codec lacks a weight", "codec has a weight too many"])
-def test_a_damaged_pack_is_told_in_one_line_without_a_traceback(tiny_weights, tmp_path, damage):
+def test_a_damaged_pack_is_told_in_one_line_without_a_traceback(tiny_weights, tmp_path):
     """A process of its own, so that what the libraries print is seen too."""
-    shutil.copytree(tiny_weights / "tiny", tmp_path / "hurt")
-    inflict, word = DAMAGES[damage]
-    inflict(tmp_path / "hurt")
-    done = run("sample", "--pack", "hurt", "--label", "circle", "--out", tmp_path / "out", "--weights", tmp_path)
-    assert done.returncode == 1 and done.stdout == ""
-    assert "hurt" in one_line(done.stderr) and word in done.stderr
+    script, damages = "from mmdemo.__main__ import main\n", ("codec lacks a weight", "codec has a weight too many")
+    for name, damage in zip(("first", "second"), damages, strict=True):
+        shutil.copytree(tiny_weights / "tiny", tmp_path / name)
+        DAMAGES[damage][0](tmp_path / name)
+        arguments = ["sample", "--pack", name, "--label", "circle", "--out", str(tmp_path / "out")]
+        script += f"assert main({[*arguments, '--weights', str(tmp_path)]}) == 1\n"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and done.stdout == ""
+    for line, name, damage in zip(done.stderr.splitlines(True), ("first", "second"), damages, strict=True):
+        assert name in one_line(line) and DAMAGES[damage][1] in line
 
 
 # ---------------------------------------------------------------------------------------------------- reconstruct
@@ -390,7 +393,7 @@ def test_train_dit_answers_a_bad_option_with_one_line_and_leaves_the_pack(home, 
 
 
 def test_ctrl_c_ends_a_training_with_a_checkpoint_to_go_on_from(tmp_path):
-    options = CODEC.replace("--steps 60", "--steps 100000").split()
+    options = CODEC.replace("--steps 60", "--steps 100000").replace("--batch-size 32", "--batch-size 2").split()
     where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
     command = [sys.executable, "-m", "mmdemo", "train", "vqvae", "--pack", "long", *options, *where]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

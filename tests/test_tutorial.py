@@ -1,6 +1,7 @@
 """docs/train-on-your-own-pictures.md: its code blocks are taken out of the page and run, in order, as printed.
 
-Only cut down: CUT is appended to the commands, and the folder of pictures is made of the smaller split of `shapes`.
+Only cut down: CUT is appended to the commands, the folder of pictures is made of the smaller split of `shapes`, and
+what reads pictures for `evaluate` is hardly trained.
 The commands run in a copy of the project without its packs, so that what is found there was made there. Those of
 `python -m mmdemo` run in this process, which saves importing torch seven times; the app runs in one of its own.
 """
@@ -19,15 +20,16 @@ from gradio_client import Client
 from PIL import Image
 from running import ROOT, free_port
 
+from mmdemo import reader
 from mmdemo.__main__ import main
 from mmdemo.training.loop import load_checkpoint
 
 TUTORIAL = (ROOT / "docs" / "train-on-your-own-pictures.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
 CUT = {
-    "train vqvae": "--steps 20 --warmup 5 --batch-size 32",
+    "train vqvae": "--steps 20 --warmup 5 --batch-size 32 --channels 16",
     "train dit": "--steps 20 --warmup 5 --batch-size 16",
-    "evaluate": "--samples 100",
+    "evaluate": "--samples 100 --steps 4 --described 3",
 }
 
 
@@ -51,6 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(ROOT / "mmdemo", folder / "mmdemo", ignore=shutil.ignore_patterns("__pycache__"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(reader, "MAX_STEPS", 20)
         for language, text in BLOCKS:
             if language == "python":
                 exec(compile(text.replace('"train"', '"test"'), "tutorial", "exec"), {"__name__": "__main__"})
