@@ -23,6 +23,7 @@ CHANCE = log(1e-12)  # of a phrase's agreement with a value being an accident; t
 CHANCE_OF_PARTS = log(1e-4)  # the same among the pictures of which part of the phrase is said; these are few
 MAX_VALUES = 200  # of an attribute; a column with more tells pictures apart, and does not describe them
 MAX_TAGS = 2000
+EXAMPLES = 7  # of what can be asked for, that a sentence has room for
 MAX_JSON = 1_000_000  # characters, of a stored lexicon
 MAX_ENTRIES, MAX_LENGTH = 20_000, 200  # strings in it, and characters of one
 
@@ -79,6 +80,18 @@ class Lexicon:
             said.append(": ".join([*self.places[place][:1], tags]) if tags else "")
         said.append(self._tagged({name: value for name, value in assignment.items() if not isinstance(value, Mapping)}))
         return "; ".join(one for one in said if one)
+
+    def examples(self, han: bool) -> list[str]:
+        """Pieces of captions that between them name every attribute once, or as many as are shown; those in Han script,
+        or the others."""
+        said, seen = [], set()
+        phrases = (phrase for by_value in self.phrases.values() for some in by_value.values() for phrase in some)
+        for piece in (*self.tags, *phrases):
+            names = {one.attribute for one in self.named(piece)} if is_han(piece) == han else set()
+            if names and not names & seen and len(said) < EXAMPLES:
+                said.append(piece)
+                seen |= names
+        return said
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -153,11 +166,11 @@ def learn(captions: Sequence[Sequence[str]], records: Sequence[dict]) -> Lexicon
     texts = [[_segments(caption) for caption in told] for told in captions]
     grams = _Grams(texts)
     named = _naming(grams, truth)
-    first = Counter(_is_han(words[0]) for told in texts for segments in told for words in segments[:1])
+    first = Counter(is_han(words[0]) for told in texts for segments in told for words in segments[:1])
     main = first.most_common(1)[0][0] if first else False
 
     def best_first(found: Iterable[Words]) -> tuple[str, ...]:
-        ranked = sorted(found, key=lambda words: (_is_han(words[-1]) != main, -grams.support(words)))
+        ranked = sorted(found, key=lambda words: (is_han(words[-1]) != main, -grams.support(words)))
         return tuple(phrase for phrase in map(_joined, ranked) if _is_label(phrase))
 
     phrases = {
@@ -259,12 +272,12 @@ class _Grams:
 
     def whole(self, phrase: Words) -> Words:
         """A phrase with the characters that it is never said without: in Han script a word is several of them."""
-        while len(phrase) < LONGEST_HAN and all(map(_is_han, phrase)):
+        while len(phrase) < LONGEST_HAN and all(map(is_han, phrase)):
             words = self.segments[phrase][0]
             at = next(i for i in range(len(words)) if words[i : i + len(phrase)] == phrase)
             longer = [words[at : at + len(phrase) + 1]] + ([words[at - 1 : at + len(phrase)]] if at else [])
             for one in longer:
-                if len(one) > len(phrase) and all(map(_is_han, one)) and self.support(one) == self.support(phrase):
+                if len(one) > len(phrase) and all(map(is_han, one)) and self.support(one) == self.support(phrase):
                     phrase = one
                     break
             else:
@@ -413,11 +426,11 @@ def _tags(grams: _Grams, lookup: Mapping[Words, list[Pair]], main: bool) -> tupl
                 best[names] = min(best.get(names, rank), rank)
         return best
 
-    short = [words for words in grams.pictures if len(words) <= LONGEST and _is_han(words[0]) == main]
+    short = [words for words in grams.pictures if len(words) <= LONGEST and is_han(words[0]) == main]
     alone = {names: rank for names, rank in ranked(short, {}).items() if len(names) == 1}
     whole = {pair: words for names, (*_, words) in alone.items() for pair in names}
     telling = {word for words in (*lookup, *whole.values()) for word in words}
-    joined = [words for words in grams.segments if _is_han(words[0]) == main and telling.issuperset(words)]
+    joined = [words for words in grams.segments if is_han(words[0]) == main and telling.issuperset(words)]
     several = {names: rank for names, rank in ranked(joined, whole).items() if len(names) > 1}
     tags = sorted((-len(names), *rank) for names, rank in (several | alone).items())
     kept = set(sorted(tags, key=lambda tag: (tag[0] < -1, tag[2]))[:MAX_TAGS])
@@ -493,19 +506,19 @@ def _phrases_of(words: Words) -> list[Words]:
         words[i : i + n]
         for n in range(1, min(LONGEST_HAN, len(words)) + 1)
         for i in range(len(words) - n + 1)
-        if n <= LONGEST or all(map(_is_han, words[i : i + n]))
+        if n <= LONGEST or all(map(is_han, words[i : i + n]))
     ]
 
 
 @lru_cache(maxsize=100_000)
-def _is_han(word: str) -> bool:
+def is_han(word: str) -> bool:
     return re.match(f"[{HAN}]", word) is not None
 
 
 def _joined(words: Words) -> str:
     spaced = [words[0]]
     for before, word in zip(words, words[1:], strict=False):
-        spaced += [word] if _is_han(before) or _is_han(word) else [" ", word]
+        spaced += [word] if is_han(before) or is_han(word) else [" ", word]
     return "".join(spaced)
 
 

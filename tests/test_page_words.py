@@ -48,7 +48,7 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     prompt(sample).press("Shift+Enter")
     prompt(sample).press_sequentially("蓝色 圆 zebra")
     prompt(sample).press("Enter")
-    said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” is not among")
+    said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” was never seen")
     expect(sample.locator(".mm-status")).to_contain_text(said)
     expect(pictures.nth(1)).to_have_text("蓝色 圆 zebra")
     ours = studio.sample("words", ["a blue square", "蓝色 圆 zebra"], 10, 5)
