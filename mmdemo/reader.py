@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdemo import data
-from mmdemo.captions import MAX_VALUES
 from mmdemo.classifier import descend, digest, kept
 from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes
+from mmdemo.training.lexicon import MAX_VALUES
 from mmdemo.training.loop import learning_rate_factor
 
 VERSION = 1  # to be raised when the same pictures would make another reader: those kept are no longer read

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from mmdemo.arguments import shortened, whole
-from mmdemo.captions import EXAMPLES, Lexicon, is_han, learn
+from mmdemo.captions import EXAMPLES, Lexicon, is_han
 from mmdemo.errors import PackError
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Words:
     length: int = LENGTH
 
     @classmethod
-    def learn(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int = LENGTH) -> Words:
-        """From the captions of a training split, some for each picture, and its records (captions.py)."""
+    def learn(cls, captions: Sequence[Sequence[str]], lexicon: Lexicon, length: int = LENGTH) -> Words:
+        """From the captions of a training split, some for each picture, and what was learned of them."""
         from tokenizers import Tokenizer, models, trainers
 
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
@@ -65,7 +65,7 @@ class Words:
         tokenizer.train_from_iterator(
             texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
         )
-        words = cls(tokenizer, frozenset(), learn(captions, records), length)
+        words = cls(tokenizer, frozenset(), lexicon, length)
         return replace(words, known=frozenset(one for text in set(texts) for one, _ in words._split(text)))
 
     @classmethod
@@ -179,6 +179,8 @@ def _listed(words: list[str]) -> str:
 
 def _splitting():
     """How text becomes words: alike letters made one, lower case, a Han character alone, punctuation apart."""
+    # Not `captions.split`: there "t-shirt" is one word, as phrases are made of whole ones. Here "red-haired" is to be
+    # read by its parts, and a pack keeps its splitting in tokenizer.json.
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     han = pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")

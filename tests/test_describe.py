@@ -18,6 +18,7 @@ from mmdemo.images import to_images
 from mmdemo.results import Description, Run
 from mmdemo.studio import Studio
 from mmdemo.training import export
+from mmdemo.training.lexicon import learn
 from mmdemo.words import Words
 
 
@@ -135,7 +136,7 @@ def scenes(reading_weights: Path, tmp_path_factory) -> Studio:
         records.append({"ground": ground, "shapes": parts})
     folder = tmp_path_factory.mktemp("scenes")
     shutil.copytree(reading_weights / "tiny-codec", folder / "scenes")
-    words = Words.learn(captions, records)
+    words = Words.learn(captions, learn(captions, records))
     transformer = tiny_dit(num_classes=0, vocab_size=words.size)
     export.save_transformer(folder / "scenes", transformer, flow_schedule(), {"minutes": 0.0}, words, captions[0])
     return Studio([folder], device="cpu")

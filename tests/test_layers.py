@@ -89,6 +89,7 @@ mmdemo.data
 mmdemo.jpeg
 mmdemo.training
 mmdemo.training.config
+mmdemo.training.lexicon
 mmdemo.training.loop
 mmdemo.training.export
 mmdemo.training.codebook

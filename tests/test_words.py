@@ -13,13 +13,13 @@ from mmdemo.captions import Lexicon
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.studio import Studio
-from mmdemo.training import export
+from mmdemo.training import export, lexicon
 from mmdemo.words import PAD_ID, START_ID, Words
 
 
 @pytest.fixture(scope="module")
 def words() -> Words:
-    return Words.learn(CAPTIONS * 40, RECORDS * 40)
+    return Words.learn(CAPTIONS * 40, lexicon.learn(CAPTIONS * 40, RECORDS * 40))
 
 
 def test_every_word_of_the_captions_is_one_token_and_every_text_begins_with_the_start(words):
@@ -72,8 +72,8 @@ def test_what_there_is_instead_is_told_by_a_phrase_for_every_attribute_in_the_sc
         "shape": {"circle": ("circle", "圆")},
     }
     values = {name: tuple(by_value) for name, by_value in phrases.items()}
-    lexicon = Lexicon(phrases, {}, values, tags=("red circle", "large"))
-    assert replace(words, lexicon=lexicon).notice([prompt]) == told
+    made = Lexicon(phrases, {}, values, tags=("red circle", "large"))
+    assert replace(words, lexicon=made).notice([prompt]) == told
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_that_what_should_be_absent_is_drawn_is_told(words, prompt, negating):
 
 
 def test_where_captions_negate_nothing_is_told():
-    words = Words.learn([["a circle", "no circle"]] * 40, [{}] * 40)
+    words = Words.learn([["a circle", "no circle"]], lexicon.learn([], []))
     assert words.notice(["no circle"]) == "" and words.notice(["zebra"]).endswith("knows circle, no, …")
 
 
