@@ -309,8 +309,10 @@ def watched(browser) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_weights: Path) -> Studio:
-    return Studio([tiny_weights], device="cpu")
+def studio(request: pytest.FixtureRequest) -> Studio:
+    """Of the packs that the module names, or of the tiny ones."""
+    weights = request.getfixturevalue(getattr(request.module, "WEIGHTS", "tiny_weights"))
+    return Studio([weights], device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,7 @@ def half_bright(count: int, dim: int, channels: int = 3, side: int = 16) -> Labe
     return LabelledImages(pixels, labels, ("first", "second"))
 
 
-def learnt(images: LabelledImages) -> classifier.Classifier:
+def learnt(images: LabelledImages) -> classifier.Judge:
     """The classifier of these pictures, which reads them right."""
     *_, (step, steps, trained) = classifier.train_classifier(images)
     assert step == steps

@@ -14,10 +14,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.pictures import size_of, sizes
 
-
-@pytest.fixture(scope="module")
-def studio(kinds: Path) -> Studio:
-    return Studio([kinds], device="cpu")
+WEIGHTS = "kinds"
 
 
 @pytest.fixture

@@ -15,11 +15,7 @@ from mmdemo.results import Reading, Run
 from mmdemo.studio import Studio
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
-
-
-@pytest.fixture(scope="module")
-def studio(reading_weights: Path) -> Studio:
-    return Studio([reading_weights], device="cpu")
+WEIGHTS = "reading_weights"
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from mmdemo import codec, data, packs
 from mmdemo.captions import Lexicon
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.pipeline import ClassPipeline
-from mmdemo.studio import Studio
 from mmdemo.training import export, lexicon
 from mmdemo.words import PAD_ID, START_ID, Words
+
+WEIGHTS = "reading_weights"
 
 
 @pytest.fixture(scope="module")
@@ -138,11 +139,6 @@ def test_a_tokenizer_of_another_make_is_refused(words, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- asked of a pack
-
-
-@pytest.fixture(scope="module")
-def studio(reading_weights) -> Studio:
-    return Studio([reading_weights], device="cpu")
 
 
 @pytest.mark.parametrize("prompt", ["", "\x00\x1b[31mred\x07", "مرحبا", "\u202egnp", "🙂", "a red circle\n\nblue"])
