@@ -106,6 +106,7 @@ mmdemo.ui.browser
 mmdemo.ui.limits
 mmdemo.ui.labelled
 mmdemo.ui.pictures
+mmdemo.ui.controls
 mmdemo.ui.workbench
 mmdemo.ui.chooser
 mmdemo.ui.codebook

@@ -13,11 +13,12 @@ from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
+from mmdemo.ui.controls import LabelControl, RecipeControls, near
 from mmdemo.ui.denoise import Denoise
 from mmdemo.ui.film import film, word_scale
 from mmdemo.ui.grid import Grid
 from mmdemo.ui.surgery import answers
-from mmdemo.ui.workbench import LabelControl, RecipeControls, near, once_a_pack
+from mmdemo.ui.workbench import once_a_pack
 
 
 def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_other_pack(tiny_weights):

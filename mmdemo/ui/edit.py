@@ -14,10 +14,11 @@ from mmdemo.arguments import ARGUMENTS
 from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.controls import LabelControl, Values, control, near
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, captions, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.workbench import Form, LabelControl, Values, control, near, waiting
+from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
