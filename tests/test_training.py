@@ -866,6 +866,22 @@ def test_a_transformer_starts_from_another_by_the_text_of_its_tokens(codec_only,
     assert first.words.tokenizer.get_vocab() == made.words.tokenizer.get_vocab()
 
 
+def test_a_pack_that_goes_on_from_its_own_weights_remembers_how_those_were_made(short, codec_only):
+    """Once each, also if a finished training is resumed; another pack's weights have a card of their own."""
+    pack, run = codec_only
+    own = [replace(SHORT_TRANSFORMER, steps=steps, start_from="pack") for steps in (2, 2, 3)]
+    for config in (SHORT_TRANSFORMER, *own):
+        list(train_dit(config, pack, run))
+    list(train_dit(own[-1], pack, run, resume=True))
+    made = packs.in_order(packs.read_training(pack)["dit"])
+    assert [(one["steps"], one["start_from"]) for one in made] == [(12, None), (2, "pack"), (2, "pack"), (3, "pack")]
+    codec = replace(SHORT_CODEC, steps=3, start_from="pack")
+    list(train_vqvae(codec, pack, run))
+    assert [one["steps"] for one in packs.in_order(packs.read_training(pack)["vqvae"])] == [12, 3]
+    list(train_vqvae(replace(codec, start_from="codec"), shutil.copytree(pack, short / "other"), run))
+    assert "earlier" not in packs.read_training(short / "other")["vqvae"]
+
+
 @pytest.mark.parametrize(("condition", "what"), [("text", "without captions"), ("auto", "without classes or captions")])
 def test_pictures_without_captions_cannot_train_a_reader(condition, what, tmp_path):
     folder = tmp_path / "plain"

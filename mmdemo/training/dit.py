@@ -87,9 +87,8 @@ def train_dit(
         yield run.finish(loss=loss.item())
 
     if accelerator.is_main_process:
-        export.save_transformer(
-            pack, run.averaged(), scheduler, run.summary(), labels.words, labels.prompts if labels.words else ()
-        )
+        prompts = labels.prompts if labels.words else ()
+        export.save_transformer(pack, run.averaged(), scheduler, run.summary(), labels.words, prompts, resume)
     accelerator.wait_for_everyone()
 
 
