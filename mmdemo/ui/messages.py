@@ -36,10 +36,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """packs.js.  seen: the pack that Reconstruct opens with."""
+    """packs.js."""
 
     cards: list[Card]
-    seen: str | None
 
 
 @dataclass(frozen=True)
