@@ -54,6 +54,7 @@ class Form:
     button: str  # what starts it
     opening: str  # what is said while the first picture is drawn
     seed = 0  # that the first picture is drawn with
+    randomize = True  # whether the next has a seed of its own, unless a person says otherwise
 
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
@@ -67,7 +68,7 @@ class Form:
                 made = self.build_controls()
                 self.labels = [one for one in made if isinstance(one, LabelControl)]
                 self.controls = flat(made)
-                self.recipe = RecipeControls(self.seed)
+                self.recipe = RecipeControls(self.seed, self.randomize)
                 with gr.Row():
                     self.go = gr.Button(self.button, variant="primary", interactive=False, min_width=100)
                     self.stop = gr.Button("Stop", interactive=False, min_width=100)
@@ -245,11 +246,11 @@ class Form:
 class RecipeControls:
     """A control for every setting of a drawing: the seed, and the others folded away. Draws them where it is made."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, randomize: bool):
         with gr.Row():
             # No minimum or maximum here: the studio's sentence says more than gradio's.
             self.seed = gr.Number(seed, label=SETTINGS["seed"].label, info=SETTINGS["seed"].help)
-            self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
+            self.randomize = gr.Checkbox(randomize, label="Randomize", info="A new seed each time.")
         with gr.Accordion("Advanced", open=False):
             made = {name: control(one) for name, one in SETTINGS.items() if name != "seed"}
         self.labels = {name: one for name, one in made.items() if isinstance(one, LabelControl)}
@@ -366,9 +367,9 @@ class LabelControl:
         """Whether the box holds a text of a person's own."""
         return (values[self.prompt] or "") not in ("", values[self.examples] or "")
 
-    def propose(self, text: str, values: Values) -> Values:
-        """Updates to this text, unless a person typed another."""
-        return {} if self.typed(values) else {self.prompt: text, self.examples: text}
+    def propose(self, text: str) -> Values:
+        """Updates to this text, as a start of a person's own."""
+        return {self.prompt: text, self.examples: text}
 
     def seen(self, pack: Pack, seen: bool = True) -> Values:
         """Updates to what is to be seen of it."""
