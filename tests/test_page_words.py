@@ -238,7 +238,9 @@ class DescribingStudio(Studio):
             yield from (Reading(i, 2, "a circle") for i in range(2))
             maps = [(word, Image.new("RGB", (16, 16), word)) for word in ("red", "blue")]
             attributes = {"colour": {"green": 0.1, "red": 0.7, "blue": 0.15, "black": 0.05}}
-            return SimpleNamespace(text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5)
+            return SimpleNamespace(
+                text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5, notice="A guess."
+            )
 
         return Run(work())
 
@@ -259,6 +261,7 @@ def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_w
         choose_pack(watched, "words")
         ask.click()
         expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")
+        expect(view.locator(".mm-doubt")).to_have_text("A guess.")
         expect(view.locator("dd")).to_have_text(["red70 %", "blue15 %", "green10 %"])
         expect(view.get_by_alt_text("Where “red” comes from")).to_be_visible()
         view.get_by_role("button", name="blue").hover()

@@ -161,7 +161,7 @@ def described(made) -> Described:
         best = sorted(values.items(), key=lambda one: one[1], reverse=True)[:LIKELIEST]
         attributes.append((name.replace("_", " "), [(value, round(share, 4)) for value, share in best]))
     words = [(word, picture(image, exact=False)) for word, image in made.maps]
-    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes)
+    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes, made.notice)
 
 
 def subject(picked: Source) -> str:
