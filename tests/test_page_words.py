@@ -42,6 +42,8 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     open_tab(page, "Sample")
     sample, pictures = page.locator("#sample"), page.locator(".mm-picture")
     expect(pictures.nth(9)).to_have_text("a red circle")  # of three in turn
+    top = "all => all.slice(0, 3).map(one => one.getBoundingClientRect().y)"
+    assert len(set(pictures.locator("canvas").evaluate_all(top))) == 1  # however long the captions are
     expect(sample.get_by_role("combobox", name="Class")).to_be_hidden()
     keep_seed(sample, 5)
     prompt(sample).fill("a blue square")
@@ -55,10 +57,27 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])"
     drawn = [np.array(one).reshape(16, 16, 4)[..., 0] for one in pictures.locator("canvas").evaluate_all(read)]
     assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(drawn, ours.images, strict=True))
+    once = sample.locator(".mm-of")
+    expect(once).to_be_hidden()
     pictures.nth(1).click()
     denoise = page.locator("#denoise")
     expect(denoise.locator(".mm-status").first).to_contain_text(re.compile("“蓝色 圆 zebra”, seed 6, .* denoised in"))
     expect(prompt(denoise)).to_have_value("蓝色 圆 zebra")
+    open_tab(page, "Sample")
+    prompt(sample).fill("a blue circle")
+    prompt(sample).press("Enter")
+    expect(once).to_have_text("a blue circle")  # what all have is said once
+    expect(pictures.locator("span")).to_have_text([""] * 10)
+
+
+def test_of_a_pack_that_reads_no_help_speaks_of_classes(page: Page):
+    for name, button in (("Sample", "Draw"), ("Denoise", "Denoise"), ("Compare", "Compare")):
+        page.get_by_role("tab", name=name, exact=True).click()
+        tab = page.locator(f"#{name.lower()}")
+        expect(tab.get_by_role("button", name=button, exact=True)).to_be_enabled()
+        expect(prompt(tab).first).to_be_visible()
+        tab.get_by_role("button", name="Advanced").locator("visible=true").click()
+        expect(tab.get_by_text("How strongly to follow").locator("visible=true")).to_contain_text("prompt")
 
 
 def test_an_example_is_taken_by_a_click_and_a_list_of_classes_takes_the_box_s_place(page: Page):
@@ -139,6 +158,12 @@ def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(pa
     grid = page.locator("#grid")
     expect(grid.locator("th[scope=row]")).to_have_text(list(studio.pack("words").prompts))
     expect(grid.locator(".mm-axis")).to_have_text(["Guidance", "Prompt"])
+    long = "a red square, " * 9 + "on black"
+    prompt(grid, "Prompt: values").fill(f"{long}\na red circle")
+    prompt(grid, "Prompt: values").press("Enter")
+    heading = grid.locator("th[scope=rowgroup] span")  # over its pictures, and not cut off
+    expect(heading).to_have_text([long, "a red circle"])
+    assert heading.first.evaluate("one => one.scrollHeight <= one.clientHeight && one.scrollWidth <= one.clientWidth")
     prompt(grid, "Prompt: values").fill("a red square\n三角")
     grid.get_by_label("Guidance: values").fill("1, 3")
     keep_seed(grid, 2)
