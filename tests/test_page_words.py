@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -256,7 +257,13 @@ def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: 
 
 
 class DescribingStudio(Studio):
-    """A studio that says the same of every picture."""
+    """A studio that says the same of every picture, and gives none back while it is held."""
+
+    free = threading.Event()
+
+    def reconstruct(self, *given):
+        self.free.wait(60)
+        return super().reconstruct(*given)
 
     def describe(self, pack: str, image, invert: str = "auto") -> Run:
         def work():
@@ -278,7 +285,9 @@ def learned(monkeypatch) -> None:
 
 
 def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_weights: Path, learned):
-    with launched(DescribingStudio([reading_weights], device="cpu")) as address:
+    studio = DescribingStudio([reading_weights], device="cpu")
+    studio.free.set()
+    with launched(studio) as address:
         watched.goto(address)
         open_tab(watched, "Reconstruct")
         view, ask = watched.locator("#description-view"), watched.get_by_role("button", name="Describe")
@@ -292,5 +301,10 @@ def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_w
         view.get_by_role("button", name="blue").hover()
         uri = view.get_by_alt_text("Where “blue” comes from").get_attribute("src")
         assert opened_uri(uri).getpixel((3, 3)) == (0, 0, 255)
+        studio.free.clear()
         watched.locator("#picker").get_by_label("Example 1", exact=True).click()
+        expect(ask).to_be_disabled()  # it would describe the picture before
+        studio.free.set()
         expect(view.locator(".mm-described")).to_have_count(0)
+        ask.click()
+        expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")
