@@ -39,7 +39,7 @@ TEMPERATURE = 1.0  # of the probabilities: the bound is in nats, so that one nee
 # glasses is explained by a caption without them but a little worse, by -log of how often one leaves them out.
 UNSAID = 4.0  # nats
 # dB below a pack's usual PSNR from which a picture is none of its kind: some words explain any picture better than the
-# others do. Of 1000 unseen pictures each of the packs `faces` and `pairs` the worst is 7.8 below, the best of eighteen
+# others do. Of 1000 unseen pictures each of the packs `faces` and `pairs` the worst is 7.8 below, the best of fourteen
 # photographs and pictures of CIFAR-10 13.
 UNLIKE = 10.0
 
