@@ -362,6 +362,12 @@ def in_order(record: dict | None) -> list[dict]:
     return [*record.get("earlier", ()), {name: value for name, value in record.items() if name != "earlier"}]
 
 
+def usual_psnr(pack: Pack) -> float | None:
+    """How closely its codec gives back the pictures it was made for, in dB; None = `evaluate` has not measured it."""
+    file = pack.path / "metrics.json"
+    return number("psnr", read_json(file).get("psnr"), 0, 100) if file.is_file() else None
+
+
 def fingerprint(pack: Path) -> str:
     """A digest of what makes a pack's latents and tokens, to tell whether some are its own: all but the decoder."""
     import torch

@@ -46,7 +46,7 @@ def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_oth
 def test_controls_hand_over_every_setting_and_refuse_an_empty_seed(reading_weights):
     tiny, words = (Studio([reading_weights]).pack(name) for name in ("tiny", "words"))
     with gr.Blocks():
-        controls = RecipeControls(3)
+        controls = RecipeControls(3, True)
     (steps,), (negative, text, _), (upper, lower) = (controls[name] for name in ("steps", "negative", "interval"))
     values = {one: None for one in controls.components}
     values |= {controls.seed: 5, controls.randomize: False, steps: 20, negative: "", upper: 0.8, lower: 0.2}

@@ -38,11 +38,11 @@ Values = dict[Component, Any]  # what the controls hold, or what is to be put in
 class RecipeControls:
     """A control for every setting of a drawing: the seed, and the others folded away. Draws them where it is made."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, randomize: bool):
         with gr.Row():
             # No minimum or maximum here: the studio's sentence says more than gradio's.
             self.seed = gr.Number(seed, label=SETTINGS["seed"].label, info=SETTINGS["seed"].help)
-            self.randomize = gr.Checkbox(True, label="Randomize", info="A new seed each time.")
+            self.randomize = gr.Checkbox(randomize, label="Randomize", info="A new seed each time.")
         with gr.Accordion("Advanced", open=False):
             made = {name: control(one) for name, one in SETTINGS.items() if name != "seed"}
         self.labels = {name: one for name, one in made.items() if isinstance(one, LabelControl)}
@@ -159,9 +159,9 @@ class LabelControl:
         """Whether the box holds a text of a person's own."""
         return (values[self.prompt] or "") not in ("", values[self.examples] or "")
 
-    def propose(self, text: str, values: Values) -> Values:
-        """Updates to this text, unless a person typed another."""
-        return {} if self.typed(values) else {self.prompt: text, self.examples: text}
+    def propose(self, text: str) -> Values:
+        """Updates to this text, as a start of a person's own."""
+        return {self.prompt: text, self.examples: text}
 
     def seen(self, pack: Pack, seen: bool = True) -> Values:
         """Updates to what is to be seen of it."""

@@ -31,6 +31,7 @@ READY = "Choose what to turn it into, how far into noise, and then Edit."
 
 class Edit(Form):
     name, button, opening, seed = "edit", "Edit", "Editing the first picture…", 3
+    randomize = False  # another word changes what it names, and only under the same noise nothing else
 
     def build_views(self):
         self.into_noise = widget("noised", elem_id="noised-view")
@@ -135,7 +136,7 @@ class Edit(Form):
         for text in waiting(self.studio, pack.name):
             yield self._said(tell, text)
         told = captions(self.studio, pack, source)
-        proposed = self.label.propose(told[0], values) if told else {}
+        proposed = self.label.propose(told[0]) if told else {}
         # A run with the last picture ends.
         yield self._said(tell, "Adding noise…") | proposed | self.let_go(pack, request)
         how = self.recipe.peek(values)
