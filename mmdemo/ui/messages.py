@@ -250,6 +250,8 @@ class Table:
     down: str
     rows: list[str]
     cells: list[TableCell]
+    told: bool  # whether the rows' headings stand over their pictures, where there is room for them
+    legend: list[str] | None = None  # what the columns' numbers stand for, if those are their headings
     file: str | None = None
     png: str | None = None
 
