@@ -13,6 +13,7 @@ from browsing import Locator, Page, choose_pack, expect, launched, open_tab, ope
 from PIL import Image
 
 from mmdemo.results import Reading, Run
+from mmdemo.sampling import MAX_WORDS
 from mmdemo.studio import Studio
 from mmdemo.ui.labelled import LINE, TITLE, font_for, wrapped
 
@@ -123,6 +124,7 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
 
     strongest = [max(range(6), key=lambda step: by_step[step][n].mean) for n in range(2)]
     shows(*max(enumerate(strongest), key=lambda one: by_step[one[1]][one[0]].mean))  # once all are weighed
+    assert "Only" not in pulls.get_by_role("status").inner_text()
     readout = film.locator(".mm-readout")
     expect(readout).to_contain_text("step 6 of 6")  # the film itself stays where it was
     for n in range(2):
@@ -132,6 +134,15 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
         for key, step in (("Home", 0), ("End", 5)):  # and where the film goes, it goes too
             page.keyboard.press(key)
             shows(n, step)
+
+
+def test_that_only_the_first_words_of_a_long_text_are_weighed_is_said(page: Page):
+    open_tab(page, "Denoise")
+    prompt(page.locator("#denoise")).fill("red circle " * MAX_WORDS)
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    pulls = page.locator("#denoise-view .mm-pulls")
+    expect(pulls.get_by_role("status")).to_contain_text(f"Only the first {MAX_WORDS} words and commas are weighed.")
+    expect(pulls.locator(".mm-prompt button")).to_have_count(MAX_WORDS)
 
 
 def test_a_stranger_s_text_is_shown_as_text_and_makes_a_file_name_that_any_system_takes(page: Page):
@@ -180,6 +191,10 @@ def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(pa
     expect(prompt(strip, "From prompt")).to_have_value("a red circle")
     expect(prompt(strip, "To prompt")).to_have_value("a small red triangle")
     keep_seed(strip, 2)
+    prompt(strip, "To prompt").fill("red " * 2500)
+    prompt(strip, "To prompt").press("Enter")
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("“To prompt” has 10000 characters; it must have at most 1000")
     prompt(strip, "To prompt").fill("a blue circle")
     prompt(strip, "To prompt").press("Enter")
     expect(strip.locator(".mm-status")).to_contain_text("From “a red circle” to “a blue circle”, seed 2")

@@ -209,9 +209,10 @@ class WordPull:
 
 @dataclass(frozen=True)
 class Pulls:
-    """What words.js is answered: how much each word of a text pulls at a step."""
+    """What pulls.js is answered: how much each word of a text pulls at a step."""
 
     words: list[WordPull]
+    more: int  # words that are read, but not weighed
 
 
 @dataclass(frozen=True)
