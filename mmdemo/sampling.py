@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -228,13 +228,14 @@ def morph(
         mix=shares,
     )
     pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
+    ends = (request.labels[0], other_label)
     return Strip(
-        **request.common,
+        **replace(request, labels=ends).common,  # whose notice is of both
         seconds=time.perf_counter() - started,
         images=pictures,
         shares=shares,
-        label=request.labels[0],
-        other_label=other_label,
+        label=ends[0],
+        other_label=ends[1],
         other_seed=other_seed,
     )
 

@@ -154,7 +154,7 @@ class Words:
         left_out = "{} {} never seen and {} left out".format(_listed(unknown), *verbs)
         if negating:
             return f"{left_out}; what follows {_listed(negating)} is drawn: name it in the negative prompt instead"
-        return f"{left_out}; this pack knows {', '.join(self._examples(''.join(prompts)))}, …"
+        return f"{left_out}; this pack knows {', '.join(self._examples(''.join(filter(self.unknown, prompts))))}, …"
 
     def _examples(self, prompt: str) -> list[str]:
         """What can be asked for, in the script of a prompt if captions use it."""

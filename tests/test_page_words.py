@@ -13,7 +13,9 @@ from browsing import Locator, Page, choose_pack, expect, launched, open_tab, ope
 from PIL import Image
 
 from mmdemo.results import Reading, Run
+from mmdemo.sampling import MAX_WORDS
 from mmdemo.studio import Studio
+from mmdemo.ui.labelled import LINE, TITLE, font_for, wrapped
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
 WEIGHTS = "reading_weights"
@@ -49,6 +51,8 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     prompt(sample).press("Enter")
     said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” was never seen")
     expect(sample.locator(".mm-status")).to_contain_text(said)
+    expect(sample.locator(".mm-status")).to_contain_text("…")  # of the notice, not of something that goes on
+    expect(sample.locator(".mm-busy")).to_have_count(0)
     expect(pictures.nth(1)).to_have_text("蓝色 圆 zebra")
     ours = studio.sample("words", ["a blue square", "蓝色 圆 zebra"], 10, 5)
     read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])"
@@ -120,6 +124,7 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
 
     strongest = [max(range(6), key=lambda step: by_step[step][n].mean) for n in range(2)]
     shows(*max(enumerate(strongest), key=lambda one: by_step[one[1]][one[0]].mean))  # once all are weighed
+    assert "Only" not in pulls.get_by_role("status").inner_text()
     readout = film.locator(".mm-readout")
     expect(readout).to_contain_text("step 6 of 6")  # the film itself stays where it was
     for n in range(2):
@@ -129,6 +134,15 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
         for key, step in (("Home", 0), ("End", 5)):  # and where the film goes, it goes too
             page.keyboard.press(key)
             shows(n, step)
+
+
+def test_that_only_the_first_words_of_a_long_text_are_weighed_is_said(page: Page):
+    open_tab(page, "Denoise")
+    prompt(page.locator("#denoise")).fill("red circle " * MAX_WORDS)
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    pulls = page.locator("#denoise-view .mm-pulls")
+    expect(pulls.get_by_role("status")).to_contain_text(f"Only the first {MAX_WORDS} words and commas are weighed.")
+    expect(pulls.locator(".mm-prompt button")).to_have_count(MAX_WORDS)
 
 
 def test_a_stranger_s_text_is_shown_as_text_and_makes_a_file_name_that_any_system_takes(page: Page):
@@ -177,12 +191,45 @@ def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(pa
     expect(prompt(strip, "From prompt")).to_have_value("a red circle")
     expect(prompt(strip, "To prompt")).to_have_value("a small red triangle")
     keep_seed(strip, 2)
+    prompt(strip, "To prompt").fill("red " * 2500)
+    prompt(strip, "To prompt").press("Enter")
+    toast = page.get_by_test_id("toast-body")
+    expect(toast).to_contain_text("“To prompt” has 10000 characters; it must have at most 1000")
     prompt(strip, "To prompt").fill("a blue circle")
     prompt(strip, "To prompt").press("Enter")
     expect(strip.locator(".mm-status")).to_contain_text("From “a red circle” to “a blue circle”, seed 2")
     with page.expect_download() as download:
         strip.get_by_role("link", name="Download PNG").click()
     assert json.loads(Image.open(download.value.path()).text["mmdemo"])["other_label"] == "a blue circle"
+
+
+def test_prompts_with_no_room_over_a_picture_are_numbers_that_a_legend_explains(page: Page):
+    page.get_by_role("tab", name="Compare", exact=True).click()
+    grid = page.locator("#grid")
+    expect(grid.locator("th[scope=row]").first).to_have_text("a red circle")
+    grid.get_by_role("combobox", name="Across").click()
+    page.get_by_role("option", name="Prompt", exact=True).click()
+    columns, legend = grid.locator("th[scope=col]"), grid.locator(".mm-legend li")
+
+    def compared(texts: list[str]) -> Image.Image:
+        """Draws them, and gives the PNG."""
+        prompt(grid, "Prompt: values").fill("\n".join(texts))
+        prompt(grid, "Prompt: values").press("Enter")
+        expect(grid.get_by_role("button", name=f"Prompt {texts[0]}, ")).to_have_count(4)
+        with page.expect_download() as download:
+            grid.get_by_role("link", name="Download PNG").click()
+        return Image.open(download.value.path())
+
+    long = "a red square, " * 9 + "on black"
+    told = compared([long, "a red circle"])
+    expect(columns).to_have_text(["1", "2"])
+    expect(legend).to_have_text([f"1{long}", "2a red circle"])
+    assert legend.first.evaluate("one => one.scrollHeight <= one.clientHeight && one.scrollWidth <= one.clientWidth")
+    plain = compared(["a circle", "red"])
+    expect(columns).to_have_text(["a circle", "red"])
+    expect(legend).to_have_count(0)
+    more = 1 + len(wrapped(f"1  {long}", font_for(long), TITLE))  # lines of the legend
+    assert told.height - plain.height == LINE * more
 
 
 def test_an_edit_is_asked_for_in_words_and_away_from_words(page: Page, studio: Studio):

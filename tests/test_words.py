@@ -9,7 +9,7 @@ import torch
 from conftest import CAPTIONS, RECORDS, same
 
 from mmdemo import codec, data, packs
-from mmdemo.captions import Lexicon
+from mmdemo.captions import Lexicon, is_han
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.training import export, lexicon
@@ -75,6 +75,8 @@ def test_what_there_is_instead_is_told_by_a_phrase_for_every_attribute_in_the_sc
     values = {name: tuple(by_value) for name, by_value in phrases.items()}
     made = Lexicon(phrases, {}, values, tags=("red circle", "large"))
     assert replace(words, lexicon=made).notice([prompt]) == told
+    understood = "a circle" if any(map(is_han, prompt)) else "红色圆"  # whose script does not matter
+    assert replace(words, lexicon=made).notice([understood, prompt]) == told
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,9 @@ def test_a_negative_prompt_is_what_stands_in_the_empty_ones_place(studio):
 
 def test_both_ends_of_a_strip_and_an_axis_may_be_prompts(studio):
     strip = studio.morph("words", "a red circle", "a blue square", seed=3, count=3, steps=2)
-    assert len(strip.images) == 3 and strip.other_label == "a blue square"
+    assert len(strip.images) == 3 and strip.other_label == "a blue square" and not strip.notice
+    for ends in (("a zebra", "a blue square"), ("a red circle", "a zebra")):
+        assert studio.morph("words", *ends, seed=3, count=3, steps=1).notice.startswith("“zebra” was never seen")
     cells = studio.compare("words", "label", ["a red circle", "蓝"], "guidance", [1, 3], seed=3, steps=2).result()
     assert [cell.label for cell in cells] == ["a red circle", "蓝"] * 2
 

@@ -129,9 +129,11 @@ class LabelControl:
         self.components = [self.classes, self.prompt, self.examples]
 
     def read(self, values: Values) -> str | list[str]:
-        """What is chosen: a label, or those of several lines."""
+        """What is chosen: a label, or those of several lines.  Raises ArgumentError in the page's words."""
         typed = values.get(self.prompt) or ""
         lines = list(filter(None, map(str.strip, typed.splitlines())))
+        for one in lines if self.lines else [typed]:
+            prompt(f"“{self.argument.text[0]}”", one)
         return values.get(self.classes) or (lines if self.lines else typed)
 
     def show(self, pack: Pack, chosen: str | list[str]) -> Values:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import gradio as gr
 
 from mmdemo.arguments import whole
-from mmdemo.packs import Pack
+from mmdemo.packs import Pack, read_words
 from mmdemo.results import Frame
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import answered, picture, widget
@@ -34,7 +34,9 @@ def word_scale(studio: Studio) -> Callable[[list], dict]:
     def weigh_words(pack: str, again: dict, step: int) -> Pulls:
         frames = run(studio.pack(pack), json.dumps(again))
         pulls = frames[whole("step", step, 0, len(frames) - 1)].pulls
-        return Pulls([WordPull(one.start, one.end, round(one.mean, 4), rounded(one.map)) for one in pulls])
+        read = [word for word in read_words(studio.pack(pack)).words(again["label"]) if word.ids]
+        words = [WordPull(one.start, one.end, round(one.mean, 4), rounded(one.map)) for one in pulls]
+        return Pulls(words, len(read) - len(words))
 
     return weigh_words
 

@@ -26,6 +26,7 @@ OFFERED = tuple(dict.fromkeys(("guidance", "label", *AXES)))  # in this order
 FIRST = {"guidance": "0, 1, 2, 4", "steps": "2, 5, 10, 20", "seed": "0, 1, 2, 3"}
 FIRST_AXES = ("guidance", "label")
 FIRST_LABELS = 3
+WIDE_ROW, WIDE_COLUMN = 40, 24  # characters of a heading for which there is no room beside, or over, a picture
 FEW_STEPS = 10  # a dozen pictures in the time of a few
 
 
@@ -180,8 +181,11 @@ def read(axis: str, wanted: str | list | None, reads: bool = False) -> list:
 
 
 def table(cells: list[Cell], reads: bool, x: str, xs: list, y: str, ys: list, **more) -> Table:
-    across, down = word(x, reads), word(y, reads)
-    return Table(across, [*map(str, xs)], down, [*map(str, ys)], [table_cell(cell) for cell in cells], **more)
+    columns, rows = [*map(str, xs)], [*map(str, ys)]
+    if any(len(one) > WIDE_COLUMN for one in columns):
+        more["legend"], columns = columns, [str(n + 1) for n in range(len(columns))]
+    told = any(len(one) > WIDE_ROW for one in rows)
+    return Table(word(x, reads), columns, word(y, reads), rows, [table_cell(cell) for cell in cells], told, **more)
 
 
 def table_cell(cell: Cell) -> TableCell:
@@ -196,7 +200,8 @@ def finished(cells: list[Cell], x: str, xs: list, y: str, ys: list) -> Table:
     rows = [[cell.image for cell in cells if cell.row == row] for row in range(len(ys))]
     common = {name: value for name, value in cells[0].json().items() if name not in (x, y, "row", "column")}
     settings = {"x": x, "xs": xs, "y": y, "ys": ys} | common | {"seconds": round(seconds(cells), 3)}
-    title = f"{cells[0].pack}. {in_words(cells, (x, y))}"
+    legend = [f"{column}  {text}" for column, text in zip(bare.columns, bare.legend or [], strict=False)]
+    title = "\n".join([f"{cells[0].pack}. {in_words(cells, (x, y))}", *legend])
     page = labelled.table(rows, bare.columns, bare.rows, title, bare.across, bare.down)
     file = f"{cells[0].pack}-{x}-{y}.png"
     return table(cells, cells[0].reads, x, xs, y, ys, file=file, png=data_uri(png_bytes(page, settings)))

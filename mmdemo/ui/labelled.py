@@ -21,7 +21,7 @@ def table(
     pictures: list[list[Image.Image]],  # row by row, all of one size
     columns: list[str],
     rows: list[str],  # one a row; "" leaves a row without words
-    title: str,
+    title: str,  # a line or more
     across: str = "",  # what the columns are
     down: str = "",  # what the rows are
 ) -> Image.Image:
@@ -33,7 +33,7 @@ def table(
     left = max(font.getlength(line) for lines in (*rows, [down]) for line in lines)
     left = MARGIN + (round(left) + 2 * GAP if left else 0)
     right = left + len(columns) * (width + GAP) - GAP
-    titles = wrapped(title, font, max(right - MARGIN, TITLE))
+    titles = [line for one in title.splitlines() for line in wrapped(one, font, max(right - MARGIN, TITLE))]
     heads = [wrapped(text, font, width) for text in columns]
     across_at = MARGIN + LINE * len(titles)
     heads_at = across_at + LINE * bool(across or down)

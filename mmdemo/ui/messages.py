@@ -209,9 +209,10 @@ class WordPull:
 
 @dataclass(frozen=True)
 class Pulls:
-    """What words.js is answered: how much each word of a text pulls at a step."""
+    """What pulls.js is answered: how much each word of a text pulls at a step."""
 
     words: list[WordPull]
+    more: int  # words that are read, but not weighed
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,8 @@ class Table:
     down: str
     rows: list[str]
     cells: list[TableCell]
+    told: bool  # whether the rows' headings stand over their pictures, where there is room for them
+    legend: list[str] | None = None  # what the columns' numbers stand for, if those are their headings
     file: str | None = None
     png: str | None = None
 

@@ -246,8 +246,9 @@ def drawable(studio: Studio, name: str) -> Pack:
     pack = studio.pack(name)
     if pack.can_sample:
         return pack
-    others = " or ".join(other.name for other in studio.packs() if other.can_sample and not other.problem)
-    choose = f"choose {others}" if others else f"train one: python -m mmdemo train dit --pack {name}"
+    others = [other.name for other in studio.packs() if other.can_sample and not other.problem]
+    listed = " or ".join(filter(None, (", ".join(others[:-1]), *others[-1:])))
+    choose = f"choose {listed}" if others else f"train one: python -m mmdemo train dit --pack {name}"
     raise PackError(f"{name} has no transformer, so it cannot draw; {choose}")
 
 

@@ -46,7 +46,7 @@ function mark() {
   const share = store.get("strength") ?? way.strength; // the slider's, or until it has moved what Python began with
   const exact = way.frames.length * share, up = Math.round(exact);
   const taken = Math.max(1, up - (exact % 1 === 0.5 && up % 2));
-  begin.textContent = `strength ${share}: the way back begins here, ${taken} of ${way.frames.length} steps into noise; those beyond are pale`;
+  begin.textContent = `strength ${share}: the way back begins here, ${taken} of ${way.frames.length} steps into noise; those beyond are faint`;
   for (const thumb of thumbs.children) thumb.classList.toggle("mm-unused", Number(thumb.dataset.index) >= taken);
   show(taken - 1);
 }

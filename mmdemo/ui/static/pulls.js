@@ -3,7 +3,7 @@
 // nothing would look as strong as any.
 window.mmdemo.pulls ??= (server, plotted) => {
   const { el, svg, pixels, answerTo } = window.mmdemo;
-  let film = null, steps = [], found = [], chosen = null, wanted;
+  let film = null, steps = [], found = [], chosen = null, wanted, more;
   let shown = null, strongest = null; // the film's frame, and the step that is shown in its place until the film moves
 
   const text = el("p", { class: "mm-prompt", dir: "auto" }), said = el("p", { class: "mm-help", role: "status" });
@@ -27,13 +27,15 @@ window.mmdemo.pulls ??= (server, plotted) => {
       if (film !== asked) return; // another film came
       if (answer.error) return said.textContent = answer.error;
       found[step] = answer.words;
+      more = answer.more;
       if (!answer.words.length) return said.textContent = "There is no word in it that this pack has seen.";
       // The strongest, until somebody chooses.
       if (!wanted) chosen = found.flat().reduce((a, b) => b.mean > a.mean ? b : a).start;
       if (!lines.childElementCount) write();
       draw(shown);
     }
-    said.textContent = "Choose a word to see where it pulls, at the step where it pulls most.";
+    said.textContent = "Choose a word to see where it pulls, at the step where it pulls most."
+      + (more ? ` Only the first ${found[steps[0]].length} words and commas are weighed.` : "");
     lead(chosen);
   }
 

@@ -5,6 +5,6 @@ line.setAttribute("role", "status");
 line.setAttribute("aria-live", "polite");
 listen(props, watch, ({ text = "", ends = false }) => {
   if (ends && !line.classList.contains("mm-busy")) return; // what it would end is over and has been answered
-  line.classList.toggle("mm-busy", text.endsWith("…"));
+  line.classList.toggle("mm-busy", text.split("\n")[0].endsWith("…")); // a notice below it may end so too
   line.replaceChildren(el("span", {}, text));
 });
