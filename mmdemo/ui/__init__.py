@@ -51,8 +51,7 @@ def build_demo(studio: Studio) -> gr.Blocks:
                 compared = grid.build(studio, pack, opened)
         replay(sample.pictures, tabs)
         replay(compared, tabs)
-    # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
-    return demo.queue(api_open=False, default_concurrency_limit=8)
+    return demo
 
 
 def tab(name: str) -> gr.Tab:

@@ -69,6 +69,11 @@ class Page(gr.Blocks):
     A raw request is a list, and gradio alone answers a short one with an error of its own.
     """
 
+    def queue(self, **options) -> gr.Blocks:
+        # gradio calls it as the page begins. Called again once the page is built, it would make a whole app once more.
+        # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
+        return super().queue(**{"api_open": False, "default_concurrency_limit": 8} | options)
+
     def validate_inputs(self, block_fn, inputs: list) -> None:
         left_out = block_fn.inputs[len(inputs) :]
         inputs += [argument.value for argument in left_out if isinstance(argument, Api)]
