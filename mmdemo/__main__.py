@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mmdemo import __version__
+from mmdemo import __version__, packs
 from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.studio import VERBS, Studio
@@ -51,6 +51,15 @@ def parser() -> argparse.ArgumentParser:
 
     listing = command("packs", "List the packs.", list_packs)
     listing.add_argument("--json", action="store_true", help="print JSON alone")
+
+    get = command("pull", "Fetch a pack from the Hugging Face Hub, and check it.", pull)
+    get.add_argument("repo", metavar="REPO", help="owner/name, or owner/name@revision: a branch, a tag or a commit")
+    get.add_argument("--name", metavar="NAME", help="what to call the pack here; the repository's name if not given")
+
+    give = command("push", "Upload a pack and its card to the Hugging Face Hub.", push)
+    give.add_argument("pack", metavar="NAME", help=ARGUMENTS["pack"].help)
+    give.add_argument("repo", metavar="REPO", help="owner/name; it is made if it is not there")
+    give.add_argument("--private", action="store_true", help="make it a repository that only you can see")
 
     train = commands.add_parser("train", help="Train a pack's models.").add_subparsers(metavar="MODEL", required=True)
     _add_training(command("vqvae", "Train a codec; the result is a codec-only pack.", train_vqvae, train), "vqvae")
@@ -109,7 +118,36 @@ def list_packs(options) -> None:
         else:
             draws = "draws what it is told" if pack.words else f"samples {', '.join(pack.classes)}"
             does = draws if pack.can_sample else "codec only"
-            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}")
+            whence = f", from {pack.source}" if pack.source else ""
+            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}{whence}")
+
+
+def pull(options) -> None:
+    from tqdm import tqdm
+
+    from mmdemo import hub
+
+    with tqdm(disable=not sys.stderr.isatty(), unit="B", unit_scale=True, desc=options.repo) as bar:
+
+        def report(come: int, size: int) -> None:
+            bar.total = size
+            bar.update(come - bar.n)
+
+        pack = hub.pull(options.repo, options.weights, options.name, report)
+    print(f"wrote {pack}, from {packs.read(pack).source}; see it: python app.py --weights {options.weights}")
+
+
+def push(options) -> None:
+    from huggingface_hub.utils import disable_progress_bars
+
+    from mmdemo import hub
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    address, commit = hub.push(_trained_pack(options), options.repo, options.private)
+    print(address)
+    print(f"pull it:  python -m mmdemo pull {options.repo}@{commit}")
+    print(f"open it:  python app.py --hub {options.repo}")
 
 
 def train_vqvae(options) -> None:
@@ -123,7 +161,6 @@ def train_vqvae(options) -> None:
 
 
 def train_dit(options) -> None:
-    from mmdemo import packs
     from mmdemo.training.dit import DiTConfig, train_dit
 
     pack = _trained_pack(options)
@@ -315,9 +352,7 @@ def _speaks() -> bool:
 
 def _pack_folder(options) -> Path:
     Path(options.weights).mkdir(parents=True, exist_ok=True)  # fails now rather than after hours of training
-    if not options.pack or options.pack.startswith(".") or Path(options.pack).name != options.pack:
-        raise PackError(f"pack is {options.pack!r}; it must be a plain folder name such as digits")
-    return Path(options.weights) / options.pack
+    return packs.place(options.weights, options.pack)
 
 
 def _trained_pack(options) -> Path:
@@ -331,8 +366,6 @@ def _trained_pack(options) -> Path:
 
 
 def _new_pack(options) -> Path:
-    from mmdemo import packs
-
     pack = _pack_folder(options)
     finished = pack.exists() and (
         not options.resume or packs.read(pack).can_sample or "decoder" in packs.read_training(pack)

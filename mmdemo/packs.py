@@ -1,4 +1,4 @@
-"""A pack on disk or on the Hub: list, check, read, load. It knows files; what is in them is the models' business.
+"""A pack on disk: list, check, read, load. It knows files; what is in them is the models' business.
 
 A pack is a diffusers pipeline folder (README, "A pack"). Listing and reading need neither torch nor diffusers, so
 that a page can be shown before they are imported; loading imports them. training/export.py writes packs.
@@ -25,7 +25,9 @@ from mmdemo.words import Words
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
+SOURCE = "source.json"  # where a pack came from that was pulled from the Hub
+# What a pack is made of. The rest of a folder or repository, pickles above all, is neither fetched nor pushed.
+FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg", "README.md", "notes.md", "LICENSE"]
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +49,7 @@ class Pack:
     defaults: Recipe | None = None  # how it draws unless asked otherwise; None = codec only
     words: bool = False  # whether a label is a text
     prompts: tuple[str, ...] = ()  # of such a pack, examples of what may be asked for
+    source: str = ""  # where on the Hub it came from, as owner/name@commit; "" = it did not
 
     @property
     def can_sample(self) -> bool:
@@ -54,7 +57,7 @@ class Pack:
 
     def json(self) -> dict:
         """An entry in the list of packs."""
-        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers", "words")
+        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers", "words", "source")
         entry = {name: getattr(self, name) for name in listed}
         entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
         return entry | ({"problem": self.problem} if self.problem else {})
@@ -80,17 +83,22 @@ def read(path: Path, name: str | None = None) -> Pack:
         return Pack(name, path, str(error))
 
 
-def read_hub(repo: str) -> Pack:
-    """A Hub repository `owner/name[@revision]`, downloaded into the user's cache once."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def place(folder: str | Path, name: str) -> Path:
+    """Where in the folder the pack of that name is, or would be.  Raises PackError unless the name is a plain one."""
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise PackError(f"pack is {name!r}; it must be a plain folder name such as digits")
+    return Path(folder) / name
 
-    name, _, revision = repo.partition("@")
-    try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=FILES)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        return Pack(repo, Path(name), f"it could not be fetched from the Hub: {str(error).splitlines()[0]}")
-    return read(Path(folder), repo)
+
+def source(path: Path) -> dict:
+    """Where on the Hub a pack came from: {"repo", "commit", …}; {} = it did not.
+
+    Raises PackError if what says so cannot be read.
+    """
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):  # it lies in the Hub's cache
+        owner_and_name = path.parent.parent.name.split("--")[1:]
+        return {"repo": "/".join(owner_and_name), "commit": path.name}
+    return read_json(path / SOURCE) if (path / SOURCE).is_file() else {}
 
 
 @contextmanager
@@ -112,6 +120,7 @@ def _read(path: Path, name: str) -> Pack:
     _check_weights(path / "vae")
     ours = "num_codes" in vae
     labels = index.get("id2label") or {}
+    came = source(path)
     if sorted(labels, key=int) != [str(i) for i in range(len(labels))]:
         raise PackError("id2label must name the classes 0, 1, 2 … without a gap")
     pack = Pack(
@@ -124,6 +133,7 @@ def _read(path: Path, name: str) -> Pack:
         stride=whole("stride", vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1), 1, 256),
         image_size=whole("image_size", index.get("image_size") or vae.get("sample_size") or 32, 1, 1024),
         channels=whole("in_channels", vae["in_channels"], 1, 3),
+        source=f"{came['repo']}@{came['commit']}" if came else "",
     )
     number("latent_std", vae["latent_std"] if ours else vae["scaling_factor"], 1e-6, 1e6)
     if pack.image_size % pack.stride:

@@ -1,7 +1,8 @@
 """Studio: what a page, a script or a command may ask for, with every argument checked before any work is done.
 
-It opens packs on first use and holds those last used. torch and diffusers are imported only then, so that a page can
-be up first; what a pack has ready to be shown (its list entry, its codebook) needs neither.
+It opens packs on first use and holds those last used; those on the Hub are fetched in the background. torch and
+diffusers are imported only then, so that a page can be up first; what a pack has ready to be shown (its list entry, its
+codebook) needs neither.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from PIL import Image
 from mmdemo import catalogue, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import ArgumentError, PackError
+from mmdemo.hub import Fetch
 from mmdemo.packs import Pack
 from mmdemo.results import (
     Cell,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-RETRY = 60  # seconds after which a pack that could not be fetched from the Hub is asked for again
+RETRY = 60  # seconds after which a verb asks again for a pack that could not be fetched from the Hub
 
 
 def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments: Argument) -> Callable:
@@ -105,40 +107,63 @@ class Studio:
     def __init__(
         self,
         weights: Sequence[str | Path] = ("weights",),
-        hub: Sequence[str] = (),
+        hub: Sequence[str] = (),  # fetched when first asked for
         device: str = "auto",
         memory: float = 2.0,
     ):
         self._weights = tuple(Path(folder) for folder in weights)
-        self._hub = tuple(hub)
-        self._fetched: dict[str, tuple[float, Pack]] = {}  # by repository, and when it was asked for
+        self._hub: dict[str, Fetch | None] = dict.fromkeys(hub)  # by repository; None = not asked for yet
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
         self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
-        # A pack waits for nothing but itself: each has a lock to be fetched and one to be loaded under.
-        self._fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        # A pack waits for nothing but itself: each has a lock to be loaded under.
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._importing, self._holding = threading.Lock(), threading.Lock()
+        self._importing, self._holding, self._fetching = threading.Lock(), threading.Lock(), threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- packs
 
     def packs(self) -> list[Pack]:
-        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem."""
+        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem.
+
+        One on the Hub that is not here has as its problem that it is on its way, and how far, or why it did not come.
+        """
         found = {pack.name: pack for pack in packs.find(self._weights)}
-        return list((found | {repo: self._fetch(repo) for repo in self._hub}).values())
+        for repo, fetch in self._hub.copy().items():
+            found[repo] = fetch.pack if fetch else Pack(repo, Path(repo), "not fetched yet")
+        return list(found.values())
 
     def pack(self, name: str) -> Pack:
-        """The description of one pack, found without reading the others.  Raises PackError if it cannot be used."""
-        found = self._fetch(name) if name in self._hub else None
-        if found is None and isinstance(name, str):
-            found = next(iter(packs.find(self._weights, name)), None)
+        """The description of one pack, found without reading the others; one on the Hub is waited for.
+
+        Raises PackError if it cannot be used.
+        """
+        found = None
+        if isinstance(name, str):
+            found = self._fetched(name) if name in self._hub else next(iter(packs.find(self._weights, name)), None)
         if found is None:
             usable = ", ".join(pack.name for pack in self.packs() if not pack.problem) or "none yet: train one"
             raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
         if found.problem:
             raise PackError(f"pack {name!r} cannot be used: {found.problem}")
         return found
+
+    def fetch(self, repo: str) -> None:
+        """Begin to fetch a Hub repository, or try again, in the background; packs() says how far it is.
+
+        Does nothing while it is on its way, or when it is here. Any repository may be given, so a visitor may not.
+        """
+        with self._fetching:
+            last = self._hub.get(repo)
+            if last is None or (last.ended and last.pack.problem):
+                begun = Fetch(repo)
+                begun.start()
+                self._hub[repo] = begun
+
+    @property
+    def fetching(self) -> dict[str, float]:
+        """The repositories on their way, and what share of each has come, from 0 to 1."""
+        return {repo: fetch.share for repo, fetch in self._hub.copy().items() if fetch and not fetch.ended}
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
@@ -309,14 +334,14 @@ class Studio:
         """The work with the pack's pipeline, loaded when the first of it is asked for."""
         return (yield from work(self._pipeline(pack), *arguments))
 
-    def _fetch(self, repo: str) -> Pack:
-        """A Hub repository's pack. One that could not be fetched is asked for again after a while."""
-        with self._fetching[repo]:
-            asked, pack = self._fetched.get(repo, (-inf, None))
-            if pack is None or (pack.problem and time.monotonic() - asked > RETRY):
-                pack = packs.read_hub(repo)
-                self._fetched[repo] = time.monotonic(), pack
-            return pack
+    def _fetched(self, repo: str) -> Pack:
+        """A Hub repository's pack, once it is here. One that could not be fetched is asked for again after a while."""
+        fetch = self._hub[repo]
+        if fetch is None or (fetch.ended and time.monotonic() - fetch.ended > RETRY):
+            self.fetch(repo)
+        fetch = self._hub[repo]
+        fetch.join()
+        return fetch.pack
 
     def _pipeline(self, pack: Pack) -> ClassPipeline:
         with self._importing:  # two threads at their first import of diffusers would both fail

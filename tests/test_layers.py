@@ -79,6 +79,7 @@ mmdemo.models.dit
 mmdemo.codec
 mmdemo.pipeline
 mmdemo.packs
+mmdemo.hub
 mmdemo.results
 mmdemo.tokens
 mmdemo.sampling
