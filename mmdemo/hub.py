@@ -167,15 +167,20 @@ def _bar(report: Report, size: int) -> type:
     """What snapshot_download takes to be a progress bar: it shows nothing, and reports the bytes."""
     from huggingface_hub.utils import tqdm
 
+    most = 0  # of several bars: what has crossed the line, and what is on the disk
+
     class Bar(tqdm):
         def __init__(self, *arguments, **options):
             self.counts_bytes, self.come = options.get("unit") == "B", 0
             super().__init__(*arguments, **options | {"disable": True})
 
         def update(self, n: int | None = 1) -> None:
-            if self.counts_bytes:
+            nonlocal most
+            with self.get_lock():
                 self.come += n or 0
-                report(self.come, max(size, self.come))
+                if self.counts_bytes and self.come > most:
+                    most = self.come
+                    report(most, max(size, most))
 
     return Bar
 
@@ -253,6 +258,7 @@ def _files(folder: Path) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects
 
     found = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    found = [file for file in found if not f"/{file}".count("/.")]  # hidden ones are another program's
     return list(filter_repo_objects(found, allow_patterns=packs.FILES, ignore_patterns=[packs.SOURCE]))
 
 

@@ -10,6 +10,7 @@ import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 
@@ -27,11 +28,19 @@ class Hub:
         self.refs: dict[tuple[str, str], str] = {}  # (name, tag or branch) -> commit; main is the newest
         self.private: set[str] = set()
         self.large: dict[str, bytes] = {}  # by SHA-256
-        self.asked: list[tuple[str, str, str]] = []  # method, path, range
-        self.failing: list[tuple[str, int, dict]] = []  # a pattern of METHOD PATH, how to answer it; each fails once
+        self.asked: list[str] = []  # METHOD PATH
+        self.sent: list[tuple[str, int]] = []  # files, and from which byte on
+        self.failing: list[tuple[str, int]] = []  # a pattern of METHOD PATH, and the status it is answered, once
         self.closed: dict[str, tuple[int, str]] = {}  # name -> what its files are answered: status, X-Error-Code
         self.cut: dict[str, int] = {}  # path -> bytes after which the line is cut, once
         self.bent: set[str] = set()  # paths whose content arrives changed, at its full size
+        self.held: dict[str, threading.Event] = {}  # path -> what its content waits for
+
+    def fill(self, name: str, folder: Path) -> str:
+        """A commit of a folder's files, as if somebody had pushed them."""
+        self.repos.setdefault(name, {})
+        files = {one.relative_to(folder).as_posix(): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+        return self.commit(name, files)
 
     def commit(self, name: str, files: dict[str, bytes]) -> str:
         commits = self.repos[name]
@@ -45,12 +54,6 @@ class Hub:
     def find(self, name: str, revision: str) -> str | None:
         revision = self.refs.get((name, revision), revision)
         return self.head(name) if revision == "main" else revision if revision in self.repos[name] else None
-
-    def downloads(self) -> list[tuple[str, str]]:
-        """The files that were sent, and the range that was asked for."""
-        return [
-            (path.split("/", 5)[5], of) for method, path, of in self.asked if method == "GET" and "/resolve/" in path
-        ]
 
 
 def is_large(path: str) -> bool:
@@ -66,12 +69,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        self.hub.asked.append((self.command, path, self.headers.get("Range", "")))
+        self.hub.asked.append(f"{self.command} {path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         for failure in self.hub.failing:
-            if re.search(failure[0], f"{self.command} {path}"):
+            pattern, status = failure
+            if re.search(pattern, f"{self.command} {path}"):
                 self.hub.failing.remove(failure)
-                return self.answer(*failure[1:])
+                return self.answer(status, {})
         for pattern, method in self.routes.items():
             found = re.fullmatch(pattern, f"{self.command} {path}")
             if found:
@@ -155,17 +159,21 @@ class Handler(BaseHTTPRequestHandler):
         headers = {"ETag": f'"{sha256(content) if is_large(path) else git_hash(content)}"', "X_Repo_Commit": commit}
         if path in self.hub.bent:
             content = content[:-1] + bytes([content[-1] ^ 1])
+        if self.command == "HEAD":
+            return self.answer(200, content, **headers)
+        if path in self.hub.held:
+            self.hub.held[path].wait(30)
         begun = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if begun:
-            start = int(begun[1])
-            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-            return self.answer(206, content[start:], **headers)
-        if self.command == "GET" and path in self.hub.cut:
+        start = int(begun[1]) if begun else 0
+        self.hub.sent.append((path, start))
+        if path in self.hub.cut:
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content))
             self.wfile.write(content[: self.hub.cut.pop(path)])
             self.close_connection = True
             return None
-        return self.answer(200, content, **headers)
+        if begun:
+            headers["Content_Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+        return self.answer(206 if begun else 200, content[start:], **headers)
 
     def found(self, name: str, revision: str) -> str | None:
         """The commit, or it is answered that there is none."""
