@@ -24,6 +24,7 @@ from mmdemo.packs import Pack
 Report = Callable[[int, int], None]  # told how many bytes have come, of how many
 WAITS = (1.0, 4.0)  # seconds before another try, where the Hub failed or the line was cut
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
+OTHERS = [packs.SOURCE, ".*", "*/.*"]  # where it came from is not told by a repository; hidden files are a program's
 PARTS = [f"{part}/*" for part in ("vae", "transformer", "scheduler", "tokenizer", "codebook", "examples")]
 
 
@@ -143,9 +144,7 @@ def _download(name: str, revision: str | None, report: Report | None) -> Path:
     logging.set_verbosity_error()  # what it would warn of is tried again, or said in one sentence
     bar = _bar(report, _size(name, revision)) if report else _bar(lambda *_: None, 0)
     return Path(
-        snapshot_download(
-            name, revision=revision, allow_patterns=packs.FILES, ignore_patterns=[packs.SOURCE], tqdm_class=bar
-        )
+        snapshot_download(name, revision=revision, allow_patterns=packs.FILES, ignore_patterns=OTHERS, tqdm_class=bar)
     )
 
 
@@ -258,8 +257,7 @@ def _files(folder: Path) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects
 
     found = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    found = [file for file in found if not f"/{file}".count("/.")]  # hidden ones are another program's
-    return list(filter_repo_objects(found, allow_patterns=packs.FILES, ignore_patterns=[packs.SOURCE]))
+    return list(filter_repo_objects(found, allow_patterns=packs.FILES, ignore_patterns=OTHERS))
 
 
 def _is_damaged(file: Path) -> bool:
