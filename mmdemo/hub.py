@@ -24,6 +24,7 @@ from mmdemo.packs import Pack
 Report = Callable[[int, int], None]  # told how many bytes have come, of how many
 WAITS = (1.0, 4.0)  # seconds before another try, where the Hub failed or the line was cut
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
+INDEX = "model_index.json"
 OTHERS = [packs.SOURCE, ".*", "*/.*"]  # where it came from is not told by a repository; hidden files are a program's
 PARTS = [f"{part}/*" for part in ("vae", "transformer", "scheduler", "tokenizer", "codebook", "examples")]
 
@@ -138,31 +139,35 @@ def _parts(repo: str) -> tuple[str, str | None]:
 
 
 def _download(name: str, revision: str | None, report: Report | None) -> Path:
+    """What is wanted of a repository, which the first file says; the rest of that same commit follows."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import logging
 
     logging.set_verbosity_error()  # what it would warn of is tried again, or said in one sentence
-    bar = _bar(report, _size(name, revision)) if report else _bar(lambda *_: None, 0)
-    return Path(
-        snapshot_download(name, revision=revision, allow_patterns=packs.FILES, ignore_patterns=OTHERS, tqdm_class=bar)
-    )
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[INDEX], tqdm_class=_bar()))
+    wanted = {"allow_patterns": _wanted(folder), "ignore_patterns": [*OTHERS, INDEX]}
+    bar = _bar(report, _size(name, folder.name, **wanted)) if report else _bar()
+    return Path(snapshot_download(name, revision=folder.name, tqdm_class=bar, **wanted))
 
 
-def _size(name: str, revision: str | None) -> int:
-    """The bytes of a pack's files; 0 = not known, as without a network."""
+def _wanted(folder: Path) -> list[str]:
+    return packs.wanted(packs.read_json(folder / INDEX) if (folder / INDEX).is_file() else {})
+
+
+def _size(name: str, commit: str, **wanted) -> int:
+    """The bytes of these files; 0 = not known, as without a network."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import filter_repo_objects
 
     try:
-        files = HfApi().model_info(name, revision=revision, files_metadata=True).siblings
+        files = HfApi().model_info(name, revision=commit, files_metadata=True).siblings
     except (HTTPError, OSError):  # what is wrong is seen again by the download, unless the cache has it all
         return 0
-    wanted = filter_repo_objects(files, allow_patterns=packs.FILES, key=lambda file: file.rfilename)
-    return sum(file.size or 0 for file in wanted)
+    return sum(file.size or 0 for file in filter_repo_objects(files, key=lambda file: file.rfilename, **wanted))
 
 
-def _bar(report: Report, size: int) -> type:
+def _bar(report: Report = lambda come, size: None, size: int = 0) -> type:
     """What snapshot_download takes to be a progress bar: it shows nothing, and reports the bytes."""
     from huggingface_hub.utils import tqdm
 
@@ -257,7 +262,7 @@ def _files(folder: Path) -> list[str]:
     from huggingface_hub.utils import filter_repo_objects
 
     found = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    return list(filter_repo_objects(found, allow_patterns=packs.FILES, ignore_patterns=OTHERS))
+    return list(filter_repo_objects(found, allow_patterns=_wanted(folder), ignore_patterns=OTHERS))
 
 
 def _is_damaged(file: Path) -> bool:

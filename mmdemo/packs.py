@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -81,6 +81,11 @@ def read(path: Path, name: str | None = None) -> Pack:
             return _read(path, name)
     except MmdemoError as error:
         return Pack(name, path, str(error))
+
+
+def wanted(index: Mapping) -> list[str]:
+    """What is fetched and pushed of a pack with this model_index.json, as patterns of file names."""
+    return FILES
 
 
 def place(folder: str | Path, name: str) -> Path:
