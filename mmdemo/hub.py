@@ -77,27 +77,26 @@ def pull(repo: str, weights: str | Path, name: str | None = None, report: Report
 
     name: the new folder's; None = the repository's. A pack pulled from the same repository before is replaced; any
     other of that name stays, and PackError is raised.  Raises it also for what fetch() does, and for a damaged pack.
+    Of two pulls by one name the second waits for the first.
     """
     repository, revision = _parts(repo)
     place = packs.place(weights, name or repository.split("/")[1])
-    _may_be_replaced(place, repository)
-    folder, commit = fetch(repo, report)
-    _can_be_used(packs.read(folder, repo))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".new") as beside:
-        new, old = Path(beside, "new"), Path(beside, "old")
-        for file in _files(folder):
-            (new / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / file, new / file)  # what the cache links to
-        source = {"repo": repository, "revision": revision or "main", "commit": commit}
-        (new / packs.SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+    with _one_at_a_time(place.name):
         _may_be_replaced(place, repository)
-        try:
+        folder, commit = fetch(repo, report)
+        _can_be_used(packs.read(folder, repo))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".new") as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            for file in _files(folder):
+                (new / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / file, new / file)  # what the cache links to
+            source = {"repo": repository, "revision": revision or "main", "commit": commit}
+            (new / packs.SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+            _may_be_replaced(place, repository)  # still
             if place.exists():
                 os.replace(place, old)
             os.replace(new, place)
-        except OSError as error:  # another pull came between two of the lines above
-            raise PackError(f"{place} was written by another pull at the same time; try again") from error
     return place
 
 
@@ -283,6 +282,17 @@ def _remove(file: Path) -> None:
     file.resolve().unlink(missing_ok=True)
     (file.parent / os.readlink(file)).unlink(missing_ok=True)  # which may be a link itself
     file.unlink()
+
+
+@contextmanager
+def _one_at_a_time(name: str) -> Iterator[None]:
+    from huggingface_hub import constants
+    from huggingface_hub.utils import WeakFileLock
+
+    locks = Path(constants.HF_HUB_CACHE, ".locks")  # where the Hub's library has its own
+    locks.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(locks / f"mmdemo-{name}.lock"):
+        yield
 
 
 def _may_be_replaced(place: Path, repository: str) -> None:
