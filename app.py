@@ -22,13 +22,21 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        studio = Studio([SHIPPED, *args.weights], hub=args.hub, device=args.device, memory=args.memory)
+        models = {"device": args.device} if "SPACES_ZERO_GPU" not in os.environ else on_zero_gpu()
+        studio = Studio([SHIPPED, *args.weights], hub=args.hub, memory=args.memory, **models)
         claim(args.host, args.port)
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     serve(studio, args.host, args.port, args.hub)
     return 0
+
+
+def on_zero_gpu() -> dict:
+    """Where a Space is lent a GPU only while a function runs that asked for it: what draws asks, all else needs none."""
+    import spaces  # before torch, which it changes; Spaces install it
+
+    return {"device": "cpu", "lend": spaces.GPU}
 
 
 def read_flags() -> argparse.Namespace:

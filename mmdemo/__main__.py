@@ -61,6 +61,15 @@ def parser() -> argparse.ArgumentParser:
     give.add_argument("repo", metavar="REPO", help="owner/name; it is made if it is not there")
     give.add_argument("--private", action="store_true", help="make it a repository that only you can see")
 
+    rent = command("space", "Write, and upload, a Space that runs this app on some packs.", space)
+    rent.add_argument("repo", metavar="OWNER/NAME", help="the Space")
+    rent.add_argument(
+        "--pack", required=True, nargs="+", metavar="P", help="packs here, by name, or on the Hub, as owner/name[@revision]"
+    )
+    rent.add_argument("--out", metavar="DIR", help="a new folder for it; the Space's name if not given")
+    rent.add_argument("--push", action="store_true", help="upload it too")
+    rent.add_argument("--private", action="store_true", help="make it a Space that only you can see")
+
     train = commands.add_parser("train", help="Train a pack's models.").add_subparsers(metavar="MODEL", required=True)
     _add_training(command("vqvae", "Train a codec; the result is a codec-only pack.", train_vqvae, train), "vqvae")
     _add_training(command("dit", "Train a transformer on a pack's codec.", train_dit, train), "dit")
@@ -148,6 +157,15 @@ def push(options) -> None:
     print(address)
     print(f"pull it:  python -m mmdemo pull {options.repo}@{commit}")
     print(f"open it:  python app.py --hub {options.repo}")
+
+
+def space(options) -> None:
+    from mmdemo import space
+
+    out = space.write(options.repo, options.pack, options.weights, options.out or options.repo.split("/")[-1])
+    print(f"wrote {out}; try it: cd {out} && python app.py")
+    if options.push:
+        print(space.push(out, options.repo, options.private))
 
 
 def train_vqvae(options) -> None:

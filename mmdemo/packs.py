@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +25,7 @@ from mmdemo.words import Words
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
+HUB = "hub.txt"  # in a folder of packs: repositories on the Hub to open beside them, one a line
 SOURCE = "source.json"  # where a pack came from that was pulled from the Hub
 # What a pack is made of. The rest of a folder or repository, pickles above all, is neither fetched nor pushed.
 FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg", "README.md", "notes.md", "LICENSE"]
@@ -71,6 +72,12 @@ def find(folders: Sequence[str | Path], name: str | None = None) -> list[Pack]:
             if path.is_dir() and not path.name.startswith(".") and name in (None, path.name):
                 found.setdefault(path.name, path)
     return [read(path) for path in found.values()]
+
+
+def repositories(folders: Iterable[Path]) -> list[str]:
+    """What is to be opened from the Hub, by the HUB files of folders of packs."""
+    files = (folder / HUB for folder in folders)
+    return [line for file in files if file.is_file() for line in file.read_text(encoding="utf-8").split()]
 
 
 def read(path: Path, name: str | None = None) -> Pack:

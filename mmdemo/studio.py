@@ -12,10 +12,11 @@ import inspect
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -110,9 +111,11 @@ class Studio:
         hub: Sequence[str] = (),  # fetched when first asked for
         device: str = "auto",
         memory: float = 2.0,
+        lend: Callable[[Callable], Callable] | None = None,  # what lends a GPU to a function, as ZeroGPU does
     ):
         self._weights = tuple(Path(folder) for folder in weights)
-        self._hub: dict[str, Fetch | None] = dict.fromkeys(hub)  # by repository; None = not asked for yet
+        self._lent = lend(_on_a_lent_device) if lend else None
+        self._hub: dict[str, Fetch | None] = dict.fromkeys([*packs.repositories(self._weights), *hub])  # by repository; None = not asked for yet
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
@@ -332,7 +335,12 @@ class Studio:
 
     def _with_models(self, pack: Pack, work: Callable, *arguments):
         """The work with the pack's pipeline, loaded when the first of it is asked for."""
-        return (yield from work(self._pipeline(pack), *arguments))
+        if self._lent is None:
+            return (yield from work(self._pipeline(pack), *arguments))
+        for one in self._lent(work, self._pipeline(pack), *arguments):
+            if isinstance(one, _Returned):
+                return one.result
+            yield one
 
     def _fetched(self, repo: str) -> Pack:
         """A Hub repository's pack, once it is here. One that could not be fetched is asked for again after a while."""
@@ -363,6 +371,19 @@ class Studio:
 
 
 VERBS: dict[str, Callable] = {name: one for name, one in vars(Studio).items() if hasattr(one, "arguments")}
+
+
+@dataclass(frozen=True)
+class _Returned:
+    """What work returned, where it could only yield."""
+
+    result: Any
+
+
+def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> Iterator:
+    """Work where a device is lent for as long as it goes on, perhaps in a process of its own, which only yields."""
+    result = yield from work(pipeline.to(packs.pick_device("auto")), *arguments)
+    yield _Returned(result)
 
 
 def _can_sample(pack: Pack) -> None:
