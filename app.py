@@ -28,7 +28,7 @@ def main() -> int:
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    serve(studio, args.host, args.port, args.hub)
+    serve(studio, args.host, args.port)
     return 0
 
 
@@ -88,8 +88,8 @@ def claim(host: str, port: int) -> None:
         raise OSError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from None
 
 
-def serve(studio: Studio, host: str, port: int, hub: list[str]) -> None:
-    """Blocks until a signal ends the program.  hub: the repositories to be fetched once the page is up."""
+def serve(studio: Studio, host: str, port: int) -> None:
+    """Blocks until a signal ends the program."""
     from mmdemo.ui import build_demo, launch_options
 
     # While starting, gradio asks its own server something: that must not go out through a proxy.
@@ -98,7 +98,7 @@ def serve(studio: Studio, host: str, port: int, hub: list[str]) -> None:
     demo = build_demo(studio)
     demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options())
     print(f"mmdemo is at http://{host}:{port}", flush=True)
-    for repo in hub:
+    for repo in studio.hub:
         studio.fetch(repo)
     threading.Thread(target=load_first, args=[studio], daemon=True).start()
     try:

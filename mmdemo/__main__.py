@@ -64,7 +64,11 @@ def parser() -> argparse.ArgumentParser:
     rent = command("space", "Write, and upload, a Space that runs this app on some packs.", space)
     rent.add_argument("repo", metavar="OWNER/NAME", help="the Space")
     rent.add_argument(
-        "--pack", required=True, nargs="+", metavar="P", help="packs here, by name, or on the Hub, as owner/name[@revision]"
+        "--pack",
+        required=True,
+        nargs="+",
+        metavar="P",
+        help="packs here, by name, or on the Hub, as owner/name[@revision]",
     )
     rent.add_argument("--out", metavar="DIR", help="a new folder for it; the Space's name if not given")
     rent.add_argument("--push", action="store_true", help="upload it too")

@@ -37,8 +37,8 @@ def fetch(repo: str, report: Report | None = None) -> tuple[Path, str]:
     where the cache names it (that is, where the system has symbolic links).
     Raises PackError: no such repository or revision, no access, no network, or a damaged file, which is then removed.
     """
-    name, revision = _parts(repo)
-    with _in_one_sentence(name, revision):
+    name, revision = parts(repo)
+    with in_one_sentence(name, revision):
         folder = _persistently(lambda: _download(name, revision, report))
         damaged = [file for file in _files(folder) if _is_damaged(folder / file)]
         for file in damaged:
@@ -79,7 +79,7 @@ def pull(repo: str, weights: str | Path, name: str | None = None, report: Report
     other of that name stays, and PackError is raised.  Raises it also for what fetch() does, and for a damaged pack.
     Of two pulls by one name the second waits for the first.
     """
-    repository, revision = _parts(repo)
+    repository, revision = parts(repo)
     place = packs.place(weights, name or repository.split("/")[1])
     with _one_at_a_time(place.name):
         _may_be_replaced(place, repository)
@@ -88,9 +88,7 @@ def pull(repo: str, weights: str | Path, name: str | None = None, report: Report
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".new") as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
-            for file in _files(folder):
-                (new / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, new / file)  # what the cache links to
+            copy(folder, new)
             source = {"repo": repository, "revision": revision or "main", "commit": commit}
             (new / packs.SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
             _may_be_replaced(place, repository)  # still
@@ -107,14 +105,14 @@ def push(pack: Path, repo: str, private: bool = False) -> tuple[str, str]:
     repository as it was. Returns the commit's address and its id.
     Raises PackError: the pack cannot be used, the Hub refuses or cannot be reached, or `private` and it is public.
     """
-    name, revision = _parts(repo)
+    name, revision = parts(repo)
     if revision:
         raise PackError(f"{repo} names a revision; a pack is pushed to owner/name, where it becomes the newest")
     _can_be_used(packs.read(pack))
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import filter_repo_objects
 
-    with _in_one_sentence(name):
+    with in_one_sentence(name):
         hub = HfApi()
         hub.create_repo(name, private=private, exist_ok=True)
         there = hub.model_info(name)
@@ -129,8 +127,15 @@ def push(pack: Path, repo: str, private: bool = False) -> tuple[str, str]:
     return made.commit_url, made.oid
 
 
-def _parts(repo: str) -> tuple[str, str | None]:
-    """The repository's name and the revision, if one is named."""
+def copy(pack: Path, new: Path) -> None:
+    """A pack's files, and no others, into a new folder; what the Hub's cache links to becomes a file."""
+    for file in _files(pack):
+        (new / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(pack / file, new / file)
+
+
+def parts(repo: str) -> tuple[str, str | None]:
+    """The repository's name and the revision, if one is named.  Raises PackError for what names none."""
     found = REPOSITORY.fullmatch(repo)
     if not found or ".." in repo:
         raise PackError(f"repository is {repo!r}; it must be owner/name or owner/name@revision")
@@ -223,7 +228,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def _in_one_sentence(name: str, revision: str | None = None) -> Iterator[None]:
+def in_one_sentence(name: str, revision: str | None = None) -> Iterator[None]:
     """The border to the Hub, its library and the network between: whatever goes wrong there becomes one PackError."""
     try:
         yield

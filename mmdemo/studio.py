@@ -115,7 +115,9 @@ class Studio:
     ):
         self._weights = tuple(Path(folder) for folder in weights)
         self._lent = lend(_on_a_lent_device) if lend else None
-        self._hub: dict[str, Fetch | None] = dict.fromkeys([*packs.repositories(self._weights), *hub])  # by repository; None = not asked for yet
+        self._hub: dict[str, Fetch | None] = dict.fromkeys(
+            [*packs.repositories(self._weights), *hub]
+        )  # by repository; None = not asked for yet
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
@@ -162,6 +164,11 @@ class Studio:
                 begun = Fetch(repo)
                 begun.start()
                 self._hub[repo] = begun
+
+    @property
+    def hub(self) -> list[str]:
+        """The repositories that it opens from the Hub."""
+        return list(self._hub)
 
     @property
     def fetching(self) -> dict[str, float]:

@@ -102,7 +102,8 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.commit(name, {".gitattributes": b"*.safetensors filter=lfs\n"})
             if asked.get("visibility") == "private" or asked.get("private"):
                 self.hub.private.add(name)
-        self.answer(409 if there else 200, {"url": f"{self.address}/{name}"})
+        kind = "spaces/" if asked.get("type") == "space" else ""
+        self.answer(409 if there else 200, {"url": f"{self.address}/{kind}{name}"})
 
     def preupload(self, name: str) -> None:
         files = [
@@ -188,17 +189,18 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_) -> None:
         pass
 
+    kind = r"(?:models|spaces)"
     name = r"(?P<name>[^/]+/[^/]+)"
     routes = {
         r"POST /api/repos/create": create,
         r"POST /api/validate-yaml": lambda self: self.answer(200, {}),
-        rf"POST /api/models/{name}/preupload/main": preupload,
-        rf"POST /api/models/{name}/commit/main": make_commit,
-        rf"POST /{name}\.git/info/lfs/objects/batch": batch,
+        rf"POST /api/{kind}/{name}/preupload/main": preupload,
+        rf"POST /api/{kind}/{name}/commit/main": make_commit,
+        rf"POST /(?:spaces/)?{name}\.git/info/lfs/objects/batch": batch,
         r"PUT /large/(?P<oid>\w+)": put,
-        rf"GET /api/models/{name}(/revision/(?P<revision>.+))?": info,
-        rf"GET /api/models/{name}/tree/(?P<revision>.+)": tree,
-        rf"(GET|HEAD) /{name}/resolve/(?P<revision>[^/]+)/(?P<path>.+)": resolve,
+        rf"GET /api/{kind}/{name}(/revision/(?P<revision>.+))?": info,
+        rf"GET /api/{kind}/{name}/tree/(?P<revision>.+)": tree,
+        rf"(GET|HEAD) /(?:spaces/)?{name}/resolve/(?P<revision>[^/]+)/(?P<path>.+)": resolve,
     }
 
 
