@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def on_zero_gpu() -> dict:
-    """Where a Space is lent a GPU only while a function runs that asked for it: what draws asks, all else needs none."""
+    """Such a Space is lent a GPU while a function runs that asked for one: what draws asks, all else needs none."""
     import spaces  # before torch, which it changes; Spaces install it
 
     return {"device": "cpu", "lend": spaces.GPU}

@@ -15,7 +15,6 @@ from running import free_port, one_line
 
 from mmdemo import packs, space
 from mmdemo.__main__ import main
-from mmdemo.errors import PackError
 from mmdemo.studio import Studio
 
 
