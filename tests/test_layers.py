@@ -80,6 +80,7 @@ mmdemo.codec
 mmdemo.pipeline
 mmdemo.packs
 mmdemo.hub
+mmdemo.space
 mmdemo.results
 mmdemo.tokens
 mmdemo.sampling
