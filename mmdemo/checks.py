@@ -39,8 +39,8 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "out_channels": (1, 8192),
     "channels": (2, 4096),
     "block_out_channels": (1, 4096),
-    "latent_channels": (1, 4096),
-    "vq_embed_dim": (1, 4096),
+    "latent_channels": (1, 512),
+    "vq_embed_dim": (1, 512),
     "hidden_size": (4, 8192),
     "attention_head_dim": (1, 1024),
     "num_codes": (2, 2**17),
@@ -179,6 +179,8 @@ def tensors(model: Path) -> dict[str, tuple[str, Shape]]:
         where = f"{model.name}/{file.name}"
         try:
             header = _header(file, where)
+        except PackError:
+            raise
         except FileNotFoundError:
             raise PackError(f"{where} is missing") from None
         except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):

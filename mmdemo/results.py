@@ -62,10 +62,10 @@ class Codebook:
     swatch_size: int
     columns: int
     order: list[int]  # codes, similar ones near each other
-    counts: list[int]  # uses in the training split, by code
+    counts: list[int] | None  # uses in the training split, by code; None, and the next two, where nobody counted
     codes: int  # K
-    used: int
-    perplexity: float
+    used: int | None
+    perplexity: float | None
     dim: int
     bits_per_token: float
 
@@ -74,7 +74,8 @@ class Codebook:
         return images.cell(self.swatches, n % self.columns, n // self.columns, self.swatch_size)
 
     def json(self) -> dict:
-        return {"codes": self.codes, "used": self.used, "perplexity": round(self.perplexity, 2), "dim": self.dim}
+        perplexity = self.perplexity and round(self.perplexity, 2)
+        return {"codes": self.codes, "used": self.used, "perplexity": perplexity, "dim": self.dim}
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Code:
     swatch: Image.Image
     patches: list[Image.Image]  # real pictures around a token of this code
     code: int
-    count: int  # uses in the training split
-    share: float  # count over all tokens
+    count: int | None  # uses in the training split; None, and the next, where nobody counted
+    share: float | None  # count over all tokens
     nearest: list[dict]  # [{"code", "distance"}], nearest first
 
     def json(self) -> dict:
@@ -380,7 +381,7 @@ class CodeMap:
     """The code vectors on a plane."""
 
     points: list[tuple[float, float]]  # by code, in [-1, 1], along the two directions in which codes differ most
-    counts: list[int]  # uses in the training split, by code
+    counts: list[int] | None  # uses in the training split, by code; None where nobody counted
     explained: float  # share of the codes' variance that the plane shows
 
     def json(self) -> dict:
