@@ -385,3 +385,47 @@ def test_a_transformer_of_another_kind_is_refused(published, tmp_path, change, w
     file = shutil.copytree(published / "dit", tmp_path / "other") / "transformer" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert word in packs.read(tmp_path / "other").problem
+
+
+def test_the_page_shows_what_there_is_and_says_what_there_is_not(page, studio):
+    from browsing import choose_pack, expect, open_tab
+
+    expect(page.locator("#codebook-view")).to_contain_text(NO_CODEBOOK)  # it opens with what can draw
+    page.get_by_role("tab", name="Reconstruct", exact=True).click()
+    rebuilt = page.locator("#reconstruct-view")
+    expect(rebuilt).to_contain_text(NO_CODEBOOK)
+    expect(rebuilt.locator(".mm-compare")).to_be_visible()
+    expect(rebuilt.locator(".mm-tile")).to_have_count(2)
+    open_tab(page, "Denoise")
+    film = page.locator("#denoise-view")
+    expect(film).to_contain_text(NO_CODEBOOK)
+    expect(film.locator(".mm-curve:visible")).to_have_count(1)
+    expect(film.locator(".mm-tokens")).to_have_count(0)
+    film.get_by_role("slider").fill("3")
+    expect(film).to_contain_text("step 4 of")
+    choose_pack(page, "amused")
+    page.get_by_role("tab", name="Codebook", exact=True).click()
+    expect(page.locator("#codebook-view .mm-card")).to_contain_text("how often it is used is not known")
+    expect(page.locator("#codebook-view .mm-swatches canvas")).to_be_visible()
+    expect(page.locator("#codebook-view .mm-bars")).to_be_hidden()
+    open_tab(page, "Reconstruct")
+    expect(rebuilt.locator(".mm-tile")).to_have_count(4)
+    choose_pack(page, "kl")
+    expect(rebuilt).to_contain_text(NO_CODEBOOK)
+    expect(rebuilt.locator(".mm-tokens")).to_have_count(0)
+
+
+def test_endpoints_answer_in_the_same_order_without_tokens(address, drawing):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False)
+    image, token_map, told = client.predict("dit", handle_file(drawing), api_name="/reconstruct")
+    assert Image.open(image).size == (32, 32) and token_map is None and told["tokens"] is None and told["psnr"] > 0
+    image, told = client.predict("dit", "crane", 1, 2, api_name="/denoise")
+    assert Image.open(image).size == (32, 32) and told["tokens"] is None
+    sheet, told = client.predict("ldm", api_name="/codebook")
+    assert Image.open(sheet).size[0] > 7 * 4 and told["codes"] == 48 and told["used"] is None
+    for arguments, name in ((["dit"], "/codebook"), (["dit", 3], "/code"), (["kl", [[1]]], "/decode")):
+        with pytest.raises(AppError, match="this codec has no codebook"):
+            client.predict(*arguments, api_name=name)
