@@ -37,11 +37,7 @@ TRANSFORMERS = {
     "Transformer2DModel": ("diffusers", "DiTTransformer2DModel"),  # what it was called when DiT-XL was published
 }
 DRAWING = ("ClassPipeline", "DiTPipeline")  # of any other pipeline the codec alone is opened
-CODEC_FOLDERS = (
-    "vae",
-    "vqvae",
-    "movq",
-)  # ours and DiT's; latent diffusion's and aMUSEd's; Kandinsky's
+CODEC_FOLDERS = ("vae", "vqvae", "movq")  # ours and DiT's; latent diffusion's and aMUSEd's; Kandinsky's
 MAX_GRID = 64  # patches of a side: a transformer's memory grows with their number, whatever its file's size
 MAX_CODEBOOK = 2**24  # numbers in a codebook: it is read as a whole to be shown
 
