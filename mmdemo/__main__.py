@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mmdemo import __version__, packs
 from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
-from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
 from mmdemo.studio import VERBS, Studio
 
 
@@ -132,7 +132,8 @@ def list_packs(options) -> None:
             draws = "draws what it is told" if pack.words else f"samples {', '.join(pack.classes)}"
             does = draws if pack.can_sample else "codec only"
             whence = f", from {pack.source}" if pack.source else ""
-            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}{whence}")
+            codes = f"{pack.codes} codes" if pack.codes else "no codebook"
+            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {codes}, {does}{whence}")
 
 
 def pull(options) -> None:
@@ -216,9 +217,11 @@ def reconstruct(options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for source, result in made:
         result.image.save(out / f"{source.stem}-reconstruction.png")
-        result.token_map.save(out / f"{source.stem}-tokens.png")
+        if result.token_map:
+            result.token_map.save(out / f"{source.stem}-tokens.png")
         (out / f"{source.stem}.json").write_text(json.dumps(result.json()) + "\n", encoding="utf-8")
-        print(f"{source.name}: {result.psnr:.1f} dB, {result.bits_per_pixel:.3f} bits per pixel")
+        bits = f"{result.bits_per_pixel:.3f} bits per pixel" if result.tokens else NO_CODEBOOK
+        print(f"{source.name}: {result.psnr:.1f} dB, {bits}")
 
 
 def describe(options) -> None:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from mmdemo import catalogue, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch
 from mmdemo.packs import Pack
 from mmdemo.results import (
@@ -52,14 +52,16 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 RETRY = 60  # seconds after which a verb asks again for a pack that could not be fetched from the Hub
 
 
-def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments: Argument) -> Callable:
+def verb(
+    order: str = "", settings: Sequence[str] = tuple(SETTINGS), of_codes: bool = False, **arguments: Argument
+) -> Callable:
     """Makes a method of Studio a verb: what a script, an endpoint and a command call by the same arguments.
 
     Its arguments are those of the method; `pack` is given by its name. For a parameter `recipe` the settings of a
     drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
 
     order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
-    arguments: what differs from ARGUMENTS.
+    of_codes: whether it needs a codebook.  arguments: what differs from ARGUMENTS.
     """
 
     def decorate(method: Callable) -> Callable:
@@ -81,6 +83,8 @@ def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments
             pack = values["pack"] = self.pack(values["pack"]) if "pack" in values else None
             if draws:
                 _can_sample(pack)
+            if of_codes:
+                _has_codes(pack)
             for name, value in values.items():
                 optional = value is None and signature.parameters[name].default is None
                 if name != "pack" and not optional:
@@ -197,17 +201,17 @@ class Studio:
 
     # ------------------------------------------------------------------------------------------------------- codec
 
-    @verb()
+    @verb(of_codes=True)
     def codebook(self, pack: Pack) -> Codebook:
         """Every code as a picture, and how often the training split used it."""
         return catalogue.codebook(pack)
 
-    @verb()
+    @verb(of_codes=True)
     def code(self, pack: Pack, code: int) -> Code:
         """One code up close: its picture, its share of all tokens, its nearest codes, real patches that use it."""
         return catalogue.code(pack, code)
 
-    @verb()
+    @verb(of_codes=True)
     def code_map(self, pack: Pack) -> CodeMap:
         """Every code as a point on the plane in which the codes differ most."""
         return catalogue.code_map(pack)
@@ -227,17 +231,17 @@ class Studio:
         original, inverted = seen(pack, image, invert, size)
         return reconstruct(pack, self._pipeline(pack).vae, original, inverted)
 
-    @verb()
+    @verb(of_codes=True)
     def decode(self, pack: Pack, tokens: list[list[int]]) -> Image.Image:
         """The picture that a grid of token ids stands for."""
         return decode(self._pipeline(pack).vae, tokens)
 
-    @verb()
+    @verb(of_codes=True)
     def replace(self, pack: Pack, tokens: list[list[int]], code: int, by: int) -> Replacement:
         """What changes in the picture of a grid of token ids when one code stands wherever another stood."""
         return replace(self._pipeline(pack).vae, tokens, code, by)
 
-    @verb(count=STRIP)
+    @verb(of_codes=True, count=STRIP)
     def interpolate(
         self,
         pack: Pack,
@@ -397,6 +401,11 @@ def _can_sample(pack: Pack) -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
+
+
+def _has_codes(pack: Pack) -> None:
+    if not pack.codes:
+        raise PackError(f"{pack.name!r}: {NO_CODEBOOK}")
 
 
 def _can_describe(pack: Pack) -> None:

@@ -67,6 +67,7 @@ mmdemo
 mmdemo.errors
 mmdemo.images
 mmdemo.arguments
+mmdemo.checks
 mmdemo.samplers
 mmdemo.datasets
 mmdemo.captions

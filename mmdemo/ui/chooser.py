@@ -44,8 +44,9 @@ def listed(studio: Studio) -> tuple[dict, str | None, str]:
 
 
 def in_words(pack: Pack) -> str:
+    codes = f"{pack.codes} codes" if pack.codes else "no codebook"
     if not pack.can_sample:
-        return f"codec only, {pack.codes} codes"
+        return f"codec only, {codes}"
     classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"
     size = f"{pack.image_size}\u00a0×\u00a0{pack.image_size}"
-    return f"{'reads words' if pack.words else classes}, {pack.codes} codes, {size}"
+    return f"{'reads words' if pack.words else classes}, {codes}, {size}"

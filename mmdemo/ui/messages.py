@@ -111,7 +111,7 @@ class Book:
     explained: str
     colours: list[str]
     shares: list[str]
-    usage: str
+    usage: str | None  # None = nobody counted, and swatches are mere colours
     tiles: list[Tile]
     chosen: int
     card: CodeCard
@@ -139,8 +139,9 @@ class Reconstructed:
     subject: str
     original: str
     image: str
-    tokens: list[list[int]]
+    tokens: list[list[int]] | None
     tiles: list[Tile]
+    untold: str | None = None  # why there are no tokens
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,9 @@ class Shot:
     index: int
     timestep: str
     noise: float
-    distance: float
+    distance: float | None
     guided: bool
-    tokens: list[list[int]]
+    tokens: list[list[int]] | None
     flips: list[tuple[int, int]]
     x_t: str
     x0: str
@@ -197,6 +198,7 @@ class Film:
     original: str | None = None  # the picture that is edited
     again: dict[str, Any] | None = None  # of a text: what it takes to draw it again, to weigh its words
     show: int | None = None
+    untold: str | None = None  # why there are no tokens
 
 
 @dataclass(frozen=True)
