@@ -111,11 +111,11 @@ def serve(studio: Studio, host: str, port: int) -> None:
 
 
 def load_first(studio: Studio) -> None:
-    """The models of the packs that the page opens with, so that the first click need not wait for them."""
+    """The models of the pack that the page opens with, so that the first click need not wait for them."""
     from mmdemo.ui.chooser import opens_on
 
     try:
-        for name in filter(None, dict.fromkeys(opens_on(studio.packs()))):
+        if name := opens_on(studio.packs()):
             studio.load(name)
     except MmdemoError as error:
         print(f"error: {error}", file=sys.stderr)

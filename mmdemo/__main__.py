@@ -231,7 +231,8 @@ def describe(options) -> None:
     for image, run in zip(options.images, runs, strict=True):
         told.append(run.result().json())
         if not options.json:
-            print(f"{Path(image).name}: {run.text or 'nothing that there is a word for'}", flush=True)
+            doubt = f" ({run.notice})" if run.notice else ""
+            print(f"{Path(image).name}: {run.text or 'nothing that there is a word for'}{doubt}", flush=True)
     if options.json:
         print(json.dumps(told[0] if len(told) == 1 else told, indent=1, ensure_ascii=False))
 

@@ -316,7 +316,7 @@ class Recipe:
     guidance: float = _setting(
         Number(
             "Guidance",
-            "How strongly to follow the class.",
+            "How strongly to follow the class or the prompt.",
             absent=OWN,
             words="guidance {:g}",
             high=MAX_GUIDANCE,
@@ -400,7 +400,7 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 # ---------------------------------------------------------------------------------------------- everything, by name
 
 INVERT = ("auto", "yes", "no")
-LABELS = Labels("Class", "What to draw; all takes every class in turn.")  # where more than one is welcome
+LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 

@@ -23,6 +23,7 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "named_right_test": ("accuracy", "values named by test captions that are there"),
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
+CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
@@ -40,7 +41,7 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
     dataset, size = training["vqvae"]["dataset"], described.image_size
-    licence = NAMED[dataset].licence if dataset in NAMED else f"`{Path(dataset).name}`, a folder of pictures"
+    data = NAMED[dataset].licence if dataset in NAMED else _folder(dataset, described)
     does = "a diffusion transformer that reads" if described.words else "no transformer"
     if described.can_sample and not described.words:
         does = f"a diffusion transformer for {len(described.classes)} classes"
@@ -57,14 +58,10 @@ one token for {described.stride}×{described.stride} of them) and {does}, traine
 ```
 
 ## Data
-{licence}. The weights are under Apache-2.0.
+{data}. The weights are under Apache-2.0.
 
 ## Training
-```
-{_command("vqvae", pack.name, training["vqvae"], VQVAEConfig)}
-```
-{_cost(training["vqvae"])}
-{_further("dit", pack.name, training, DiTConfig)}{_further("decoder", pack.name, training, DecoderConfig)}
+{_trained(pack.name, training)}
 ## Measured
 By `{_evaluation(pack.name, numbers)}{_where(training)}`
 on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
@@ -116,6 +113,13 @@ def _codebook(described: Pack) -> str:
     return "\nThe codebook, by likeness.\n\n![Every code as a picture](codebook/swatches.png)\n"
 
 
+def _folder(dataset: str, described: Pack) -> str:
+    """What a folder of pictures held; every training picture used a code for each of its places."""
+    count = sum(packs.read_codebook(described)["counts"]) // (described.image_size // described.stride) ** 2
+    pictures = "pictures with captions" if described.words else "pictures"
+    return f"`{Path(dataset).name}`, a folder of {pictures}, {count} of them to train on"
+
+
 def _grid(training: dict) -> str:
     """What kind of codes they are, where they were not learned."""
     if training.get("quantizer", "vq") == "vq":
@@ -135,29 +139,31 @@ pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True)
 Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""
 
 
-def _further(model: str, name: str, training: dict, config) -> str:
-    """What was trained after the codec, if it was."""
-    if model not in training:
-        return ""
-    return f"""
+def _trained(name: str, training: dict) -> str:
+    """Every command that trained it, in order, and what each cost."""
+    return "".join(
+        f"""
 ```
-{_command(model, name, training[model], config)}{_where(training) if model == "decoder" else ""}
+{_command(model, name, record)}{_where(training) if model == "decoder" else ""}
 ```
-{_cost(training[model])}
+{_cost(record)}
 """
+        for model in CONFIGS
+        for record in packs.in_order(training.get(model))
+    )
 
 
-def _command(model: str, name: str, training: dict, config) -> str:
+def _command(model: str, name: str, training: dict) -> str:
     """The command that trains it: only the options that differ from the defaults."""
     command = f"python -m mmdemo train {model} --pack {name}"
     if model == "vqvae":
         command += f" --dataset {training['dataset']}"
     made = ("num_codes", "latent_channels") if training.get("levels") else ()  # by the levels
-    for option, field in config.__dataclass_fields__.items():
+    for option, field in CONFIGS[model].__dataclass_fields__.items():
         value = training.get(option, field.default)
         if option not in ("dataset", *made) and value != field.default:
             command += _option(option, value)
-    return command
+    return f"{command} --overwrite" if training.get("start_from") == name else command
 
 
 def _evaluation(name: str, numbers: dict) -> str:
@@ -231,7 +237,7 @@ def _table(numbers: dict) -> str:
     if "frechet_ratio" in numbers:
         rows += [
             (f"Fréchet distance, {numbers['generated']} generated – test", f"{numbers['frechet_generated_test']:.3f}"),
-            ("**Fréchet ratio**", f"**{numbers['frechet_ratio']:.2f}**"),
+            ("Fréchet ratio", f"{numbers['frechet_ratio']:.2f}"),
         ]
     if "variety" in numbers:
         rows.append((f"variety, of {numbers['variety_of']} captions", f"{numbers['variety']:.2f}"))
@@ -290,8 +296,10 @@ Attributes are read off pictures by a small reader that `evaluate` trains once o
 scene, each part from around its place. The Fréchet distance is taken between its {numbers["features"]} features."""
     if "named_right_test" in numbers:
         text += """ The
-Fréchet ratio is distance(generated, test) ÷ distance(training, test); 1 is as close as real data. As asked is a value
-that a caption names and the reader reads, of the part of which it is said."""
+Fréchet ratio is distance(generated, test) ÷ distance(training, test); 1 is as close as real data. It can be under 1:
+pictures drawn by the test captions share with the test pictures what these say, and training pictures do not.
+
+As asked is a value that a caption names and the reader reads, of the part of which it is said."""
     if "described_right" in numbers:
         text += """ Described is what
 the pack itself says of test pictures (`describe`)."""

@@ -27,8 +27,22 @@ SIDE = 32  # pixels to which larger photographs are made smaller before they are
 SHIFT = 2  # pixels by which training pictures are moved about
 
 
-class Classifier(nn.Module):
-    """Reads a picture's class.  x: (B, C, H, W) in [-1, 1] -> (B, num_classes); `features`: (B, num_features)."""
+class Judge(nn.Module):
+    """Scores what a picture may show.  x: (B, C, H, W) in [-1, 1] -> (B, scores); `features`: (B, num_features)."""
+
+    num_features: int
+    body: nn.Module  # x -> features
+    head: nn.Module  # features -> scores
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.body(x.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+class Classifier(Judge):
+    """Reads a picture's class."""
 
     num_features = 128
 
@@ -43,20 +57,14 @@ class Classifier(nn.Module):
         )  # fmt: skip
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.num_features, num_classes))
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x.contiguous(memory_format=torch.channels_last))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
-
-
-class PhotoClassifier(Classifier):
+class PhotoClassifier(Judge):
     """The same for photographs. Once trained it reads a picture and its mirror image together."""
 
     num_features = 256
 
     def __init__(self, channels: int, num_classes: int, widths: tuple[int, ...] = (64, 256, 256)):
-        nn.Module.__init__(self)
+        super().__init__()
         whitening = nn.Conv2d(channels, 2 * 4 * channels, 2)
         whitening.weight.requires_grad_(False)
         nn.init.zeros_(whitening.bias)
@@ -101,7 +109,7 @@ def _unscaled_norm(width: int) -> nn.BatchNorm2d:
     return norm
 
 
-def train_classifier(images: LabelledImages, seed: int = 0) -> Iterator[tuple[int, int, Classifier]]:
+def train_classifier(images: LabelledImages, seed: int = 0) -> Iterator[tuple[int, int, Judge]]:
     """Yields (step, steps, classifier) after every step.  Pictures are shifted; photographs are mirrored too, which
     would make another digit or letter of one."""
     torch.manual_seed(seed)
@@ -166,7 +174,7 @@ def _triangle(done: float, start: float = 0.2, peak_at: float = 0.23, end: float
     return end + (1 - end) * (1 - done) / (1 - peak_at)
 
 
-def _make(images: LabelledImages) -> Classifier:
+def _make(images: LabelledImages) -> Judge:
     kind = PhotoClassifier if are_photographs(images) else Classifier
     return kind(images.pixels.shape[1], len(images.classes)).to(memory_format=torch.channels_last)
 
@@ -181,7 +189,7 @@ def load_classifier(
     folder: Path,
     report: Callable[[str], None],
     seed: int = 0,
-) -> Classifier:
+) -> Judge:
     """The classifier of these pictures: read from `folder`, or trained and put there."""
     labelled = images.labels >= 0
     if not bool(labelled.all()):

@@ -23,7 +23,7 @@ from mmdemo import codec, data, describing, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
-from mmdemo.classifier import Classifier, load_classifier
+from mmdemo.classifier import Judge, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
 from mmdemo.errors import DataError
@@ -249,14 +249,14 @@ def _gradient_energy(pixels: Tensor) -> float:
 
 
 @torch.inference_mode()
-def accuracy(classifier: Classifier, pixels: Tensor, labels: Tensor) -> float:
+def accuracy(classifier: Judge, pixels: Tensor, labels: Tensor) -> float:
     """Share of uint8 pictures read as their labels, in [0, 1]."""
     read = torch.cat([classifier(from_bytes(part)).argmax(1) for part in pixels.split(BATCH)])
     return float((read == labels).double().mean())
 
 
 @torch.inference_mode()
-def frechet_distance(classifier: Classifier, a: Tensor, b: Tensor) -> float:
+def frechet_distance(classifier: Judge, a: Tensor, b: Tensor) -> float:
     """Between two sets of uint8 pictures, in the classifier's features."""
     return frechet(*(torch.cat([classifier.features(from_bytes(x)) for x in one.split(BATCH)]) for one in (a, b)))
 

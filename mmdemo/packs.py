@@ -397,6 +397,7 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
 def read_training(pack: Path) -> dict:
     """How a pack was trained: {"vqvae": {…}, "dit": {…}, "decoder": {…}}, each its configuration and its minutes.
 
+    One that went on from the pack's own weights has "earlier" too: the records of what made those, first one first.
     Raises PackError if it does not say on which pictures: a data set's name, and their side or None for its own.
     """
     training = read_json(pack / "training.json")
@@ -409,6 +410,19 @@ def read_training(pack: Path) -> dict:
         except ArgumentError as error:
             raise PackError(f"pack {pack.name!r} has a training.json that cannot be used: {error}") from None
     return training
+
+
+def in_order(record: dict | None) -> list[dict]:
+    """The trainings that one record of read_training tells of, first one first.  None = there was none."""
+    if record is None:
+        return []
+    return [*record.get("earlier", ()), {name: value for name, value in record.items() if name != "earlier"}]
+
+
+def usual_psnr(pack: Pack) -> float | None:
+    """How closely its codec gives back the pictures it was made for, in dB; None = `evaluate` has not measured it."""
+    file = pack.path / "metrics.json"
+    return number("psnr", read_json(file).get("psnr"), 0, 100) if file.is_file() else None
 
 
 def fingerprint(pack: Path) -> str:

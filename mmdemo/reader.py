@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdemo import data
-from mmdemo.captions import MAX_VALUES
-from mmdemo.classifier import descend, digest, kept
+from mmdemo.classifier import Judge, descend, digest, kept
 from mmdemo.data import LabelledImages
 from mmdemo.images import from_bytes
+from mmdemo.training.lexicon import MAX_VALUES
 from mmdemo.training.loop import learning_rate_factor
 
 VERSION = 1  # to be raised when the same pictures would make another reader: those kept are no longer read
@@ -85,11 +85,8 @@ class Attributes:
         return _cut(pixels, top + down, left + right, self.side)
 
 
-class Eye(nn.Module):
-    """Reads several attributes at once.  x: (B, C, H, W) in [-1, 1] -> (B, num_values); `features`: (B, num_features).
-
-    Its first layers are as fine as the picture: a mouth is a few pixels.
-    """
+class Eye(Judge):
+    """Reads several attributes at once. Its first layers are as fine as the picture: a mouth is a few pixels."""
 
     num_features = 256
 
@@ -102,12 +99,6 @@ class Eye(nn.Module):
             nn.Linear(64 * width, self.num_features), nn.BatchNorm1d(self.num_features), nn.ReLU(),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(self.num_features, num_values))
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.body(x.contiguous(memory_format=torch.channels_last))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
 
 class Reader(nn.Module):

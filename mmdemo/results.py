@@ -328,6 +328,7 @@ class Description:
     attributes: dict[str, dict[str, float]]  # attribute -> value -> probability; of a scene's part "left hair"
     maps: list[tuple[str, Image.Image]]  # every word said, and the picture, warm where the word explains it
     seconds: float
+    notice: str = ""  # why the words are not to be trusted, in one sentence
 
     @property
     def best(self) -> dict[str, str]:
@@ -347,7 +348,8 @@ class Description:
             name: {value: round(share, 4) for value, share in by_value.items()}
             for name, by_value in self.attributes.items()
         }
-        return {"text": self.text, "attributes": rounded, "seconds": round(self.seconds, 3)}
+        told = {"text": self.text, "attributes": rounded, "seconds": round(self.seconds, 3)}
+        return told | ({"notice": self.notice} if self.notice else {})
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from mmdemo.arguments import whole
-from mmdemo.captions import Lexicon, learn
+from mmdemo.arguments import shortened, whole
+from mmdemo.captions import EXAMPLES, Lexicon, is_han
 from mmdemo.errors import PackError
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ PAD_ID, START_ID = 0, 2
 VOCABULARY = 4096  # tokens at most
 LENGTH = 64  # tokens read of a text, with START
 MAX_FILE = 4_000_000  # bytes of a pack's tokenizer, or of its words
+# These say nothing of a picture by themselves: nobody needs to be told that one was never seen.
+SILENT = frozenset(
+    "a an the of and with in on at is are has who his her wears wearing 的 了 着 和 与 有 是 在 要 穿".split()
+)
+# Captions say what is there. Where none of them has such a word it is left out, and what was not wanted is drawn.
+NEGATING = frozenset("no not without never 没 不 无".split())
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Words:
     length: int = LENGTH
 
     @classmethod
-    def learn(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int = LENGTH) -> Words:
-        """From the captions of a training split, some for each picture, and its records (captions.py)."""
+    def learn(cls, captions: Sequence[Sequence[str]], lexicon: Lexicon, length: int = LENGTH) -> Words:
+        """From the captions of a training split, some for each picture, and what was learned of them."""
         from tokenizers import Tokenizer, models, trainers
 
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
@@ -59,7 +65,7 @@ class Words:
         tokenizer.train_from_iterator(
             texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
         )
-        words = cls(tokenizer, frozenset(), learn(captions, records), length)
+        words = cls(tokenizer, frozenset(), lexicon, length)
         return replace(words, known=frozenset(one for text in set(texts) for one, _ in words._split(text)))
 
     @classmethod
@@ -116,26 +122,45 @@ class Words:
         return [START_ID, *(id for word in kept for id in word.ids)][: self.length]
 
     def unknown(self, prompt: str) -> list[str]:
-        """The words of a prompt that no caption had, each once."""
-        return list(dict.fromkeys(word.text for word in self.words(prompt) if not word.ids))
+        """The words of a prompt that no caption had, but for SILENT ones, each once; Han ones in a row are one."""
+        spans: list[list[int]] = []
+        for word in self.words(prompt):
+            if word.ids or word.text.lower() in SILENT:
+                continue
+            if spans and spans[-1][1] == word.start and is_han(word.text) and is_han(prompt[word.start - 1]):
+                spans[-1][1] = word.end
+            else:
+                spans.append([word.start, word.end])
+        return list(dict.fromkeys(prompt[start:end] for start, end in spans))
+
+    def negating(self, prompt: str) -> list[str]:
+        """The words of a prompt that no caption had and that should negate the known word after them, each once."""
+        telling = [word for word in self.words(prompt) if word.text.lower() not in SILENT]
+        pairs = zip(telling, telling[1:], strict=False)
+        found = [one.text for one, after in pairs if after.ids and not one.ids and one.text.lower() in NEGATING]
+        return list(dict.fromkeys(found))
 
     def notice(self, prompts: Sequence[str]) -> str:
-        """One sentence on what of prompts is not read: the words that no caption had, and what there is instead, or
-        what is too long; "" = all is read."""
-        unknown = list(dict.fromkeys(word for one in prompts for word in self.unknown(one)))
+        """One sentence on what of prompts is not read: the words that no caption had, and what there is instead or what
+        comes of their absence; or what is too long. "" = all is read."""
+        unknown, negating = (
+            list(dict.fromkeys(word for one in prompts for word in find(one))) for find in (self.unknown, self.negating)
+        )
         if not unknown:
             most = self.length - 1  # without START
             long = any(sum(len(word.ids) for word in self.words(one)) > most for one in prompts)
             return f"a text is longer than this pack reads: its first {most} words count" if long else ""
-        named = ", ".join(f"“{word}”" for word in unknown[:5]) + (" and others" if len(unknown) > 5 else "")
-        verb = "is" if len(unknown) == 1 else "are"
-        return f"{named} {verb} not among the words this pack has seen, and left out; it knows {self.summary()}"
+        verbs = ("was", "is") if len(unknown) == 1 else ("were", "are")
+        left_out = "{} {} never seen and {} left out".format(_listed(unknown), *verbs)
+        if negating:
+            return f"{left_out}; what follows {_listed(negating)} is drawn: name it in the negative prompt instead"
+        return f"{left_out}; this pack knows {', '.join(self._examples(''.join(prompts)))}, …"
 
-    def summary(self) -> str:
-        """What can be asked for: the values of every attribute, or some words where captions say none."""
-        phrases = self.lexicon.phrases
-        told = "; ".join(f"{name}: {', '.join(values)}" for name, values in phrases.items())
-        return told or ", ".join(sorted(self.known)[:40])
+    def _examples(self, prompt: str) -> list[str]:
+        """What can be asked for, in the script of a prompt if captions use it."""
+        han = any(map(is_han, prompt))
+        plain = sorted(word for word in self.known - SILENT if word.isalnum())
+        return self.lexicon.examples(han) or self.lexicon.examples(not han) or plain[:EXAMPLES]
 
     def _split(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         """Normalized words, and where each stands in the text."""
@@ -148,8 +173,14 @@ class Words:
         return [(word, place) for word, place, _ in parts.get_splits("original", "char")]
 
 
+def _listed(words: list[str]) -> str:
+    return ", ".join(f"“{shortened(word, 20)}”" for word in words[:3]) + (", …" if len(words) > 3 else "")
+
+
 def _splitting():
     """How text becomes words: alike letters made one, lower case, a Han character alone, punctuation apart."""
+    # Not `captions.split`: there "t-shirt" is one word, as phrases are made of whole ones. Here "red-haired" is to be
+    # read by its parts, and a pack keeps its splitting in tokenizer.json.
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     han = pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")

@@ -19,7 +19,7 @@ from mmdemo.models.dit import DiT
 from mmdemo.models.quantizer import FiniteScalarQuantizer
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.studio import Studio
-from mmdemo.training import export
+from mmdemo.training import export, lexicon
 from mmdemo.words import Words
 
 TINY_CLASSES = ("circle", "square", "triangle")
@@ -112,7 +112,7 @@ def reading_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
     for name in ("tiny", "tiny-codec"):
         shutil.copytree(tiny_weights / name, folder / name)
     shutil.copytree(folder / "tiny-codec", folder / "words")
-    words = Words.learn(CAPTIONS * 40, RECORDS * 40)
+    words = Words.learn(CAPTIONS * 40, lexicon.learn(CAPTIONS * 40, RECORDS * 40))
     transformer = tiny_dit(num_classes=0, vocab_size=words.size)
     prompts = [some[0] for some in CAPTIONS]
     export.save_transformer(folder / "words", transformer, flow_schedule(), {"minutes": 0.0}, words, prompts)
@@ -332,8 +332,10 @@ def watched(browser) -> Iterator:
 
 
 @pytest.fixture(scope="module")
-def studio(tiny_weights: Path) -> Studio:
-    return Studio([tiny_weights], device="cpu")
+def studio(request: pytest.FixtureRequest) -> Studio:
+    """Of the packs that the module names, or of the tiny ones."""
+    weights = request.getfixturevalue(getattr(request.module, "WEIGHTS", "tiny_weights"))
+    return Studio([weights], device="cpu")
 
 
 @pytest.fixture(scope="module")

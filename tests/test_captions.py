@@ -7,7 +7,8 @@ import random
 import pytest
 
 from mmdemo import data
-from mmdemo.captions import Lexicon, Named, learn
+from mmdemo.captions import Lexicon, Named
+from mmdemo.training.lexicon import learn
 
 
 @pytest.fixture(scope="module")

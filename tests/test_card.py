@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mmdemo import card
+from mmdemo import card, packs
 from mmdemo.datasets import NAMED
 
 CODEC = {
@@ -86,6 +86,7 @@ def test_a_card_explains_only_what_was_measured(pack):
     judged = written(pack, CODEC | JUDGED)
     assert "classifier" in judged and "128 numbers" in judged and "ratio" not in judged
     assert "Fréchet ratio is" in written(pack, CODEC | JUDGED | GENERATED)
+    assert "It can be under 1" in written(pack, CODEC | READ | DRAWN)
 
 
 def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
@@ -153,6 +154,32 @@ def test_the_card_says_under_what_licence_a_named_data_set_is(pack, name):
     training["vqvae"]["dataset"] = name
     (pack / "training.json").write_text(json.dumps(training))
     assert f"{NAMED[name].licence}. The weights" in written(pack, CODEC)
+
+
+def test_the_card_says_what_a_folder_of_pictures_held(pack, reading_weights):
+    """As many pictures as had their codes counted, and captions where the pack reads."""
+    reading = shutil.copytree(reading_weights / "words", pack.parent / "words")
+    training = (pack / "training.json").read_text().replace('"shapes"', '"mine/"')
+    for folder in (pack, reading):
+        (folder / "training.json").write_text(training)
+        book = json.loads((folder / "codebook" / "codebook.json").read_text())
+        places = (packs.read(folder).image_size // packs.read(folder).stride) ** 2
+        book["counts"] = [7 * places] + [0] * (len(book["counts"]) - 1)
+        (folder / "codebook" / "codebook.json").write_text(json.dumps(book))
+    assert "\n`mine`, a folder of pictures, 7 of them to train on. The weights" in written(pack, CODEC)
+    assert "\n`mine`, a folder of pictures with captions, 7 of them to train on. The weights" in written(reading, CODEC)
+
+
+def test_a_card_has_every_training_that_went_on_from_the_packs_own_weights(pack):
+    training = json.loads((pack / "training.json").read_text())
+    first = training["dit"] | {"start_from": "other", "steps": 30, "minutes": 3.5}
+    training["dit"] |= {"start_from": "tiny-codec", "earlier": [first]}
+    (pack / "training.json").write_text(json.dumps(training))
+    text = written(pack, CODEC)
+    assert re.findall("^python -m mmdemo train dit --pack tiny-codec (.*)$", text, re.MULTILINE) == [
+        "--start-from other --steps 30 --batch-size 8", "--start-from tiny-codec --steps 10 --batch-size 8 --overwrite"
+    ]  # fmt: skip
+    assert text.index("30 steps of 8 in 3.5 minutes") < text.index("--start-from tiny-codec")
 
 
 def test_a_card_of_captioned_pictures_has_a_row_for_each_attribute_and_script(pack):

@@ -18,6 +18,7 @@ from mmdemo.images import to_images
 from mmdemo.results import Description, Run
 from mmdemo.studio import Studio
 from mmdemo.training import export
+from mmdemo.training.lexicon import learn
 from mmdemo.words import Words
 
 
@@ -102,6 +103,20 @@ def test_it_can_be_watched(reader, drawing):
     assert seen == [(0, 4), (1, 4), (2, 4), (3, 4)] and run.text
 
 
+def test_a_picture_that_the_codec_gives_back_far_worse_than_usual_is_said_to_be_unlike_the_packs_own(
+    reading_weights, drawing, told, tmp_path
+):
+    assert "notice" not in told.json()  # the pack was not measured
+    shutil.copytree(reading_weights / "words", tmp_path / "words")
+    studio = Studio([tmp_path], device="cpu")
+    psnr = studio.reconstruct("words", drawing).psnr
+    for usual, doubted in ((psnr + describing.UNLIKE - 0.1, False), (psnr + describing.UNLIKE + 0.1, True)):
+        (tmp_path / "words" / "metrics.json").write_text(json.dumps({"psnr": usual}))
+        record = studio.describe("words", drawing).result().json()
+        assert ("notice" in record) == doubted
+    assert f"{psnr:.1f} dB" in record["notice"] and is_one_sentence(record["notice"])
+
+
 def test_accuracy_is_the_share_of_pictures_read_right(pipeline, pack):
     pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:3]
     found = [Run(describing.describe(pipeline, pack, one)).best for one in to_images(pictures)]
@@ -135,7 +150,7 @@ def scenes(reading_weights: Path, tmp_path_factory) -> Studio:
         records.append({"ground": ground, "shapes": parts})
     folder = tmp_path_factory.mktemp("scenes")
     shutil.copytree(reading_weights / "tiny-codec", folder / "scenes")
-    words = Words.learn(captions, records)
+    words = Words.learn(captions, learn(captions, records))
     transformer = tiny_dit(num_classes=0, vocab_size=words.size)
     export.save_transformer(folder / "scenes", transformer, flow_schedule(), {"minutes": 0.0}, words, captions[0])
     return Studio([folder], device="cpu")

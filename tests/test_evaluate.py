@@ -17,6 +17,7 @@ from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.training import export
+from mmdemo.training.lexicon import learn
 from mmdemo.words import Words
 
 SIZE = 16  # of the pictures
@@ -56,7 +57,7 @@ def half_bright(count: int, dim: int, channels: int = 3, side: int = 16) -> Labe
     return LabelledImages(pixels, labels, ("first", "second"))
 
 
-def learnt(images: LabelledImages) -> classifier.Classifier:
+def learnt(images: LabelledImages) -> classifier.Judge:
     """The classifier of these pictures, which reads them right."""
     *_, (step, steps, trained) = classifier.train_classifier(images)
     assert step == steps
@@ -282,7 +283,7 @@ def captioned(tmp_path_factory) -> Path:
     vae.codebook.data.copy_(latents[:: len(latents) // 16][:16])
     training = {"dataset": "scenes/", "image_size": 32, "steps": 1, "batch_size": 1, "minutes": 0.0, "machine": "one"}
     export.save_codec(folder / "pack", vae, codec.statistics(vae, train.pixels[:50]), (), training)
-    words = Words.learn(train.captions, train.records)
+    words = Words.learn(train.captions, learn(train.captions, train.records))
     transformer = tiny_dit(num_classes=0, vocab_size=words.size, sample_size=8)
     export.save_transformer(folder / "pack", transformer, flow_schedule(), training, words, ["a red square"])
     return folder

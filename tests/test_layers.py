@@ -61,68 +61,19 @@ def test_the_rules_are_checked_on_real_modules():
     assert "torch" in IMPORTS["mmdemo.codec"] and reaches("mmdemo.codec", "mmdemo.images")
 
 
+def tree() -> list[str]:
+    """The files that the README names under "The house", in its order."""
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").split("## The house")[1].split("```")[1].splitlines()
+    folders, files = [], []
+    for line in filter(None, lines):
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        folders[depth:] = [name]  # a folder ends with a slash
+        files.append("".join(folders))
+    return files
+
+
 # From the bottom up. A module may import what stands above it in this list, and nothing else of the project.
-ORDER = """
-mmdemo
-mmdemo.errors
-mmdemo.images
-mmdemo.arguments
-mmdemo.checks
-mmdemo.samplers
-mmdemo.datasets
-mmdemo.captions
-mmdemo.words
-mmdemo.models
-mmdemo.models.quantizer
-mmdemo.models.vqvae
-mmdemo.models.text
-mmdemo.models.dit
-mmdemo.codec
-mmdemo.pipeline
-mmdemo.packs
-mmdemo.hub
-mmdemo.space
-mmdemo.results
-mmdemo.tokens
-mmdemo.sampling
-mmdemo.describing
-mmdemo.catalogue
-mmdemo.studio
-mmdemo.data
-mmdemo.jpeg
-mmdemo.training
-mmdemo.training.config
-mmdemo.training.loop
-mmdemo.training.export
-mmdemo.training.codebook
-mmdemo.training.vqvae
-mmdemo.training.dit
-mmdemo.training.decoder
-mmdemo.classifier
-mmdemo.reader
-mmdemo.asked
-mmdemo.evaluate
-mmdemo.card
-mmdemo.ui.messages
-mmdemo.ui.browser
-mmdemo.ui.limits
-mmdemo.ui.labelled
-mmdemo.ui.pictures
-mmdemo.ui.workbench
-mmdemo.ui.chooser
-mmdemo.ui.codebook
-mmdemo.ui.surgery
-mmdemo.ui.reconstruct
-mmdemo.ui.film
-mmdemo.ui.edit
-mmdemo.ui.denoise
-mmdemo.ui.sample
-mmdemo.ui.strip
-mmdemo.ui.grid
-mmdemo.ui.endpoints
-mmdemo.ui
-mmdemo.__main__
-""".split()
+ORDER = [name_of(ROOT / file) for file in tree() if file.startswith("mmdemo/") and file.endswith(".py")]
 # What the list alone would allow: these meet only through a pack on disk.
 APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.studio mmdemo.ui".split(),
          "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.evaluate "
@@ -146,8 +97,12 @@ def within(module: str, packages: list[str] | set[str]) -> bool:
     return any(module == one or module.startswith(one + ".") for one in packages)
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert sorted(ORDER) == sorted(IMPORTS)
+def test_the_readme_names_every_file_once_and_none_that_is_not():
+    there = [file for folder in ("mmdemo", "docs") for file in (ROOT / folder).rglob("*") if file.is_file()]
+    there = sorted(str(file.relative_to(ROOT)) for file in there if file.suffix != ".pyc")
+    files = [file for file in tree() if not file.endswith("/") and "*" not in file]
+    assert there == sorted(file for file in files if file.startswith(("mmdemo/", "docs/")))
+    assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
 @pytest.mark.parametrize("module", ORDER)

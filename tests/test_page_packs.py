@@ -14,10 +14,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.pictures import size_of, sizes
 
-
-@pytest.fixture(scope="module")
-def studio(kinds: Path) -> Studio:
-    return Studio([kinds], device="cpu")
+WEIGHTS = "kinds"
 
 
 @pytest.fixture
@@ -31,32 +28,31 @@ def chosen(page: Page) -> Locator:
     return page.locator("#pack input:checked")
 
 
-def test_each_tab_opens_on_the_pack_that_suits_it_until_one_is_chosen_by_hand(page: Page):
+def test_every_tab_shows_the_marked_pack(page: Page):
     expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
     open_tab(page, "Reconstruct")
-    expect(chosen(page)).to_have_attribute("value", "photos")
-    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels became 8 × 8 tokens")
-    open_tab(page, "Sample")
     expect(chosen(page)).to_have_attribute("value", "mnist")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
+    expect(page.get_by_label("auto", exact=True)).to_be_visible()  # of one channel
+    open_tab(page, "Sample")
     expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "mnist-seed-0.png")
     choose_pack(page, "cifar")
     expect(page.locator("#sample .mm-foot a")).to_have_attribute("download", "cifar-seed-0.png")
     open_tab(page, "Reconstruct")
     expect(chosen(page)).to_have_attribute("value", "cifar")
-    expect(page.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
-    choose_pack(page, "mnist")  # what the other tabs opened on
-    expect(page.get_by_label("auto", exact=True)).to_be_visible()
+    expect(page.get_by_label("auto", exact=True)).to_be_hidden()
+    choose_pack(page, "photos")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels became 8 × 8 tokens")
     expect(page.get_by_role("tab", name="Reconstruct")).to_have_attribute("aria-selected", "true")
 
 
-def test_the_opening_packs_are_the_named_ones_or_else_the_first_that_sample(studio: Studio):
+def test_the_opening_pack_is_a_named_one_or_else_the_first_that_samples(studio: Studio):
     packs = {pack.name: pack for pack in studio.packs()}
-    assert opens_on(list(packs.values())) == ("mnist", "photos")
-    faces = replace(packs["cifar"], name="faces")
-    assert opens_on([*packs.values(), faces]) == ("faces", "photos")
-    assert opens_on([packs["photos"], packs["cifar"]]) == ("cifar", "photos")
-    assert opens_on([packs["photos"]]) == ("photos", "photos")
-    assert opens_on([]) == (None, None)
+    assert opens_on(list(packs.values())) == "mnist"
+    assert opens_on([*packs.values(), replace(packs["cifar"], name="faces")]) == "faces"
+    assert opens_on([packs["photos"], packs["cifar"]]) == "cifar"
+    assert opens_on([packs["photos"]]) == "photos"
+    assert opens_on([]) is None
 
 
 def test_cards_say_what_a_pack_is_and_arrow_keys_choose_one(page: Page):
@@ -85,7 +81,9 @@ def test_a_class_the_next_pack_has_stays_and_another_does_not(page: Page):
 
 
 def test_colour_packs_begin_with_a_photograph_and_offer_sizes(page: Page):
+    choose_pack(page, "photos")
     open_tab(page, "Reconstruct")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
     original = page.get_by_alt_text("Original")
     first = page.get_by_label("Example 1", exact=True)
     expect(first).to_have_attribute("aria-pressed", "true")
@@ -117,7 +115,9 @@ def colours(page: Page) -> int:
 
 
 def test_a_persons_own_picture_stays_and_is_marked_as_shown(page: Page, tmp_path: Path):
+    choose_pack(page, "photos")
     open_tab(page, "Reconstruct")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "red.png")
     status = page.locator("#reconstruct .mm-status")
@@ -132,7 +132,9 @@ def test_a_persons_own_picture_stays_and_is_marked_as_shown(page: Page, tmp_path
 
 
 def test_a_token_leads_to_its_code_in_the_pack_that_it_is_of(page: Page):
+    choose_pack(page, "photos")
     open_tab(page, "Reconstruct")
+    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
     tokens = page.get_by_role("grid", name="Tokens")
     choose_cell(tokens, 9, columns=8)
     title = tokens.locator("[aria-selected=true]").get_attribute("title")

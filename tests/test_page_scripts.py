@@ -38,12 +38,6 @@ def test_a_listener_hears_what_is_there_and_what_comes_until_its_element_is_gone
     assert heard == [["first", 0.25], ["first", 0.5], ["second", 0.5], ["second", 0.75]]
 
 
-def test_the_tabs_say_which_is_shown(page: Page):
-    for name in ("Sample", "Codebook"):
-        page.get_by_role("tab", name=name, exact=True).click()
-        page.wait_for_function("name => window.mmdemo.store.get('tab') === name", arg=name.lower())
-
-
 def test_a_question_that_goes_unanswered_says_so_and_the_newest_is_still_asked(page: Page):
     shown = page.evaluate(
         """async () => {

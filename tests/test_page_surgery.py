@@ -187,7 +187,7 @@ def test_use_this_code_brings_the_pack_it_is_of(watched: Page, address: str):
     watched.goto(address)
     expect(watched.locator("#codebook-view .mm-card h3")).to_be_visible()
     watched.locator("#codebook-view").get_by_role("button", name="Use this code").click()
-    expect(watched.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels")  # mnist, not photos
+    expect(watched.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels")
     expect(panel(watched)).to_be_visible()
     code = watched.locator("#reconstruct-view .mm-card h3").inner_text()
     expect(panel(watched)).to_contain_text(f"paints with {code.lower()}")
@@ -401,18 +401,14 @@ def second_examples(page: Page) -> list[str]:
     return region.locator(".mm-thumbs img").evaluate_all("all => all.map(one => one.src)")
 
 
-def test_second_pictures_are_those_of_the_picker_beside_them_whatever_another_tab_offers(watched: Page, address: str):
+def test_second_pictures_are_those_of_the_picker_beside_them(watched: Page, address: str):
     watched.goto(address)
-    open_tab(watched, "Reconstruct")  # opens on photos, the others on mnist
+    choose_pack(watched, "photos")
+    open_tab(watched, "Reconstruct")
     watched.get_by_role("button", name="Edit tokens").click()
     expect(panel(watched)).to_be_visible()
     offered = examples_of(watched, "#reconstruct")
     assert len(offered) == len(photographs()) and second_examples(watched) == offered
-    open_tab(watched, "Denoise")
-    watched.get_by_role("tab", name="Edit a picture").click()
-    expect(watched.locator("#edit .mm-thumbs img")).to_have_count(1)
-    open_tab(watched, "Reconstruct")
-    assert second_examples(watched) == examples_of(watched, "#reconstruct") == offered
     watched.get_by_label("Second picture: example 3").click()
     expect(second(watched)).to_be_visible()
     watched.get_by_label("Example 2", exact=True).click()
@@ -435,6 +431,7 @@ def test_a_picture_keeps_its_packs_examples_until_the_next_packs_has_come(watche
     slow = SlowToLoad([kinds], device="cpu")
     with launched(slow) as url:
         watched.goto(url)
+        choose_pack(watched, "photos")
         open_tab(watched, "Reconstruct")
         watched.get_by_role("button", name="Edit tokens").click()
         offered = second_examples(watched)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +16,7 @@ from mmdemo.results import Reading, Run
 from mmdemo.studio import Studio
 
 HOSTILE = '<img src=x onerror="document.title=1"> مرحبا \u202e/../con: red circle'
-
-
-@pytest.fixture(scope="module")
-def studio(reading_weights: Path) -> Studio:
-    return Studio([reading_weights], device="cpu")
+WEIGHTS = "reading_weights"
 
 
 @pytest.fixture
@@ -42,23 +39,42 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     open_tab(page, "Sample")
     sample, pictures = page.locator("#sample"), page.locator(".mm-picture")
     expect(pictures.nth(9)).to_have_text("a red circle")  # of three in turn
+    top = "all => all.slice(0, 3).map(one => one.getBoundingClientRect().y)"
+    assert len(set(pictures.locator("canvas").evaluate_all(top))) == 1  # however long the captions are
     expect(sample.get_by_role("combobox", name="Class")).to_be_hidden()
     keep_seed(sample, 5)
     prompt(sample).fill("a blue square")
     prompt(sample).press("Shift+Enter")
     prompt(sample).press_sequentially("蓝色 圆 zebra")
     prompt(sample).press("Enter")
-    said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” is not among")
+    said = re.compile(r"Seed 5, .* drawn in [\d.]+ s\.\s“zebra” was never seen")
     expect(sample.locator(".mm-status")).to_contain_text(said)
     expect(pictures.nth(1)).to_have_text("蓝色 圆 zebra")
     ours = studio.sample("words", ["a blue square", "蓝色 圆 zebra"], 10, 5)
     read = "all => all.map(c => [...c.getContext('2d').getImageData(0, 0, 16, 16).data])"
     drawn = [np.array(one).reshape(16, 16, 4)[..., 0] for one in pictures.locator("canvas").evaluate_all(read)]
     assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(drawn, ours.images, strict=True))
+    once = sample.locator(".mm-of")
+    expect(once).to_be_hidden()
     pictures.nth(1).click()
     denoise = page.locator("#denoise")
     expect(denoise.locator(".mm-status").first).to_contain_text(re.compile("“蓝色 圆 zebra”, seed 6, .* denoised in"))
     expect(prompt(denoise)).to_have_value("蓝色 圆 zebra")
+    open_tab(page, "Sample")
+    prompt(sample).fill("a blue circle")
+    prompt(sample).press("Enter")
+    expect(once).to_have_text("a blue circle")  # what all have is said once
+    expect(pictures.locator("span")).to_have_text([""] * 10)
+
+
+def test_of_a_pack_that_reads_no_help_speaks_of_classes(page: Page):
+    for name, button in (("Sample", "Draw"), ("Denoise", "Denoise"), ("Compare", "Compare")):
+        page.get_by_role("tab", name=name, exact=True).click()
+        tab = page.locator(f"#{name.lower()}")
+        expect(tab.get_by_role("button", name=button, exact=True)).to_be_enabled()
+        expect(prompt(tab).first).to_be_visible()
+        tab.get_by_role("button", name="Advanced").locator("visible=true").click()
+        expect(tab.get_by_text("How strongly to follow").locator("visible=true")).to_contain_text("prompt")
 
 
 def test_an_example_is_taken_by_a_click_and_a_list_of_classes_takes_the_box_s_place(page: Page):
@@ -85,23 +101,34 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
     page.get_by_role("button", name="Denoise", exact=True).click()
     pulls = film.locator(".mm-pulls")
     expect(pulls.locator(".mm-prompt")).to_have_text("🙂 a zebra circle")
-    expect(pulls.get_by_role("status")).to_have_text("Choose a word to see where it pulls.")
+    expect(pulls.get_by_role("status")).to_contain_text("Choose a word to see where it pulls")
     words = pulls.locator(".mm-prompt button")
     expect(words).to_have_text(["a", "circle"])  # those that were read
     expect(pulls.locator("g path")).to_have_count(2)
-    frames = list(studio.denoise("words", "🙂 a zebra circle", 3))
-    film.get_by_label("Step", exact=True).focus()
-    for key, i in (("Home", 0), ("End", 5)):
-        page.keyboard.press(key)
-        for n, pull in enumerate(frames[i].pulls):
-            words.nth(n).click()
-            expect(words.nth(n)).to_have_attribute("aria-pressed", "true")
-            expect(pulls.locator("figcaption").first).to_have_text(f"“{pull.word}” at step {i + 1}: {pull.mean:.3f}")
-            alphas = pulls.locator("canvas").evaluate(
-                "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)"
-            )
-            assert np.abs(np.array(alphas) / 230 - np.ravel(pull.map) / np.max(pull.map)).max() < 0.02
+    by_step = [frame.pulls for frame in studio.denoise("words", "🙂 a zebra circle", 3)]
+    most = max(np.max(pull.map) for pulls in by_step for pull in pulls)
+
+    def shows(n: int, step: int) -> None:
+        pull = by_step[step][n]
+        expect(words.nth(n)).to_have_attribute("aria-pressed", "true")
+        told = f"“{pull.word}” at step {step + 1}: {pull.mean:.3f}. One scale for all words and steps."
+        expect(pulls.locator("figcaption").first).to_have_text(told)
+        alphas = pulls.locator("canvas").evaluate(
+            "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)"
+        )
+        assert np.abs(np.array(alphas) / 230 - np.ravel(pull.map) / most).max() < 0.02
+
+    strongest = [max(range(6), key=lambda step: by_step[step][n].mean) for n in range(2)]
+    shows(*max(enumerate(strongest), key=lambda one: by_step[one[1]][one[0]].mean))  # once all are weighed
+    readout = film.locator(".mm-readout")
+    expect(readout).to_contain_text("step 6 of 6")  # the film itself stays where it was
+    for n in range(2):
+        words.nth(n).click()
+        shows(n, strongest[n])
         film.get_by_label("Step", exact=True).focus()
+        for key, step in (("Home", 0), ("End", 5)):  # and where the film goes, it goes too
+            page.keyboard.press(key)
+            shows(n, step)
 
 
 def test_a_stranger_s_text_is_shown_as_text_and_makes_a_file_name_that_any_system_takes(page: Page):
@@ -128,6 +155,12 @@ def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(pa
     grid = page.locator("#grid")
     expect(grid.locator("th[scope=row]")).to_have_text(list(studio.pack("words").prompts))
     expect(grid.locator(".mm-axis")).to_have_text(["Guidance", "Prompt"])
+    long = "a red square, " * 9 + "on black"
+    prompt(grid, "Prompt: values").fill(f"{long}\na red circle")
+    prompt(grid, "Prompt: values").press("Enter")
+    heading = grid.locator("th[scope=rowgroup] span")  # over its pictures, and not cut off
+    expect(heading).to_have_text([long, "a red circle"])
+    assert heading.first.evaluate("one => one.scrollHeight <= one.clientHeight && one.scrollWidth <= one.clientWidth")
     prompt(grid, "Prompt: values").fill("a red square\n三角")
     grid.get_by_label("Guidance: values").fill("1, 3")
     keep_seed(grid, 2)
@@ -200,8 +233,11 @@ def test_an_edit_begins_with_the_example_s_own_caption(watched: Page, reading_we
             take(example)
             expect(box).to_have_value(text)
         box.fill("a red ring")
+        expect(edit.get_by_label("Randomize")).not_to_be_checked()  # under other noise, it would be another picture
+        edit.get_by_role("button", name="Edit", exact=True).click()
+        expect(status).to_contain_text("Turned into “a red ring”, strength 0.7, seed 3, ")
         take(2)
-        expect(box).to_have_value("a red ring")
+        expect(box).to_have_value("a small red triangle")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -217,14 +253,22 @@ def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: 
 
 
 class DescribingStudio(Studio):
-    """A studio that says the same of every picture."""
+    """A studio that says the same of every picture, and gives none back while it is held."""
+
+    free = threading.Event()
+
+    def reconstruct(self, *given):
+        self.free.wait(60)
+        return super().reconstruct(*given)
 
     def describe(self, pack: str, image, invert: str = "auto") -> Run:
         def work():
             yield from (Reading(i, 2, "a circle") for i in range(2))
             maps = [(word, Image.new("RGB", (16, 16), word)) for word in ("red", "blue")]
             attributes = {"colour": {"green": 0.1, "red": 0.7, "blue": 0.15, "black": 0.05}}
-            return SimpleNamespace(text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5)
+            return SimpleNamespace(
+                text="a red <b>circle</b>", attributes=attributes, maps=maps, seconds=1.5, notice="A guess."
+            )
 
         return Run(work())
 
@@ -237,7 +281,9 @@ def learned(monkeypatch) -> None:
 
 
 def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_weights: Path, learned):
-    with launched(DescribingStudio([reading_weights], device="cpu")) as address:
+    studio = DescribingStudio([reading_weights], device="cpu")
+    studio.free.set()
+    with launched(studio) as address:
         watched.goto(address)
         open_tab(watched, "Reconstruct")
         view, ask = watched.locator("#description-view"), watched.get_by_role("button", name="Describe")
@@ -245,10 +291,16 @@ def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_w
         choose_pack(watched, "words")
         ask.click()
         expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")
+        expect(view.locator(".mm-doubt")).to_have_text("A guess.")
         expect(view.locator("dd")).to_have_text(["red70 %", "blue15 %", "green10 %"])
         expect(view.get_by_alt_text("Where “red” comes from")).to_be_visible()
         view.get_by_role("button", name="blue").hover()
         uri = view.get_by_alt_text("Where “blue” comes from").get_attribute("src")
         assert opened_uri(uri).getpixel((3, 3)) == (0, 0, 255)
+        studio.free.clear()
         watched.locator("#picker").get_by_label("Example 1", exact=True).click()
+        expect(ask).to_be_disabled()  # it would describe the picture before
+        studio.free.set()
         expect(view.locator(".mm-described")).to_have_count(0)
+        ask.click()
+        expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")

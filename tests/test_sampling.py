@@ -15,17 +15,13 @@ from mmdemo.pipeline import ClassPipeline
 from mmdemo.studio import Studio
 from mmdemo.training import export
 
+WEIGHTS = "lively_weights"
 both_schedules = pytest.mark.parametrize("pack", ["tiny", "tiny-v"])
 
 
 @pytest.fixture(scope="module")
 def pipelines(lively_weights):
     return {name: packs.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
-
-
-@pytest.fixture(scope="module")
-def studio(lively_weights):
-    return Studio(weights=[lively_weights], device="cpu")
 
 
 def clean_latents(pipeline, image) -> torch.Tensor:

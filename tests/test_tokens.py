@@ -14,10 +14,7 @@ from mmdemo.errors import ArgumentError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
 from mmdemo.studio import Studio
 
-
-@pytest.fixture(scope="module")
-def studio(lively_weights):
-    return Studio(weights=[lively_weights], device="cpu")
+WEIGHTS = "lively_weights"
 
 
 def test_a_reconstructions_numbers_are_true(studio):

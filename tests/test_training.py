@@ -31,9 +31,10 @@ from mmdemo.training.vqvae import train_vqvae
 
 SCHEDULE = {"eps": "linear", "v": "cosine", "flow": "cosine"}  # that each prediction is at home on
 
-CODEC = VQVAEConfig(
-    dataset="shapes", image_size=16, channels=32, num_codes=64, steps=200, batch_size=64, warmup=20, ema_decay=0.99
-)
+CODEC = VQVAEConfig(  # of small tokens, so that 200 steps tell one that learns from one that does not
+    dataset="shapes", image_size=16, channels=16, num_codes=64, stride=2, steps=200, batch_size=64, warmup=20,
+    ema_decay=0.99,
+)  # fmt: skip
 TRANSFORMER = DiTConfig(
     patch_size=1, hidden_size=48, depth=2, num_heads=4, steps=150, batch_size=64, warmup=20, ema_decay=0.99
 )
@@ -41,7 +42,7 @@ GRID = VQVAEConfig(
     dataset="shapes", image_size=16, channels=32, quantizer="fsq", levels=(5, 4, 3), steps=150, batch_size=64,
     warmup=120, ema_decay=0.99,
 )  # fmt: skip
-SHORT_CODEC = replace(CODEC, channels=8, num_codes=16, steps=12, warmup=3)
+SHORT_CODEC = replace(CODEC, channels=8, num_codes=16, stride=4, steps=12, warmup=3)
 SHORT_TRANSFORMER = replace(TRANSFORMER, hidden_size=16, depth=1, num_heads=2, steps=12, warmup=3)
 ROOT = Path(__file__).parent.parent
 
@@ -52,7 +53,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     codec_records = list(train_vqvae(CODEC, folder / "pack", folder / "run"))
     shutil.copytree(folder / "pack", folder / "codec-only")
-    dit_records = list(train_dit(TRANSFORMER, folder / "pack", folder / "run"))
+    dit_records = list(train_dit(replace(TRANSFORMER, patch_size=2), folder / "pack", folder / "run"))
     return folder, codec_records, dit_records
 
 
@@ -97,13 +98,14 @@ def test_most_codes_are_used(trained):
 
 
 def test_the_saved_codec_reconstructs_pictures_it_was_not_trained_on(trained):
-    """As well as those it was trained on, and far better than with each one's mean colour."""
+    """As well as those it was trained on, and far better than with each one's mean colour: by 5.2 dB. With two
+    codes it would be 2.0, with codes that are never moved 2.3."""
     vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
     x = from_bytes(data.load("shapes", "test", image_size=16).pixels[:200])
     rebuilt = codec.decode_ids(vae, codec.encode_ids(vae, x))
     psnr = 10 * torch.log10(4 / (rebuilt - x).square().mean())
     plain = 10 * torch.log10(4 / (x.mean((2, 3), keepdim=True) - x).square().mean())
-    assert psnr > mean(trained[1][-10:], "psnr") - 1 and psnr > plain + 2
+    assert psnr > mean(trained[1][-10:], "psnr") - 1 and psnr > plain + 4
 
 
 def test_a_codec_of_either_quantizer_learns_and_is_trained_on_and_drawn_from(tmp_path):
@@ -862,6 +864,22 @@ def test_a_transformer_starts_from_another_by_the_text_of_its_tokens(codec_only,
         same = torch.equal(first.transformer.text.embed.weight, made.transformer.text.embed.weight)
         assert same == (again is not None)
     assert first.words.tokenizer.get_vocab() == made.words.tokenizer.get_vocab()
+
+
+def test_a_pack_that_goes_on_from_its_own_weights_remembers_how_those_were_made(short, codec_only):
+    """Once each, also if a finished training is resumed; another pack's weights have a card of their own."""
+    pack, run = codec_only
+    own = [replace(SHORT_TRANSFORMER, steps=steps, start_from="pack") for steps in (2, 2, 3)]
+    for config in (SHORT_TRANSFORMER, *own):
+        list(train_dit(config, pack, run))
+    list(train_dit(own[-1], pack, run, resume=True))
+    made = packs.in_order(packs.read_training(pack)["dit"])
+    assert [(one["steps"], one["start_from"]) for one in made] == [(12, None), (2, "pack"), (2, "pack"), (3, "pack")]
+    codec = replace(SHORT_CODEC, steps=3, start_from="pack")
+    list(train_vqvae(codec, pack, run))
+    assert [one["steps"] for one in packs.in_order(packs.read_training(pack)["vqvae"])] == [12, 3]
+    list(train_vqvae(replace(codec, start_from="codec"), shutil.copytree(pack, short / "other"), run))
+    assert "earlier" not in packs.read_training(short / "other")["vqvae"]
 
 
 @pytest.mark.parametrize(("condition", "what"), [("text", "without captions"), ("auto", "without classes or captions")])

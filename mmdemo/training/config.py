@@ -46,7 +46,9 @@ class VQVAEConfig(_Checked):
     those of the paper that make about num_codes. Raises ArgumentError for an option that its quantizer does not have.
     """
 
-    dataset: str = _option("mnist", f"{', '.join(NAMED)}, or a folder FOLDER/<class>/*.png")
+    dataset: str = _option(
+        "mnist", f"{', '.join(NAMED)}, or a folder FOLDER/<class>/*.png, or one of pictures and a metadata.jsonl"
+    )
     image_size: int | None = _option(None, "side in pixels; the data set's own if not given (64 for folders)", 8, 512)
     channels: int = _option(128, "width of the convolutions at the coarsest resolution; half of it before", 4, 4096)
     latent_channels: int = _option(4, "numbers in a code", 1, 256)

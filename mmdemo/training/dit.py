@@ -15,7 +15,7 @@ from mmdemo import codec, data, packs
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
-from mmdemo.training import export
+from mmdemo.training import export, lexicon
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import Record, Run, alone, step_generator
 from mmdemo.words import Words
@@ -87,9 +87,8 @@ def train_dit(
         yield run.finish(loss=loss.item())
 
     if accelerator.is_main_process:
-        export.save_transformer(
-            pack, run.averaged(), scheduler, run.summary(), labels.words, labels.prompts if labels.words else ()
-        )
+        prompts = labels.prompts if labels.words else ()
+        export.save_transformer(pack, run.averaged(), scheduler, run.summary(), labels.words, prompts, resume)
     accelerator.wait_for_everyone()
 
 
@@ -153,7 +152,7 @@ class Captions:
 
     @classmethod
     def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
-        words = Words.learn(captions, records, length)
+        words = Words.learn(captions, lexicon.learn(captions, records), length)
         ids = [[words.encode(caption) for caption in some] for some in captions]
         longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
         return cls(ids, longest, words, examples(captions, PROMPTS))

@@ -27,8 +27,16 @@ DISTANCES = 2**24  # between codes, computed at a time: 67 MB
 MAX_JPEG = 65_535  # pixels a side, by the format
 
 
-def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: Sequence[str], training: dict) -> None:
+def save_codec(
+    pack: Path,
+    vae: VQVAE,
+    statistics: CodebookStatistics,
+    classes: Sequence[str],
+    training: dict,
+    resumed: bool = False,
+) -> None:
     """A new codec-only pack; a pack that stood there is replaced, because a transformer fits only its own codec."""
+    training = _with_earlier(pack, "vqvae", training, resumed)
 
     def write(folder: Path) -> None:
         pipeline = ClassPipeline(
@@ -44,10 +52,17 @@ def save_codec(pack: Path, vae: VQVAE, statistics: CodebookStatistics, classes: 
 
 
 def save_transformer(
-    pack: Path, transformer: DiT, scheduler, training: dict, words: Words | None = None, prompts: Sequence[str] = ()
+    pack: Path,
+    transformer: DiT,
+    scheduler,
+    training: dict,
+    words: Words | None = None,
+    prompts: Sequence[str] = (),
+    resumed: bool = False,
 ) -> None:
     """Add a transformer and its schedule to a pack, or replace them there.  words, prompts: of one that reads."""
     codec = ClassPipeline.from_pretrained(pack, transformer=None, scheduler=None)
+    training = _with_earlier(pack, "dit", training, resumed)
 
     def write(folder: Path) -> None:
         ClassPipeline(
@@ -120,6 +135,16 @@ def neighbours(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def set_defaults(pack: Path, **defaults) -> None:
     """Write a pack's defaults (sampler, num_inference_steps, …) into its pipeline configuration."""
     _write_json(pack / "model_index.json", {**packs.read_json(pack / "model_index.json"), **defaults})
+
+
+def _with_earlier(pack: Path, model: str, training: dict, resumed: bool) -> dict:
+    """A training's record; if it went on from the pack's own weights, with the records of what made those."""
+    if training.get("start_from") != pack.name:
+        return training
+    before = packs.in_order(packs.read_training(pack).get(model))
+    if resumed and before[-1:] == [training]:  # it had finished already, and is written once more
+        before.pop()
+    return training | {"earlier": before}
 
 
 def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint: str) -> None:

@@ -87,7 +87,8 @@ def train_vqvae(
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
         dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
-        export.save_codec(pack, vae, statistics, images.classes, run.summary() | {"dataset": dataset})
+        training = run.summary() | {"dataset": dataset}
+        export.save_codec(pack, vae, statistics, images.classes, training, resume)
         export.save_latents(run_folder, statistics.latents, images, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
 

@@ -31,17 +31,17 @@ def build_demo(studio: Studio) -> gr.Blocks:
             elem_id="title",
             apply_default_css=False,
         )
-        pack, seen = chooser.build(studio)
+        pack = chooser.build()
         notice = widget("status", elem_id="notice")
 
-        demo.load(lambda: chooser.listed(studio), None, [pack, seen, notice], **PRIVATE)
+        demo.load(lambda: chooser.listed(studio), None, [pack, notice], **PRIVATE)
 
         opened = whenever_opened(pack)
         with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as tabs:
             with tab("Codebook"):
                 codebook.build(studio, pack, opened)
             with tab("Reconstruct"):
-                reconstruct.build(studio, seen, whenever_opened(seen))
+                reconstruct.build(studio, pack, opened)
             with tab("Sample"):
                 sample = Sample(studio, pack)
                 sample.connect(opened)
@@ -56,10 +56,7 @@ def build_demo(studio: Studio) -> gr.Blocks:
 
 
 def tab(name: str) -> gr.Tab:
-    """A tab that tells the page's scripts when it is shown."""
-    one = gr.Tab(name, id=name.lower(), elem_id=name.lower())
-    one.select(None, js=f"() => window.mmdemo.store.set('tab', '{name.lower()}')")
-    return one
+    return gr.Tab(name, id=name.lower(), elem_id=name.lower())
 
 
 def whenever_opened(pack: gr.components.Component) -> Callable:

@@ -1,4 +1,4 @@
-"""The pack list: one card a pack over the tabs, and which pack a tab opens on until somebody has chosen one.
+"""The pack list: one card a pack over the tabs, and which pack the page opens on.
 
 Knows what a card says. How the cards look and which is marked is static/packs.js.
 """
@@ -7,40 +7,33 @@ import gradio as gr
 
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import PRIVATE, picture, widget
+from mmdemo.ui.browser import picture, widget
 from mmdemo.ui.messages import Card, Cards, Text, message
 
 FIRST = ("faces", "mnist")  # to ask for faces in words shows most at once; digits are the quickest to understand
-FIRST_SEEN = "photos"  # what most people would put through a codec
 
 
-def build(studio: Studio) -> tuple[gr.HTML, gr.Textbox]:
-    """The cards, whose value is the pack's name, and the pack that Reconstruct shows: another, until one is chosen."""
-    pack = widget("packs", elem_id="pack", cards="")
-    seen = gr.Textbox(visible="hidden")
-    # In the browser, so that of several quick choices the last one counts whatever the server answers first.
-    pack.choose(None, [pack], [seen], js="(name) => name", trigger_mode="multiple", **PRIVATE)
-    return pack, seen
+def build() -> gr.HTML:
+    """The cards, whose value is the name of the pack that all tabs show."""
+    return widget("packs", elem_id="pack", cards="")
 
 
-def opens_on(packs: list[Pack]) -> tuple[str | None, str | None]:
-    """The pack that the page opens with, and the one that Reconstruct opens with; None without a usable pack."""
+def opens_on(packs: list[Pack]) -> str | None:
+    """The pack that the page opens with; None without a usable pack."""
     usable = [pack for pack in packs if not pack.problem]
     names = [pack.name for pack in usable]
     drawing = [pack.name for pack in usable if pack.can_sample]
-    page = next((name for name in (*FIRST, *drawing, *names) if name in names), None)
-    return page, FIRST_SEEN if FIRST_SEEN in names else page
+    return next((name for name in (*FIRST, *drawing, *names) if name in names), None)
 
 
-def listed(studio: Studio) -> tuple[dict, str | None, str]:
-    """The cards, the pack that Reconstruct opens with, and one line on every pack that cannot be opened."""
+def listed(studio: Studio) -> tuple[dict, str]:
+    """The cards, and one line on every pack that cannot be opened."""
     packs = studio.packs()
-    page, seen = opens_on(packs)
     cards = [Card(pack.name, in_words(pack), picture(studio.cover(pack.name))) for pack in packs if not pack.problem]
     problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
     if not cards:
         problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
-    return gr.update(value=page, cards=message(Cards(cards, seen))), seen, message(Text("\n".join(problems)))
+    return gr.update(value=opens_on(packs), cards=message(Cards(cards))), message(Text("\n".join(problems)))
 
 
 def in_words(pack: Pack) -> str:

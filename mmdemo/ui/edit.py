@@ -14,10 +14,11 @@ from mmdemo.arguments import ARGUMENTS
 from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.controls import LabelControl, Values, control, near
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, captions, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.workbench import Form, LabelControl, Values, control, near, waiting
+from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)
 # With the digits that come with the app: turn this 3 into an 8. Seed and strength at which the first edit is plain.
@@ -30,6 +31,7 @@ READY = "Choose what to turn it into, how far into noise, and then Edit."
 
 class Edit(Form):
     name, button, opening, seed = "edit", "Edit", "Editing the first picture…", 3
+    randomize = False  # another word changes what it names, and only under the same noise nothing else
 
     def build_views(self):
         self.into_noise = widget("noised", elem_id="noised-view")
@@ -134,7 +136,7 @@ class Edit(Form):
         for text in waiting(self.studio, pack.name):
             yield self._said(tell, text)
         told = captions(self.studio, pack, source)
-        proposed = self.label.propose(told[0], values) if told else {}
+        proposed = self.label.propose(told[0]) if told else {}
         # A run with the last picture ends.
         yield self._said(tell, "Adding noise…") | proposed | self.let_go(pack, request)
         how = self.recipe.peek(values)

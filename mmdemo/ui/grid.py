@@ -17,9 +17,10 @@ from mmdemo.results import Cell, png_bytes
 from mmdemo.studio import Studio
 from mmdemo.ui import labelled
 from mmdemo.ui.browser import PRIVATE, data_uri, picture, said_plainly, widget
+from mmdemo.ui.controls import LabelControl, Values, flat, some
 from mmdemo.ui.messages import Table, TableCell
 from mmdemo.ui.strip import Strip
-from mmdemo.ui.workbench import Form, LabelControl, Values, flat, some
+from mmdemo.ui.workbench import Form
 
 OFFERED = tuple(dict.fromkeys(("guidance", "label", *AXES)))  # in this order
 FIRST = {"guidance": "0, 1, 2, 4", "steps": "2, 5, 10, 20", "seed": "0, 1, 2, 3"}

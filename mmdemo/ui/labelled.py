@@ -11,7 +11,7 @@ GAP, MARGIN, TEXT = 8, 24, 18
 LINE = 28  # from one line of words to the next
 WIDEST = 240  # pixels for the words left of a row
 TITLE = 640  # pixels that a title may take, however few pictures there are
-LINES = 4  # of a heading
+LINES = 16  # of a heading: most prompts are read whole
 INK, PALE = "#0f172a", "#64748b"
 # Pillow's own font has no Chinese; one of these has, where it is installed.
 WIDER_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc", "PingFang.ttc", "msyh.ttc")
@@ -38,8 +38,9 @@ def table(
     across_at = MARGIN + LINE * len(titles)
     heads_at = across_at + LINE * bool(across or down)
     top = heads_at + LINE * max(map(len, heads)) + GAP
+    heights = [max(height, LINE * len(lines)) for lines in rows]
     wide = max(right, MARGIN + round(max(map(font.getlength, titles))))
-    page = Image.new("RGB", (wide + MARGIN, top + len(rows) * (height + GAP) - GAP + MARGIN), "white")
+    page = Image.new("RGB", (wide + MARGIN, top + sum(heights) + (len(rows) - 1) * GAP + MARGIN), "white")
     draw = ImageDraw.Draw(page)
 
     def write(x: float, y: float, lines: list[str], colour: str = INK, anchor: str = "la") -> None:
@@ -52,7 +53,7 @@ def table(
     for column, lines in enumerate(heads):
         write(left + column * (width + GAP) + width // 2, heads_at, lines, anchor="ma")
     for row, lines in enumerate(rows):
-        y = top + row * (height + GAP)
+        y = top + sum(heights[:row]) + row * GAP
         write(MARGIN, y + height // 2 - (len(lines) - 1) * LINE / 2, lines, anchor="lm")
         for column, picture in enumerate(pictures[row]):
             page.paste(picture, (left + column * (width + GAP), y))

@@ -36,10 +36,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Cards:
-    """packs.js.  seen: the pack that Reconstruct opens with."""
+    """packs.js."""
 
     cards: list[Card]
-    seen: str | None
 
 
 @dataclass(frozen=True)
@@ -152,6 +151,7 @@ class Described:
     said: str
     words: list[tuple[str, str]]  # each, and the picture where it is warm
     attributes: list[tuple[str, list[tuple[str, float]]]]  # the likeliest values of each, and their probabilities
+    notice: str
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
             # Seen until `fit`, as in workbench.py.
-            ask = gr.Button("Describe", elem_id="describe", min_width=100, scale=0)
+            ask = gr.Button("Describe", elem_id="describe", interactive=False, min_width=100, scale=0)
             description = widget("description", elem_id="description-view")
             functions = [code_reader(studio), *answers(studio)]
             result = widget("reconstruct", "surgery", elem_id="reconstruct-view", server_functions=functions)
@@ -66,12 +66,17 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         tell = speaker()
         chosen = {one: value for one, value in ((source, picked), (wanted, side)) if value is not None}
         picked, side = picked or values[source], side or values[wanted]
-        for text in waiting(studio, values[pack]):
-            yield {status: tell(Text(text))}
-        found = studio.pack(values[pack])
-        picked, image = chosen_picture(found, picked)
-        side = size_of(found, side)
-        seen = seen_at(studio, found, image, values[invert], side)
+        yield {ask: gr.update(interactive=False)}  # until then it would describe the picture before
+        try:
+            for text in waiting(studio, values[pack]):
+                yield {status: tell(Text(text))}
+            found = studio.pack(values[pack])
+            picked, image = chosen_picture(found, picked)
+            side = size_of(found, side)
+            seen = seen_at(studio, found, image, values[invert], side)
+        except MmdemoError:
+            yield {ask: gr.update(interactive=True)}
+            raise
         view = Reconstructed(
             pack=found.name,
             codes=found.codes,
@@ -85,7 +90,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             tiles=tiles(seen),
             untold=None if seen.tokens else NO_CODEBOOK,
         )
-        yield {status: tell(Text(in_words(seen, picked))), result: tell(view), description: tell(), **chosen}
+        shown = {status: tell(Text(in_words(seen, picked))), result: tell(view), **chosen}
+        yield shown | {description: speaker()(), ask: gr.update(interactive=True)}
 
     def fit(values: Values) -> Values:
         found = studio.pack(values[pack])
@@ -137,7 +143,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     def take_size(values: Values) -> Iterator[Values]:
         yield from look(values, side=values[size])
 
-    inputs, outputs = {pack, source, invert, wanted}, [status, result, description, source, wanted]
+    inputs, outputs = {pack, source, invert, wanted}, [status, result, description, ask, source, wanted]
     fitted = opened(fit, {pack, wanted}, [picker, invert, ask, size], **PRIVATE)
     opened(show, inputs, outputs, after=fitted, **OPENING, **PRIVATE)
     always = {"outputs": outputs, "trigger_mode": "multiple", **MODELS, **PRIVATE}
@@ -162,7 +168,7 @@ def described(made) -> Described:
         best = sorted(values.items(), key=lambda one: one[1], reverse=True)[:LIKELIEST]
         attributes.append((name.replace("_", " "), [(value, round(share, 4)) for value, share in best]))
     words = [(word, picture(image, exact=False)) for word, image in made.maps]
-    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes)
+    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes, made.notice)
 
 
 def subject(picked: Source) -> str:

@@ -8,8 +8,9 @@ from mmdemo.arguments import ALL, ARGUMENTS, LABELS
 from mmdemo.packs import Pack
 from mmdemo.results import Samples
 from mmdemo.ui.browser import data_uri, picture, widget
+from mmdemo.ui.controls import LabelControl, control
 from mmdemo.ui.messages import Gallery
-from mmdemo.ui.workbench import Form, LabelControl, control
+from mmdemo.ui.workbench import Form
 
 FIRST_COUNT = 10
 

@@ -13,8 +13,9 @@ from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.ui import labelled
 from mmdemo.ui.browser import data_uri, picture, widget
+from mmdemo.ui.controls import LabelControl, control, near
 from mmdemo.ui.messages import Between
-from mmdemo.ui.workbench import Form, LabelControl, control, near
+from mmdemo.ui.workbench import Form
 
 FIRST_COUNT = 8
 

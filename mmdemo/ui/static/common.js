@@ -5,7 +5,6 @@ window.mmdemo ??= (() => {
 
   // What the tabs tell each other. Each field has one writer, so whoever reads it knows where it comes from.
   const SHARED = {
-    tab: "the tab that is shown, in small letters. Written by the tabs (ui/__init__.py).",
     strength: "how far into noise an edit is to go, 0 to 1. Written by Edit's slider (ui/edit.py).",
     picture: "{pack, subject, tokens, image}: what Reconstruct shows, edited or not; null: nothing. Written by reconstruct.js.",
     code: "{pack, code}: the code chosen in the Codebook. Written by codebook.js.",

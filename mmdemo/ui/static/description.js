@@ -2,7 +2,7 @@
 const { el, listen, pixels } = window.mmdemo;
 const root = element.firstElementChild;
 
-listen(props, watch, ({ text, said, words, attributes }) => {
+listen(props, watch, ({ text, said, words, attributes, notice }) => {
   if (text === undefined) return root.replaceChildren();
   if (!words) return root.replaceChildren(el("p", { class: "mm-status mm-busy", role: "status" }, el("span", {}, text)));
   const where = pixels("", ""), name = el("figcaption");
@@ -17,7 +17,8 @@ listen(props, watch, ({ text, said, words, attributes }) => {
   });
   const bars = attributes.map(([attribute, values]) => el("div", { class: "mm-attribute" }, el("dt", {}, attribute),
     ...values.map(([value, share]) => el("dd", { style: `--share: ${100 * share}%` }, el("span", {}, value), el("b", {}, `${Math.round(100 * share)} %`)))));
-  root.replaceChildren(el("p", { class: "mm-described", dir: "auto" }, text), el("div", { class: "mm-words-of" }, ...buttons),
+  root.replaceChildren(el("p", { class: "mm-described", dir: "auto" }, text),
+    ...(notice ? [el("p", { class: "mm-doubt", role: "status" }, notice)] : []), el("div", { class: "mm-words-of" }, ...buttons),
     el("div", { class: "mm-because" }, ...(words.length ? [el("figure", {}, el("div", { class: "mm-frame" }, where), name)] : []), el("dl", {}, ...bars)),
     el("p", { class: "mm-help", role: "status" }, said));
   buttons[0]?.click();

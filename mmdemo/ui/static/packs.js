@@ -1,7 +1,7 @@
 // One card a pack: native radio buttons, so that keyboards and screen readers know them. The value is the chosen name.
 const { el, pixels, store } = window.mmdemo;
 const root = element.firstElementChild;
-let list = { cards: [] }, chosen = false;
+let list = { cards: [] };
 
 const read = () => {
   list = props.cards ? JSON.parse(props.cards) : list;
@@ -14,17 +14,13 @@ const read = () => {
 };
 
 function choose(name) {
-  chosen = true;
   props.value = name;
-  trigger("choose");
   mark();
 }
 
-// Until somebody chooses, Reconstruct shows a pack of its own.
 function mark() {
-  const name = store.get("tab") === "reconstruct" && !chosen ? list.seen : props.value;
   for (const radio of root.querySelectorAll("input")) {
-    radio.checked = radio.value === name;
+    radio.checked = radio.value === props.value;
     const card = radio.parentElement, row = card.parentElement;
     if (!radio.checked) continue;
     // Not scrollIntoView, which would move the page too.
@@ -36,8 +32,5 @@ function mark() {
 watch("cards", read);
 watch("value", mark);
 read();
-store.on("tab", mark, root);
-// A code is to be shown in the Codebook tab, which may be showing another pack.
+// A code is to be shown in the Codebook tab, which shows another pack if that was chosen while a picture was on its way.
 store.on("wanted", ({ pack }) => { if (props.value !== pack) choose(pack); }, root);
-// A code is to be put into a picture: Reconstruct, too, is to show its pack from now on.
-store.on("brush", ({ pack }) => choose(pack), root);

@@ -1,8 +1,10 @@
 // How much each word of a prompt pulls at the prediction, step by step: the prompt to choose a word from, where that word
-// pulls, and a curve of each. Asked step by step once a film is there.
+// pulls, and a curve of each. Asked step by step once a film is there. All is drawn on one scale, or a word that pulls
+// nothing would look as strong as any.
 window.mmdemo.pulls ??= (server, plotted) => {
   const { el, svg, pixels, answerTo } = window.mmdemo;
-  let film = null, steps = [], found = [], chosen = null, wanted, shown = null;
+  let film = null, steps = [], found = [], chosen = null, wanted;
+  let shown = null, strongest = null; // the film's frame, and the step that is shown in its place until the film moves
 
   const text = el("p", { class: "mm-prompt", dir: "auto" }), said = el("p", { class: "mm-help", role: "status" });
   const guess = pixels("", "The guess, and where the word pulls"), heat = el("canvas", { class: "mm-heat", "aria-hidden": "true" });
@@ -31,7 +33,16 @@ window.mmdemo.pulls ??= (server, plotted) => {
       if (!lines.childElementCount) write();
       draw(shown);
     }
-    said.textContent = "Choose a word to see where it pulls.";
+    said.textContent = "Choose a word to see where it pulls, at the step where it pulls most.";
+    lead(chosen);
+  }
+
+  // The word, at the measured step where it pulls most.
+  function lead(start) {
+    const pull = (step) => found[step].find((word) => word.start === start).mean;
+    chosen = start;
+    strongest = steps.filter((step) => found[step]).reduce((a, b) => pull(b) > pull(a) ? b : a);
+    draw(shown);
   }
 
   // The whole prompt, its words as buttons; places are counted in characters, as Python counts.
@@ -40,18 +51,20 @@ window.mmdemo.pulls ??= (server, plotted) => {
     let at = 0;
     const part = (to) => letters.slice(at, at = to).join("");
     text.replaceChildren(...words.flatMap((word) => [part(word.start),
-      el("button", { type: "button", "data-start": word.start, onclick: () => { wanted = chosen = word.start; draw(shown); } }, part(word.end))]),
+      el("button", { type: "button", "data-start": word.start, onclick: () => { wanted = true; lead(word.start); } }, part(word.end))]),
       part(letters.length));
     lines.replaceChildren(...words.map((word) => svg("path", { "data-start": word.start })));
   }
 
   function draw(frame) {
+    if (frame !== shown) strongest = null;
     shown = frame;
-    const step = film && frame ? nearest(frame.index) : undefined;
+    const step = film && frame ? strongest ?? nearest(frame.index) : undefined;
     if (step === undefined) return;
-    const most = Math.max(...found.flat().map((word) => word.mean)) || 1, wide = 100 / film.total;
-    guess.src = frame.x0;
-    cursor.setAttribute("d", `M${(frame.index + 0.5) * wide} 0v40`);
+    const { index, x0 } = strongest === null ? frame : film.frames[step];
+    const words = found.flat(), most = Math.max(...words.map((word) => word.mean)) || 1, wide = 100 / film.total;
+    guess.src = x0;
+    cursor.setAttribute("d", `M${(index + 0.5) * wide} 0v40`);
     found[step].forEach((word, i) => {
       const button = text.querySelector(`[data-start="${word.start}"]`), picked = word.start === chosen;
       button.style.setProperty("--pull", `${Math.round(60 * word.mean / most)}%`);
@@ -63,13 +76,13 @@ window.mmdemo.pulls ??= (server, plotted) => {
         `${n ? "L" : "M"}${((one + 0.5) * wide).toFixed(2)} ${(37 - 34 * found[one][i].mean / most).toFixed(2)}`).join(""));
       if (!picked) return;
       lines.append(line); // over the others
-      paint(word.map);
-      where.textContent = `“${button.textContent}” at step ${step + 1}: ${word.mean.toFixed(3)}`;
+      paint(word.map, Math.max(...words.flatMap(({ map }) => map.flat())) || 1);
+      where.textContent = `“${button.textContent}” at step ${step + 1}: ${word.mean.toFixed(3)}. One scale for all words and steps.`;
     });
   }
 
-  function paint(map) {
-    const most = Math.max(...map.flat()) || 1;
+  // most: what is painted in full.
+  function paint(map, most) {
     [heat.width, heat.height] = [map[0].length, map.length];
     const context = heat.getContext("2d"), image = context.createImageData(heat.width, heat.height);
     map.flat().forEach((value, i) => image.data.set([219, 39, 119, Math.round(230 * value / most)], 4 * i));
@@ -87,7 +100,7 @@ window.mmdemo.pulls ??= (server, plotted) => {
     // It is all there: its words are weighed at some steps.
     weigh(done, some) {
       if (!done.again || film === done) return;
-      [film, steps, found, chosen, wanted] = [done, some, [], null, false];
+      [film, steps, found, chosen, wanted, strongest] = [done, some, [], null, false, null];
       node.hidden = false;
       text.replaceChildren(film.again.label);
       lines.replaceChildren();

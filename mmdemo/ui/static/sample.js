@@ -1,13 +1,13 @@
 // The pictures, drawn from one sheet of them, while they form and when they are done.
 const { el, listen, load, crop, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
-const frame = el("div", { class: "mm-gallery" }), foot = el("div", { class: "mm-foot" });
-root.append(frame, foot);
+const of = el("p", { class: "mm-of", dir: "auto" }), frame = el("div", { class: "mm-gallery" }), foot = el("div", { class: "mm-foot" });
+root.append(of, frame, foot);
 let latest;
 
 listen(props, watch, async (message) => {
   latest = message;
-  if (!message.sheet) return root.classList.remove("mm-full"), frame.replaceChildren(), foot.replaceChildren();
+  if (!message.sheet) return of.replaceChildren(), frame.replaceChildren(), foot.replaceChildren();
   const sheet = await load(message.sheet);
   if (latest !== message) return; // a newer one came while this was decoded
   if (frame.childElementCount !== message.count) {
@@ -15,14 +15,17 @@ listen(props, watch, async (message) => {
       el("button", { type: "button", class: "mm-picture", disabled: true }, el("canvas"), el("span", { dir: "auto" }))));
   }
   const size = sheet.width / message.columns;
+  const labels = (message.pictures ?? []).map(({ label }) => label || "anything");
+  const one = labels.length > 1 && new Set(labels).size === 1; // then it is said once
+  of.textContent = one ? labels[0] : "";
   frame.classList.toggle("mm-many", message.count > 16);
   [...frame.children].forEach((button, i) => {
     const [canvas, caption] = button.children, picture = message.pictures?.[i];
     crop(canvas, sheet, (i % message.columns) * size, Math.floor(i / message.columns) * size, size, size);
-    caption.textContent = picture ? picture.label || "anything" : "";
+    caption.textContent = one ? "" : labels[i] ?? "";
     button.disabled = !picture;
     button.title = picture ? `${picture.label}\nSeed ${picture.seed}: watch it being denoised`.trim() : "";
-    button.setAttribute("aria-label", picture ? `${caption.textContent}, seed ${picture.seed}: watch it being denoised` : `Picture ${i + 1}, in progress`);
+    button.setAttribute("aria-label", picture ? `${labels[i]}, seed ${picture.seed}: watch it being denoised` : `Picture ${i + 1}, in progress`);
     button.onclick = () => trigger("replay", picture);
   });
   foot.replaceChildren();

@@ -4,6 +4,7 @@ const root = element.firstElementChild;
 const box = el("div", { class: "mm-cells-box" }), foot = el("div", { class: "mm-foot" });
 root.append(box, foot);
 const heading = (text) => el("span", { dir: "auto" }, text);
+const LONG = 40; // characters from which a row's heading stands over its pictures, where it can be read whole
 let turn, places;
 
 listen(props, watch, (message) => {
@@ -27,9 +28,15 @@ listen(props, watch, (message) => {
 function start(message) {
   turn = message.turn;
   places = message.rows.map(() => message.columns.map(() => el("td", {}, el("div", { class: "mm-empty" }))));
-  const across = el("tr", {}, el("td"), el("th", { class: "mm-axis", scope: "colgroup", colspan: message.columns.length }, message.across));
-  const columns = el("tr", {}, el("th", { class: "mm-axis" }, message.down), ...message.columns.map((text) => el("th", { scope: "col", title: text }, heading(text))));
-  const rows = message.rows.map((text, row) => el("tr", {}, el("th", { scope: "row", title: text }, heading(text)), ...places[row]));
-  box.replaceChildren(el("table", { class: "mm-cells", style: `--columns: ${message.columns.length}` },
-    el("thead", {}, across, columns), el("tbody", {}, ...rows)));
+  const told = message.rows.some((text) => text.length > LONG), wide = { colspan: message.columns.length };
+  const aside = (...cells) => told ? [] : cells;
+  const across = el("tr", {}, ...aside(el("td")), el("th", { class: "mm-axis", scope: "colgroup", ...wide }, message.across));
+  const columns = el("tr", {}, ...aside(el("th", { class: "mm-axis" }, message.down)), ...message.columns.map((text) => el("th", { scope: "col", title: text }, heading(text))));
+  const name = (text, scope, more) => el("th", { scope, title: text, ...more }, heading(text));
+  const rows = message.rows.map((text, row) => told
+    ? el("tbody", {}, el("tr", {}, name(text, "rowgroup", wide)), el("tr", {}, ...places[row]))
+    : el("tbody", {}, el("tr", {}, name(text, "row"), ...places[row])));
+  const down = told ? [el("tr", {}, el("th", { class: "mm-axis", ...wide }, message.down))] : [];
+  box.replaceChildren(el("table", { class: `mm-cells${told ? " mm-told" : ""}`, style: `--columns: ${message.columns.length}` },
+    el("thead", {}, across, columns, ...down), ...rows));
 }
