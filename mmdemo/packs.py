@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdemo import checks, samplers
-from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, Recipe, whole
+from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, Recipe, number, whole
 from mmdemo.checks import read_json
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.words import Words
