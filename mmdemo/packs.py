@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 HUB = "hub.txt"  # in a folder of packs: repositories on the Hub to open beside them, one a line
 SOURCE = "source.json"  # where a pack came from that was pulled from the Hub
+SHIPPED = "shipped.json"  # in a folder of packs: those that came with the app, and a digest of each one's training.json
+TRAINING = "training.json"  # how a pack was trained, if it was by us
 # The models that may be in a pack: the name in a configuration -> the module it is of and its name there.
 CODECS = {
     "VQVAE": ("mmdemo.models.vqvae", "VQVAE"),
@@ -129,6 +132,24 @@ def source(path: Path) -> dict:
         owner_and_name = path.parent.parent.name.split("--")[1:]
         return {"repo": "/".join(owner_and_name), "commit": path.name}
     return read_json(path / SOURCE) if (path / SOURCE).is_file() else {}
+
+
+def ship(folder: Path, names: Iterable[str]) -> None:
+    """Write down that these packs of a folder come with the app."""
+    digests = {name: _digest(folder / name / TRAINING) for name in sorted(names)}
+    (folder / SHIPPED).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def is_shipped(pack: Pack) -> bool:
+    """Whether a pack came with the app, and has not been trained anew since."""
+    listed, training = pack.path.parent / SHIPPED, pack.path / TRAINING
+    if not listed.is_file() or not training.is_file():
+        return False
+    return read_json(listed).get(pack.path.name) == _digest(training)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()  # git may end lines otherwise
 
 
 @contextmanager
@@ -400,7 +421,7 @@ def read_training(pack: Path) -> dict:
     One that went on from the pack's own weights has "earlier" too: the records of what made those, first one first.
     Raises PackError if it does not say on which pictures: a data set's name, and their side or None for its own.
     """
-    training = read_json(pack / "training.json")
+    training = read_json(pack / TRAINING)
     codec = training.get("vqvae")
     if not isinstance(codec, dict) or not isinstance(codec.get("dataset"), str):
         raise PackError(f"pack {pack.name!r} does not say what its codec was trained on: training.json has no dataset")

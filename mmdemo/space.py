@@ -47,6 +47,7 @@ def write(repo: str, wanted: Sequence[str], weights: str | Path, out: str | Path
     for pack in near:
         hub.copy(pack, out / "weights" / pack.name)
     (out / "weights").mkdir(exist_ok=True)
+    packs.ship(out / "weights", [pack.name for pack in near if (pack / packs.TRAINING).is_file()])
     (out / "weights" / packs.HUB).write_text("".join(f"{one}\n" for one in far), encoding="utf-8")
     (out / "requirements.txt").write_text(_pinned((ROOT / "requirements.txt").read_text("utf-8")), encoding="utf-8")
     (out / "README.md").write_text(_readme(name, far, near), encoding="utf-8")

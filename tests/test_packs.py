@@ -161,6 +161,21 @@ def test_files_and_hidden_folders_are_no_packs(tiny_weights, tmp_path):
     assert packs.find([tmp_path, tmp_path / "nowhere"]) == []
 
 
+def test_a_pack_that_came_with_the_app_is_told_from_one_trained_here(tiny_weights, tmp_path):
+    weights = Path(__file__).parent.parent / "weights"
+    shipped = {pack.name for pack in packs.find([weights]) if packs.is_shipped(pack)}
+    stale = "one was trained anew since: where that one is to be shipped, call packs.ship"
+    assert shipped == set(json.loads((weights / packs.SHIPPED).read_text())) and len(shipped) == 5, stale
+    for name in ("theirs", "mine"):
+        shutil.copytree(tiny_weights / "tiny-codec", tmp_path / name)
+    packs.ship(tmp_path, ["theirs"])
+    packs.ship(tmp_path, ["theirs"])
+    assert [packs.is_shipped(packs.read(tmp_path / name)) for name in ("theirs", "mine")] == [True, False]
+    export.save_transformer(tmp_path / "theirs", tiny_dit(), flow_schedule(), {"minutes": 0.0})
+    assert not packs.is_shipped(packs.read(tmp_path / "theirs"))
+    assert not any(packs.is_shipped(pack) for pack in packs.find([tiny_weights])), "a folder that ships nothing"
+
+
 def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny")
     (found,) = (pack for pack in packs.find([tmp_path, tiny_weights]) if pack.name == "tiny")

@@ -26,7 +26,8 @@ def folder(tiny_weights, tmp_path) -> Path:
 def test_a_space_holds_the_app_its_packs_and_nothing_else(folder, tiny_weights):
     assert sorted(os.listdir(folder)) == ["README.md", "app.py", "mmdemo", "requirements.txt", "weights"]
     assert not [*folder.rglob("__pycache__")]
-    assert packs.read(folder / "weights" / "tiny").can_sample
+    pack = packs.read(folder / "weights" / "tiny")
+    assert pack.can_sample and packs.is_shipped(pack), "nothing was trained there"
     assert packs.repositories([folder / "weights"]) == ["some/far@v1"]
     data = SpaceCard.load(folder / "README.md").data
     assert (data.sdk, data.app_file, data.title, data.models) == ("gradio", "app.py", "look", ["some/far"])
