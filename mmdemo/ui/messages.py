@@ -31,7 +31,18 @@ class Text:
 class Card:
     name: str
     line: str
+    origin: str
+    source: str  # the same in full
     cover: str
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A repository on the Hub that is not here: how much of it has come, or else why it does not come."""
+
+    name: str
+    share: float | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,14 @@ class Cards:
     """packs.js."""
 
     cards: list[Card]
+    awaited: list[Awaited]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What packs.js is answered that asks for a pack's card."""
+
+    html: str
 
 
 @dataclass(frozen=True)
