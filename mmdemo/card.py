@@ -24,6 +24,7 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
+NEEDS = "# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models."
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
@@ -128,13 +129,18 @@ def _grid(training: dict) -> str:
 
 
 def _use(name: str, described: Pack) -> str:
+    """Code that draws, or reconstructs. DiffusionPipeline and its `custom_pipeline` cannot: a pack holds no code, and
+    would have to hold that of its models."""
     if described.can_sample:
         drawing = f"\npictures = pipeline({json.dumps(described.prompts[:1], ensure_ascii=False)}).images"
         drawing = drawing if described.prompts else ""
-        return f"""from mmdemo.pipeline import ClassPipeline
+        return f"""{NEEDS}
+from mmdemo.pipeline import ClassPipeline
 
-pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True){drawing}"""
-    return f"""from mmdemo.studio import Studio
+pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True)  # or "owner/name"{drawing}"""
+    return f"""{NEEDS}
+# From the Hub: python -m mmdemo pull owner/name
+from mmdemo.studio import Studio
 
 Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""
 

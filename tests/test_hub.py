@@ -8,11 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import point_to, same
+from diffusers import DiffusionPipeline
 from hub_server import Hub
 from running import free_port, is_one_sentence, one_line
 
-from mmdemo import hub, packs
+from mmdemo import card, hub, packs
 from mmdemo.__main__ import main
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -302,3 +304,24 @@ def test_a_command_that_cannot_be_done_says_why_in_one_line(hub_server, tiny_wei
     assert main([*command, "--weights", str(weights)]) == 1
     told = capfd.readouterr()
     assert one_line(told.err) and told.out == "" and hub_server.repos == {}
+
+
+# ---------------------------------------------------------------------------------------------------------- by python
+
+
+def test_the_lines_on_a_card_open_the_pack_from_the_hub(there, tiny_weights, tmp_path):
+    """diffusers' own DiffusionPipeline cannot, with or without `custom_pipeline`: it has not the models."""
+    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    training = {"dataset": "shapes", "steps": 1, "batch_size": 1, "minutes": 0.0, "machine": "this one"}
+    (pack / "training.json").write_text(json.dumps({"vqvae": training, "dit": training}))
+    measured = ("psnr", "psnr_pooled", "ssim", "detail", "bits_per_pixel", "codes_used", "perplexity")
+    numbers = dict.fromkeys(measured, 1.0)
+    card.write(pack, numbers | {"codes": 16, "test_images": 1, "minutes": 0.0})
+    (lines,) = re.findall("```python\n(.*?)```", (pack / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    here = {}
+    exec(lines.replace('"weights/tiny"', repr(REPO)), here)
+    from_hub, from_disk = here["pipeline"], packs.load(packs.read(pack), "cpu")
+    drawn = [one([1], [torch.Generator().manual_seed(3)]).images for one in (from_hub, from_disk)]
+    assert there.sent and same(*drawn)
+    with pytest.raises((AttributeError, ValueError, OSError)):
+        DiffusionPipeline.from_pretrained(REPO, use_safetensors=True)
