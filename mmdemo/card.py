@@ -24,7 +24,8 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
-NEEDS = "# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models."
+NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
+# From the Hub it comes by: python -m mmdemo pull owner/name"""
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
@@ -137,9 +138,8 @@ def _use(name: str, described: Pack) -> str:
         return f"""{NEEDS}
 from mmdemo.pipeline import ClassPipeline
 
-pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True)  # or "owner/name"{drawing}"""
+pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True){drawing}"""
     return f"""{NEEDS}
-# From the Hub: python -m mmdemo pull owner/name
 from mmdemo.studio import Studio
 
 Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""

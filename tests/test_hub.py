@@ -309,19 +309,27 @@ def test_a_command_that_cannot_be_done_says_why_in_one_line(hub_server, tiny_wei
 # ---------------------------------------------------------------------------------------------------------- by python
 
 
-def test_the_lines_on_a_card_open_the_pack_from_the_hub(there, tiny_weights, tmp_path):
-    """diffusers' own DiffusionPipeline cannot, with or without `custom_pipeline`: it has not the models."""
-    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+@pytest.mark.parametrize("name", ["tiny", "words"])
+def test_the_lines_on_a_card_open_what_was_pulled_and_diffusers_alone_does_not(
+    hub_server, reading_weights, tmp_path, monkeypatch, name
+):
+    pack = shutil.copytree(reading_weights / name, tmp_path / name)
     training = {"dataset": "shapes", "steps": 1, "batch_size": 1, "minutes": 0.0, "machine": "this one"}
     (pack / "training.json").write_text(json.dumps({"vqvae": training, "dit": training}))
     measured = ("psnr", "psnr_pooled", "ssim", "detail", "bits_per_pixel", "codes_used", "perplexity")
-    numbers = dict.fromkeys(measured, 1.0)
-    card.write(pack, numbers | {"codes": 16, "test_images": 1, "minutes": 0.0})
+    card.write(pack, dict.fromkeys(measured, 1.0) | {"codes": 16, "test_images": 1, "minutes": 0.0})
+    hub.push(pack, f"owner/{name}")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     (lines,) = re.findall("```python\n(.*?)```", (pack / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    here = {}
-    exec(lines.replace('"weights/tiny"', repr(REPO)), here)
-    from_hub, from_disk = here["pipeline"], packs.load(packs.read(pack), "cpu")
-    drawn = [one([1], [torch.Generator().manual_seed(3)]).images for one in (from_hub, from_disk)]
-    assert there.sent and same(*drawn)
-    with pytest.raises((AttributeError, ValueError, OSError)):
-        DiffusionPipeline.from_pretrained(REPO, use_safetensors=True)
+    (command,) = re.findall("python -m mmdemo (pull) owner/name", lines)
+    assert main([command, f"owner/{name}"]) == 0
+    here, label = {}, "a red circle" if name == "words" else 1
+    exec(lines, here)
+    drawn = [
+        one([label], [torch.Generator().manual_seed(3)]).images
+        for one in (here["pipeline"], packs.load(packs.read(pack), "cpu"))
+    ]
+    assert same(*drawn)
+    with pytest.raises(AttributeError, match="ClassPipeline"):
+        DiffusionPipeline.from_pretrained(pack, use_safetensors=True)
