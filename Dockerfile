@@ -9,9 +9,15 @@ USER user
 WORKDIR /home/user/app
 ENV PATH=/home/user/.local/bin:$PATH PYTHONUNBUFFERED=1 GRADIO_SERVER_NAME=0.0.0.0
 
-# Requirements first: the layer with torch is rebuilt only when they change.
+# Where to take torch from. Unset, it is PyPI's, which brings 5 GB for NVIDIA's GPUs; an index of CPU wheels leaves them out:
+#   docker build --build-arg TORCH_INDEX=URL -t mmdemo .
+ARG TORCH_INDEX=""
+
+# Requirements first: the layer with torch is rebuilt only when they change. What only tests need stays out.
 COPY --chown=user requirements.txt .
-RUN pip install --no-cache-dir --user -r requirements.txt
+RUN sed -i '/^# For the tests alone/,$d' requirements.txt && \
+    if [ -n "$TORCH_INDEX" ]; then pip install --no-cache-dir --user --index-url "$TORCH_INDEX" torch torchvision; fi && \
+    pip install --no-cache-dir --user -r requirements.txt
 COPY --chown=user . .
 
 EXPOSE 7860

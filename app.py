@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from mmdemo.errors import MmdemoError
+from mmdemo.errors import ArgumentError, MmdemoError
 from mmdemo.studio import DEVICES, Studio
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -22,13 +22,23 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        studio = Studio([SHIPPED, *args.weights], hub=args.hub, device=args.device, memory=args.memory)
+        if args.allow_pull and "SPACE_ID" in os.environ:
+            raise ArgumentError("--allow-pull is not for a Space, where strangers would choose what it downloads")
+        models = {"device": args.device} if "SPACES_ZERO_GPU" not in os.environ else on_zero_gpu()
+        studio = Studio([SHIPPED, *args.weights], hub=args.hub, memory=args.memory, **models)
         claim(args.host, args.port)
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    serve(studio, args.host, args.port)
+    serve(studio, args.host, args.port, args.allow_pull)
     return 0
+
+
+def on_zero_gpu() -> dict:
+    """Such a Space is lent a GPU while a function runs that asked for one: what draws asks, all else needs none."""
+    import spaces  # before torch, which it changes; Spaces install it
+
+    return {"device": "cpu", "lend": spaces.GPU}
 
 
 def read_flags() -> argparse.Namespace:
@@ -41,6 +51,8 @@ def read_flags() -> argparse.Namespace:
     parser.add_argument("--weights", metavar="DIR", type=folder, action="append", default=[], help="more packs")
     parser.add_argument("--hub", metavar="OWNER/NAME[@REV]", action="append", default=[], help="a pack on the Hub")
     parser.add_argument("--device", choices=DEVICES, default="auto", help="where the models run (default: %(default)s)")
+    pull = "let whoever sees the page have any repository fetched, by its name; never on a Space"
+    parser.add_argument("--allow-pull", action="store_true", help=pull)
     most = "what loaded models may take (default: %(default)s)"
     parser.add_argument("--memory", metavar="GB", type=gigabytes, default=2.0, help=most)
     return parser.parse_args()
@@ -80,14 +92,16 @@ def claim(host: str, port: int) -> None:
         raise OSError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from None
 
 
-def serve(studio: Studio, host: str, port: int) -> None:
+def serve(studio: Studio, host: str, port: int, allow_pull: bool) -> None:
     """Blocks until a signal ends the program."""
     from mmdemo.ui import build_demo, launch_options
 
     # While starting, gradio asks its own server something: that must not go out through a proxy.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_proxy"] = ",".join(filter(None, [direct, "localhost", "127.0.0.1", host]))
-    demo = build_demo(studio)
+    demo = build_demo(studio, allow_pull)
+    for repo in studio.hub:  # before anybody sees the page, which asks how far they are
+        studio.fetch(repo)
     demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options())
     print(f"mmdemo is at http://{host}:{port}", flush=True)
     threading.Thread(target=load_first, args=[studio], daemon=True).start()

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mmdemo import __version__
+from mmdemo import __version__, packs
 from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
-from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
 from mmdemo.studio import VERBS, Studio
 
 
@@ -51,6 +51,28 @@ def parser() -> argparse.ArgumentParser:
 
     listing = command("packs", "List the packs.", list_packs)
     listing.add_argument("--json", action="store_true", help="print JSON alone")
+
+    get = command("pull", "Fetch a pack from the Hugging Face Hub, and check it.", pull)
+    get.add_argument("repo", metavar="REPO", help="owner/name, or owner/name@revision: a branch, a tag or a commit")
+    get.add_argument("--name", metavar="NAME", help="what to call the pack here; the repository's name if not given")
+
+    give = command("push", "Upload a pack and its card to the Hugging Face Hub.", push)
+    give.add_argument("pack", metavar="NAME", help=ARGUMENTS["pack"].help)
+    give.add_argument("repo", metavar="REPO", help="owner/name; it is made if it is not there")
+    give.add_argument("--private", action="store_true", help="make it a repository that only you can see")
+
+    rent = command("space", "Write, and upload, a Space that runs this app on some packs.", space)
+    rent.add_argument("repo", metavar="OWNER/NAME", help="the Space")
+    rent.add_argument(
+        "--pack",
+        required=True,
+        nargs="+",
+        metavar="P",
+        help="packs here, by name, or on the Hub, as owner/name[@revision]",
+    )
+    rent.add_argument("--out", metavar="DIR", help="a new folder for it; the Space's name if not given")
+    rent.add_argument("--push", action="store_true", help="upload it too")
+    rent.add_argument("--private", action="store_true", help="make it a Space that only you can see")
 
     train = commands.add_parser("train", help="Train a pack's models.").add_subparsers(metavar="MODEL", required=True)
     _add_training(command("vqvae", "Train a codec; the result is a codec-only pack.", train_vqvae, train), "vqvae")
@@ -109,7 +131,46 @@ def list_packs(options) -> None:
         else:
             draws = "draws what it is told" if pack.words else f"samples {', '.join(pack.classes)}"
             does = draws if pack.can_sample else "codec only"
-            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {pack.codes} codes, {does}")
+            whence = f", from {pack.source}" if pack.source else ""
+            codes = f"{pack.codes} codes" if pack.codes else "no codebook"
+            print(f"{pack.name}: {pack.image_size}×{pack.image_size}, {codes}, {does}{whence}")
+
+
+def pull(options) -> None:
+    from tqdm import tqdm
+
+    from mmdemo import hub
+
+    with tqdm(disable=not sys.stderr.isatty(), unit="B", unit_scale=True, desc=options.repo) as bar:
+
+        def report(come: int, size: int) -> None:
+            bar.total = size
+            bar.update(come - bar.n)
+
+        pack = hub.pull(options.repo, options.weights, options.name, report)
+    print(f"wrote {pack}, from {packs.read(pack).source}; see it: python app.py --weights {options.weights}")
+
+
+def push(options) -> None:
+    from huggingface_hub.utils import disable_progress_bars
+
+    from mmdemo import hub
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    address, commit = hub.push(_trained_pack(options), options.repo, options.private)
+    print(address)
+    print(f"pull it:  python -m mmdemo pull {options.repo}@{commit}")
+    print(f"open it:  python app.py --hub {options.repo}")
+
+
+def space(options) -> None:
+    from mmdemo import space
+
+    out = space.write(options.repo, options.pack, options.weights, options.out or options.repo.split("/")[-1])
+    print(f"wrote {out}; try it: cd {out} && python app.py")
+    if options.push:
+        print(space.push(out, options.repo, options.private))
 
 
 def train_vqvae(options) -> None:
@@ -123,7 +184,6 @@ def train_vqvae(options) -> None:
 
 
 def train_dit(options) -> None:
-    from mmdemo import packs
     from mmdemo.training.dit import DiTConfig, train_dit
 
     pack = _trained_pack(options)
@@ -157,9 +217,11 @@ def reconstruct(options) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for source, result in made:
         result.image.save(out / f"{source.stem}-reconstruction.png")
-        result.token_map.save(out / f"{source.stem}-tokens.png")
+        if result.token_map:
+            result.token_map.save(out / f"{source.stem}-tokens.png")
         (out / f"{source.stem}.json").write_text(json.dumps(result.json()) + "\n", encoding="utf-8")
-        print(f"{source.name}: {result.psnr:.1f} dB, {result.bits_per_pixel:.3f} bits per pixel")
+        bits = f"{result.bits_per_pixel:.3f} bits per pixel" if result.tokens else NO_CODEBOOK
+        print(f"{source.name}: {result.psnr:.1f} dB, {bits}")
 
 
 def describe(options) -> None:
@@ -316,9 +378,7 @@ def _speaks() -> bool:
 
 def _pack_folder(options) -> Path:
     Path(options.weights).mkdir(parents=True, exist_ok=True)  # fails now rather than after hours of training
-    if not options.pack or options.pack.startswith(".") or Path(options.pack).name != options.pack:
-        raise PackError(f"pack is {options.pack!r}; it must be a plain folder name such as digits")
-    return Path(options.weights) / options.pack
+    return packs.place(options.weights, options.pack)
 
 
 def _trained_pack(options) -> Path:
@@ -332,8 +392,6 @@ def _trained_pack(options) -> Path:
 
 
 def _new_pack(options) -> Path:
-    from mmdemo import packs
-
     pack = _pack_folder(options)
     finished = pack.exists() and (
         not options.resume or packs.read(pack).can_sample or "decoder" in packs.read_training(pack)

@@ -16,7 +16,16 @@ from mmdemo.datasets import NAMED
 from mmdemo.packs import Pack
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
+METRICS = {  # what the Hub is told of the numbers: by which name it knows them, and what they are
+    "psnr": ("psnr", "PSNR of reconstructions, dB"),
+    "ssim": ("ssim", "SSIM of reconstructions"),
+    "accuracy_generated": ("accuracy", "generated pictures read as asked"),
+    "named_right_test": ("accuracy", "values named by test captions that are there"),
+    "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
+}
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
+NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
+# From the Hub it comes by: python -m mmdemo pull owner/name"""
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
@@ -35,14 +44,11 @@ def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
     described, training = packs.read(pack), packs.read_training(pack)
     dataset, size = training["vqvae"]["dataset"], described.image_size
     data = NAMED[dataset].licence if dataset in NAMED else _folder(dataset, described)
-    by = "text-to-image" if described.words else "class-conditional"
     does = "a diffusion transformer that reads" if described.words else "no transformer"
     if described.can_sample and not described.words:
         does = f"a diffusion transformer for {len(described.classes)} classes"
     return f"""---
-library_name: diffusers
-license: apache-2.0
-tags: [vq-vae, diffusion, dit, {by}, mmdemo]
+{_front_matter(described, dataset, numbers)}
 ---
 # {pack.name}
 
@@ -65,7 +71,48 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_table(numbers)}
 
 {_reading(numbers)}
-{_by_attribute(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}{_gallery(numbers, pictures)}"""
+{_by_attribute(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
+{_gallery(numbers, pictures)}{_codebook(described)}"""
+
+
+def _front_matter(described: Pack, dataset: str, numbers: dict) -> str:
+    """What the Hub reads of a card: the task, the data set, the measured numbers."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    task, tags = "image-feature-extraction", ["vq-vae", "mmdemo"]
+    if described.can_sample:
+        task = "text-to-image" if described.words else "unconditional-image-generation"  # the Hub has none of classes
+        tags += ["diffusion", "dit"] + ["class-conditional"] * (not described.words)
+    name = dataset if dataset in NAMED else Path(dataset).name
+    on_hub = NAMED[dataset].hub if dataset in NAMED else None
+    results = [
+        EvalResult(
+            task_type=task,
+            dataset_type=on_hub or name,
+            dataset_name=name,
+            dataset_split="test",
+            metric_type=kind,
+            metric_name=words,
+            metric_value=round(numbers[key], 4),
+        )
+        for key, (kind, words) in METRICS.items()
+        if key in numbers
+    ]
+    return ModelCardData(
+        library_name="diffusers",
+        pipeline_tag=task,
+        license="apache-2.0",
+        datasets=[on_hub] if on_hub else None,
+        tags=tags,
+        model_name=described.name,
+        eval_results=results,
+    ).to_yaml()
+
+
+def _codebook(described: Pack) -> str:
+    if not (described.path / "codebook" / "swatches.png").is_file():
+        return ""
+    return "\nThe codebook, by likeness.\n\n![Every code as a picture](codebook/swatches.png)\n"
 
 
 def _folder(dataset: str, described: Pack) -> str:
@@ -83,13 +130,17 @@ def _grid(training: dict) -> str:
 
 
 def _use(name: str, described: Pack) -> str:
+    """Code that draws, or reconstructs. DiffusionPipeline and its `custom_pipeline` cannot: a pack holds no code, and
+    would have to hold that of its models."""
     if described.can_sample:
         drawing = f"\npictures = pipeline({json.dumps(described.prompts[:1], ensure_ascii=False)}).images"
         drawing = drawing if described.prompts else ""
-        return f"""from mmdemo.pipeline import ClassPipeline
+        return f"""{NEEDS}
+from mmdemo.pipeline import ClassPipeline
 
 pipeline = ClassPipeline.from_pretrained("weights/{name}", use_safetensors=True){drawing}"""
-    return f"""from mmdemo.studio import Studio
+    return f"""{NEEDS}
+from mmdemo.studio import Studio
 
 Studio().reconstruct("{name}", "picture.jpg").image.save("rebuilt.png")"""
 

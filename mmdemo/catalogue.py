@@ -1,22 +1,28 @@
-"""What a pack has ready to be shown without torch: its examples, its cover, its codebook and a map of it."""
+"""What a pack has ready to be shown without torch: its examples, its cover, its codebook and a map of it.
+
+A pack that others published has no codebook/ folder, so of its codes only the numbers are known: what they look like
+and how often they are used is not. They are shown in colours that are alike where the numbers are.
+"""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 from functools import lru_cache
-from math import ceil, exp, inf, log, log2
+from math import ceil, exp, inf, log, log2, sqrt
 from pathlib import Path
 
 from PIL import Image
 
-from mmdemo import images, packs
+from mmdemo import checks, images, packs
 from mmdemo.arguments import prompt
 from mmdemo.datasets import METADATA
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.results import Code, Codebook, CodeMap
 
 COVER = 128  # pixels of a cover's side
+FLAT = 4  # pixels of a swatch that is a mere colour
+NEAREST = 8  # codes
 
 
 def examples(pack: packs.Pack) -> list[Path]:
@@ -37,16 +43,23 @@ def code_map(pack: packs.Pack) -> CodeMap:
     """The first two principal components of the codebook, which is read from the pack without torch."""
     import numpy as np
 
-    e = read_codes(pack)
+    places, explained = _principal(read_codes(pack), 2)
+    places /= max(np.abs(places).max(), 1e-12)
+    counts = packs.read_codebook(pack)["counts"] if _counted(pack) else None
+    return CodeMap([(x, y) for x, y in places.round(4).tolist()], counts, explained)
+
+
+def _principal(e, count: int):
+    """(K, d) codes along the directions in which they differ most, (K, count), and the share of variance there."""
+    import numpy as np
+
     e = e - e.mean(0)
     _, sizes, directions = np.linalg.svd(e, full_matrices=False)
-    # An SVD's signs are arbitrary: make the largest number of each direction positive, so that the map is stable.
-    directions = directions[:2] * np.sign([row[np.abs(row).argmax()] for row in directions[:2]])[:, None]
-    places = np.zeros((len(e), 2))
+    # An SVD's signs are arbitrary: make the largest number of each direction positive, so that all is stable.
+    directions = directions[:count] * np.sign([row[np.abs(row).argmax()] for row in directions[:count]])[:, None]
+    places = np.zeros((len(e), count))
     places[:, : len(directions)] = e @ directions.T
-    places /= max(np.abs(places).max(), 1e-12)
-    explained = float((sizes[:2] ** 2).sum() / max((sizes**2).sum(), 1e-12))
-    return CodeMap([(x, y) for x, y in places.round(4).tolist()], packs.read_codebook(pack)["counts"], explained)
+    return places, float((sizes[:count] ** 2).sum() / max((sizes**2).sum(), 1e-12))
 
 
 def cover(pack: packs.Pack) -> Image.Image:
@@ -63,7 +76,7 @@ def cover(pack: packs.Pack) -> Image.Image:
             opened = [images.open_image(file) for file in files[: columns**2]]
             return images.grid([images.fit_square(image, COVER // columns, 3) for image in opened], columns, gap=0)
     with suppress(MmdemoError):
-        swatches, *_ = _swatches(pack, packs.read_codebook(pack))
+        swatches = codebook(pack).swatches
         left, top = (max(0, side - COVER) // 2 for side in swatches.size)
         middle = swatches.crop((left, top, swatches.width - left, swatches.height - top))
         return images.fit_square(middle, COVER, 3)
@@ -71,7 +84,9 @@ def cover(pack: packs.Pack) -> Image.Image:
 
 
 def codebook(pack: packs.Pack) -> Codebook:
-    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    """From the pack's codebook/ folder, or of the codes alone without one.  Raises PackError if it is damaged."""
+    if not _counted(pack):
+        return _uncounted(pack)
     stored = packs.read_codebook(pack)
     sprite, size, columns = _swatches(pack, stored)
     counts, total = stored["counts"], max(1, sum(stored["counts"]))
@@ -93,7 +108,9 @@ def codebook(pack: packs.Pack) -> Codebook:
 
 
 def code(pack: packs.Pack, k: int) -> Code:
-    """From the pack's codebook/ folder.  Raises PackError if it is missing or damaged."""
+    """From the pack's codebook/ folder, or of the codes alone without one.  Raises PackError if it is damaged."""
+    if not _counted(pack):
+        return _uncounted_code(pack, k)
     stored = packs.read_codebook(pack)
     sprite, size, columns = _swatches(pack, stored)
     place = {code: n for n, code in enumerate(stored["order"])}
@@ -113,21 +130,77 @@ def code(pack: packs.Pack, k: int) -> Code:
     )
 
 
+def _counted(pack: packs.Pack) -> bool:
+    """Whether the pack says how its codes are used and what they look like."""
+    return (pack.path / "codebook").exists()
+
+
+@lru_cache(maxsize=8)  # the list of packs asks for it again and again, for covers
+def _uncounted(pack: packs.Pack) -> Codebook:
+    """Codes in a square, alike ones near each other, in colours: red, green and blue are the three directions in which
+    the codes differ most."""
+    import numpy as np
+
+    places, _ = _principal(read_codes(pack), 3)
+    columns = ceil(sqrt(pack.codes))
+    by_first = places[:, 0].argsort(kind="stable")
+    rows = [by_first[start : start + columns] for start in range(0, pack.codes, columns)]
+    order = np.concatenate([row[places[row, 1].argsort(kind="stable")] for row in rows])
+    colours = np.zeros((len(rows) * columns, 3), np.uint8)
+    colours[: pack.codes] = (127.5 + 127.5 * places / np.maximum(np.abs(places).max(0), 1e-12))[order]
+    one_pixel_each = Image.fromarray(colours.reshape(len(rows), columns, 3))
+    sprite = one_pixel_each.resize((columns * FLAT, len(rows) * FLAT), Image.Resampling.NEAREST)
+    swatches = [images.cell(sprite, n % columns, n // columns, FLAT) for n in range(pack.codes)]
+    return Codebook(
+        sheet=images.grid(swatches, columns),
+        swatches=sprite,
+        swatch_size=FLAT,
+        columns=columns,
+        order=order.tolist(),
+        counts=None,
+        codes=pack.codes,
+        used=None,
+        perplexity=None,
+        dim=pack.dim,
+        bits_per_token=log2(pack.codes),
+    )
+
+
+def _uncounted_code(pack: packs.Pack, k: int) -> Code:
+    import numpy as np
+
+    book, e = _uncounted(pack), read_codes(pack)
+    far = np.linalg.norm(e - e[k], axis=1)
+    far[k] = inf
+    near = far.argsort(kind="stable")[: min(NEAREST, pack.codes - 1)].tolist()
+    swatch = book.swatch(k)
+    return Code(
+        card=_card(swatch, [book.swatch(n) for n in near], []),
+        swatch=swatch,
+        patches=[],
+        code=k,
+        count=None,
+        share=None,
+        nearest=[{"code": n, "distance": round(float(far[n]), 4)} for n in near],
+    )
+
+
 def read_codes(pack: packs.Pack):
     """The code vectors, a (K, d) float64 numpy array, read without torch.  Raises PackError if they are not there."""
     from safetensors import SafetensorError, safe_open
 
-    codes = None
-    for file in sorted((pack.path / "vae").glob("*.safetensors")):
+    codes, shape = None, (pack.codes, pack.dim)
+    for file in checks.weights(pack.codec):
         try:
             with safe_open(file, "numpy") as opened:
                 for name in ("codebook", "quantize.embedding.weight"):
-                    if name in opened.keys():  # noqa: SIM118
+                    if name in opened.keys() and tuple(opened.get_slice(name).get_shape()) == shape:  # noqa: SIM118
                         codes = opened.get_tensor(name).astype("float64")
         except (OSError, SafetensorError, TypeError) as error:
             raise PackError(f"pack {pack.name!r} has an unreadable {file.name} ({type(error).__name__})") from None
-    if codes is None or codes.shape != (pack.codes, pack.dim) or not (abs(codes) < inf).all():
-        raise PackError(f"pack {pack.name!r} has no codebook of {pack.codes}×{pack.dim} finite numbers in vae/")
+    if codes is None or not (abs(codes) < inf).all():
+        where = pack.codec.relative_to(pack.path).as_posix()
+        raise PackError(f"pack {pack.name!r} has no codebook of {pack.codes}×{pack.dim} finite numbers in {where}/")
     return codes
 
 

@@ -1,7 +1,8 @@
 """What one can ask of a codec: latents, token ids and pictures, and statistics of its codebook.
 
 Works on our VQVAE and on diffusers' VQModel alike, because both encode to latents that are not yet quantized and both
-snap them when they decode. It knows tensors; not packs or files. K: codes, d: numbers in a code.
+snap them when they decode; and on AutoencoderKL, whose latents are never snapped, as far as one can ask it. It knows
+tensors; not packs or files. K: codes, d: numbers in a code.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from math import ceil, sqrt
 import torch
 from torch import Tensor, nn
 
+from mmdemo.errors import NO_CODEBOOK, PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.quantizer import nearest
 
@@ -18,8 +20,14 @@ COMPONENTS = 16  # principal components by which codes are compared when they ar
 CONTEXT = 1  # tokens around the middle one in a patch or swatch, so that a stroke can be recognized
 
 
+def has_codebook(vae: nn.Module) -> bool:
+    return hasattr(vae, "codebook") or hasattr(vae, "quantize")
+
+
 def codebook(vae: nn.Module) -> Tensor:
-    """The codes, (K, d) float32."""
+    """The codes, (K, d) float32.  Raises PackError for a codec without any; so does whatever needs them below."""
+    if not has_codebook(vae):
+        raise PackError(NO_CODEBOOK)
     codes = vae.codebook if hasattr(vae, "codebook") else vae.quantize.embedding.weight
     return codes.detach().float()
 
@@ -30,16 +38,20 @@ def stride(vae: nn.Module) -> int:
 
 
 def latent_std(vae: nn.Module) -> float:
-    """What diffusion divides the latents by. VQModel's scaling_factor multiplies, so it is one over that."""
+    """What diffusion divides the latents by. diffusers' scaling_factor multiplies, so it is one over that."""
     return vae.config.latent_std if "latent_std" in vae.config else 1 / vae.config.scaling_factor
 
 
 @torch.inference_mode()
 def encode(vae: nn.Module, x: Tensor) -> Tensor:
-    """x: (B, C, H, W) in [-1, 1] -> z_e (B, d, h, w).  Raises ValueError unless H and W are multiples of the stride."""
+    """x: (B, C, H, W) in [-1, 1] -> z_e (B, d, h, w), of a distribution its mean, about zero.
+
+    Raises ValueError unless H and W are multiples of the stride.
+    """
     if x.shape[-1] % stride(vae) or x.shape[-2] % stride(vae):
         raise ValueError(f"picture is {x.shape[-1]}×{x.shape[-2]}; both sides must be multiples of {stride(vae)}")
-    return vae.encode(x.to(vae.device, vae.dtype)).latents
+    encoded = vae.encode(x.to(vae.device, vae.dtype))
+    return encoded.latents if has_codebook(vae) else encoded.latent_dist.mean - _shift(vae)
 
 
 @torch.inference_mode()
@@ -63,8 +75,14 @@ def encode_ids(vae: nn.Module, x: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def decode(vae: nn.Module, z: Tensor) -> Tensor:
-    """Latents, snapped to their nearest codes, as pictures: (B, d, h, w) -> (B, C, H, W) clamped to [-1, 1]."""
-    return vae.decode(z.to(vae.device, vae.dtype)).sample.float().clamp(-1, 1)
+    """Latents, snapped to their nearest codes if there are any, as pictures: (B, d, h, w) -> (B, C, H, W) clamped to
+    [-1, 1]."""
+    return vae.decode((z + _shift(vae)).to(vae.device, vae.dtype)).sample.float().clamp(-1, 1)
+
+
+def _shift(vae: nn.Module) -> float:
+    """The middle of the latents as the model has them."""
+    return vae.config.get("shift_factor") or 0.0
 
 
 def decode_ids(vae: nn.Module, ids: Tensor) -> Tensor:

@@ -23,3 +23,6 @@ class TrainingError(MmdemoError):
 
 class DataError(MmdemoError):
     """A data set that cannot be read."""
+
+
+NO_CODEBOOK = "this codec has no codebook: its latents are continuous, so there are no codes and no tokens"

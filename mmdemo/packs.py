@@ -1,31 +1,51 @@
-"""A pack on disk or on the Hub: list, check, read, load. It knows files; what is in them is the models' business.
+"""A pack on disk: list, read, load. It knows what the files mean; checks.py, whether they may be opened.
 
-A pack is a diffusers pipeline folder (README, "A pack"). Listing and reading need neither torch nor diffusers, so
-that a page can be shown before they are imported; loading imports them. training/export.py writes packs.
+A pack is a diffusers pipeline folder (README, "A pack"), or a codec alone. Listing and reading need neither torch nor
+diffusers, so that a page can be shown before they are imported; loading imports them. training/export.py writes packs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import logging
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmdemo import samplers
-from mmdemo.arguments import MAX_PROMPT, Recipe, number, whole
+from mmdemo import checks, samplers
+from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, Recipe, number, whole
+from mmdemo.checks import read_json
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.words import Words
 
 if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
-FILES = ["*.json", "*.jsonl", "*.safetensors", "*.png", "*.jpg"]  # what is read of a pack
+HUB = "hub.txt"  # in a folder of packs: repositories on the Hub to open beside them, one a line
+SOURCE = "source.json"  # where a pack came from that was pulled from the Hub
+SHIPPED = "shipped.json"  # in a folder of packs: those that came with the app, and a digest of each one's training.json
+TRAINING = "training.json"  # how a pack was trained, if it was by us
+# The models that may be in a pack: the name in a configuration -> the module it is of and its name there.
+CODECS = {
+    "VQVAE": ("mmdemo.models.vqvae", "VQVAE"),
+    "VQModel": ("diffusers", "VQModel"),
+    "AutoencoderKL": ("diffusers", "AutoencoderKL"),
+}
+TRANSFORMERS = {
+    "DiT": ("mmdemo.models.dit", "DiT"),
+    "DiTTransformer2DModel": ("diffusers", "DiTTransformer2DModel"),
+    "Transformer2DModel": ("diffusers", "DiTTransformer2DModel"),  # what it was called when DiT-XL was published
+}
+DRAWING = ("ClassPipeline", "DiTPipeline")  # of any other pipeline the codec alone is opened
+CODEC_FOLDERS = ("vae", "vqvae", "movq")  # ours and DiT's; latent diffusion's and aMUSEd's; Kandinsky's
+MAX_GRID = 64  # patches of a side: a transformer's memory grows with their number, whatever its file's size
+MAX_CODEBOOK = 2**24  # numbers in a codebook: it is read as a whole to be shown
+
 log = logging.getLogger(__name__)
 
 
@@ -38,8 +58,9 @@ class Pack:
     problem: str | None = None  # why it cannot be used; None = it can
     stamp: int = 0  # changes when the pack is written anew, so what was made of it can be told to be old
     classes: tuple[str, ...] = ()  # label names in the order of their class ids; () = none, or it reads words
-    codes: int = 0  # K
-    dim: int = 0  # d, the numbers in a code
+    codec: Path = Path()  # the folder of its codec
+    codes: int = 0  # K; 0 = its codec has no codebook
+    dim: int = 0  # d, the numbers in a code, or else in a latent
     stride: int = 0  # pixels a token covers in each direction
     image_size: int = 0  # pixels of a side
     channels: int = 0
@@ -47,6 +68,7 @@ class Pack:
     defaults: Recipe | None = None  # how it draws unless asked otherwise; None = codec only
     words: bool = False  # whether a label is a text
     prompts: tuple[str, ...] = ()  # of such a pack, examples of what may be asked for
+    source: str = ""  # where on the Hub it came from, as owner/name@commit; "" = it did not
 
     @property
     def can_sample(self) -> bool:
@@ -54,7 +76,7 @@ class Pack:
 
     def json(self) -> dict:
         """An entry in the list of packs."""
-        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers", "words")
+        listed = ("name", "classes", "codes", "image_size", "can_sample", "samplers", "words", "source")
         entry = {name: getattr(self, name) for name in listed}
         entry |= {"classes": list(self.classes), "samplers": list(self.samplers)}
         return entry | ({"problem": self.problem} if self.problem else {})
@@ -70,6 +92,12 @@ def find(folders: Sequence[str | Path], name: str | None = None) -> list[Pack]:
     return [read(path) for path in found.values()]
 
 
+def repositories(folders: Iterable[Path]) -> list[str]:
+    """What is to be opened from the Hub, by the HUB files of folders of packs."""
+    files = (folder / HUB for folder in folders)
+    return [line for file in files if file.is_file() for line in file.read_text(encoding="utf-8").split()]
+
+
 def read(path: Path, name: str | None = None) -> Pack:
     """A pack's description, from its small files; what is wrong with it, if anything, is in `problem`."""
     name = name or path.name
@@ -80,17 +108,48 @@ def read(path: Path, name: str | None = None) -> Pack:
         return Pack(name, path, str(error))
 
 
-def read_hub(repo: str) -> Pack:
-    """A Hub repository `owner/name[@revision]`, downloaded into the user's cache once."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def wanted(index: Mapping) -> list[str]:
+    """What is fetched and pushed of a pack with this model_index.json, as patterns of file names."""
+    models = ["", *CODEC_FOLDERS, *(["transformer"] if index.get("_class_name") in DRAWING else [])]
+    weights = [checks.WEIGHTS, checks.WEIGHTS.replace(".", "-?????-of-?????.")]
+    of_models = [f"{folder}/{file}".removeprefix("/") for folder in models for file in weights]
+    return ["*.json", "*.jsonl", "*.png", "*.jpg", "README.md", "notes.md", "LICENSE", *of_models]
 
-    name, _, revision = repo.partition("@")
-    try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=FILES)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        return Pack(repo, Path(name), f"it could not be fetched from the Hub: {str(error).splitlines()[0]}")
-    return read(Path(folder), repo)
+
+def place(folder: str | Path, name: str) -> Path:
+    """Where in the folder the pack of that name is, or would be.  Raises PackError unless the name is a plain one."""
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise PackError(f"pack is {name!r}; it must be a plain folder name such as digits")
+    return Path(folder) / name
+
+
+def source(path: Path) -> dict:
+    """Where on the Hub a pack came from: {"repo", "commit", …}; {} = it did not.
+
+    Raises PackError if what says so cannot be read.
+    """
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):  # it lies in the Hub's cache
+        owner_and_name = path.parent.parent.name.split("--")[1:]
+        return {"repo": "/".join(owner_and_name), "commit": path.name}
+    return read_json(path / SOURCE) if (path / SOURCE).is_file() else {}
+
+
+def ship(folder: Path, names: Iterable[str]) -> None:
+    """Write down that these packs of a folder come with the app."""
+    digests = {name: _digest(folder / name / TRAINING) for name in sorted(names)}
+    (folder / SHIPPED).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
+
+
+def is_shipped(pack: Pack) -> bool:
+    """Whether a pack came with the app, and has not been trained anew since."""
+    listed, training = pack.path.parent / SHIPPED, pack.path / TRAINING
+    if not listed.is_file() or not training.is_file():
+        return False
+    return read_json(listed).get(pack.path.name) == _digest(training)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()  # git may end lines otherwise
 
 
 @contextmanager
@@ -108,60 +167,107 @@ def _in_one_sentence(what: str) -> Iterator[None]:
 
 
 def _read(path: Path, name: str) -> Pack:
-    index, vae = read_json(path / "model_index.json"), read_json(path / "vae" / "config.json")
-    _check_weights(path / "vae")
-    ours = "num_codes" in vae
-    labels = index.get("id2label") or {}
-    if sorted(labels, key=int) != [str(i) for i in range(len(labels))]:
-        raise PackError("id2label must name the classes 0, 1, 2 … without a gap")
+    checks.folder(path)
+    alone = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
+    index = {} if alone else read_json(path / "model_index.json")
+    checks.bounded(index, "model_index.json")
+    folders = [path] if alone else [path / one for one in CODEC_FOLDERS if (path / one / "config.json").is_file()]
+    codec = folders[0] if folders else path / CODEC_FOLDERS[0]
+    vae, came = _configuration(codec, CODECS), source(path)
+    ours, continuous = vae["_class_name"] == "VQVAE", vae["_class_name"] == "AutoencoderKL"
+    stride = vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1)
     pack = Pack(
         name=name,
         path=path,
-        stamp=stamp(path / "model_index.json", *sorted(path.glob("*/*.safetensors"))),
-        classes=tuple(str(labels[str(i)]) for i in range(len(labels))),
-        codes=whole("num_codes", vae["num_codes"] if ours else vae["num_vq_embeddings"], 2, 2**20),
-        dim=whole("latent_channels", vae.get("vq_embed_dim") or vae["latent_channels"], 1, 4096),
-        stride=whole("stride", vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1), 1, 256),
-        image_size=whole("image_size", index.get("image_size") or vae.get("sample_size") or 32, 1, 1024),
-        channels=whole("in_channels", vae["in_channels"], 1, 3),
+        stamp=stamp(path / ("config.json" if alone else "model_index.json"), *sorted(path.glob("**/*.safetensors"))),
+        classes=_classes(index),
+        codec=codec,
+        codes=0 if continuous else vae["num_codes"] if ours else vae["num_vq_embeddings"],
+        dim=vae.get("vq_embed_dim") or vae["latent_channels"],
+        stride=stride,
+        image_size=whole("image_size", index.get("image_size") or _side(vae.get("sample_size"), stride), 1, 1024),
+        channels=vae["in_channels"],
+        source=f"{came['repo']}@{came['commit']}" if came else "",
     )
-    number("latent_std", vae["latent_std"] if ours else vae["scaling_factor"], 1e-6, 1e6)
+    if pack.channels not in (1, 3) or vae.get("out_channels", pack.channels) != pack.channels:
+        raise PackError(f"its codec has {pack.channels} channels; pictures have 1 or 3, before and after")
+    if pack.codes * pack.dim > MAX_CODEBOOK:
+        raise PackError(f"its codebook of {pack.codes}×{pack.dim} numbers is larger than the {MAX_CODEBOOK} allowed")
+    if pack.codes and (path / "codebook").exists():
+        _check_codebook(*_codebook_file(path), pack.codes)
     if pack.image_size % pack.stride:
         raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
-    if (path / "codebook").exists():
-        _check_codebook(*_codebook_file(path), pack.codes)
-    if (index.get("transformer") or [None])[0] is None:
-        return pack
+    draws = index.get("_class_name") in DRAWING and (index.get("transformer") or [None])[0] is not None
+    return _drawing(pack, index) if draws else pack
 
-    transformer = read_json(path / "transformer" / "config.json")
-    _check_weights(path / "transformer")
-    for option in ("patch_size", "depth", "num_heads", "num_layers", "num_attention_heads"):
-        whole(option, transformer.get(option, 1), 1, 256)
-    if whole("vocab_size", transformer.get("vocab_size", 0), 0, 2**17):
-        pack = _reading(pack, index, transformer)
-    else:
-        known = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
-        classes = whole("num_classes", known, 1, 100_000)
-        if not pack.classes:  # diffusers' DiTPipeline saves no names
-            pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
-        if classes < len(pack.classes):
-            raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
-    side = whole("sample_size", transformer["sample_size"], 1, 1024)
+
+def _configuration(folder: Path, allowed: Mapping[str, tuple[str, str]]) -> dict:
+    """A model's configuration, of a class that is allowed, with weights beside it."""
+    config, where = read_json(folder / "config.json"), f"{folder.name}/config.json"
+    checks.bounded(config, where)
+    checks.known(config.get("_class_name"), allowed, where)
+    checks.tensors(folder)
+    return config
+
+
+def _classes(index: dict) -> tuple[str, ...]:
+    """The names in id2label, in the order of their ids. Of two alike the later has its id added: ImageNet has two
+    cranes, a bird and a machine."""
+    labels = index.get("id2label") or {}
+    if sorted(labels, key=int) != [str(i) for i in range(len(labels))]:
+        raise PackError("id2label must name the classes 0, 1, 2 … without a gap")
+    names = [str(labels[str(i)]) for i in range(len(labels))]
+    first = {name: i for i, name in reversed([*enumerate(names)])}
+    return tuple(name if first[name] == i else f"{name} ({i})" for i, name in enumerate(names))
+
+
+def _side(sample_size: int | Sequence[int] | None, stride: int) -> int:
+    """The side of pictures for a codec whose pack does not say: its sample_size, but at least 8 tokens, for often that
+    is no more than diffusers' default of 32; and no more than is quick to look at."""
+    side = min(sample_size) if isinstance(sample_size, list) else sample_size or 32
+    return max(min(side, MAX_SIDE) // stride, 8) * stride
+
+
+def _drawing(pack: Pack, index: dict) -> Pack:
+    """The pack, with a transformer that draws."""
+    for part, allowed in (("vae", CODECS), ("transformer", TRANSFORMERS)):
+        checks.known(index[part][1], allowed, f"{part} in model_index.json")
+    transformer = _configuration(pack.path / "transformer", TRANSFORMERS)
+    if transformer.get("norm_type", "ada_norm_zero") != "ada_norm_zero":
+        raise PackError(f"transformer is conditioned by {transformer['norm_type']!r}; only ada_norm_zero is known")
+    side = transformer["sample_size"]
+    if not index.get("image_size"):  # DiTPipeline's codec is the same for pictures of any size
+        pack = replace(pack, image_size=side * pack.stride)
+    whole("sample_size / patch_size", side // transformer.get("patch_size", 2), 1, MAX_GRID)
     if transformer["in_channels"] != pack.dim or side != pack.image_size // pack.stride:
         raise PackError("transformer was made for latents of another size than the codec's")
-    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
-    whole("num_train_timesteps", scheduler.get("num_train_timesteps", 1000), 10, 10_000)
-    number("shift", scheduler.get("shift", 1.0), 0.01, 100)
-    fitting = tuple(samplers.fitting(scheduler["_class_name"], scheduler))
+    if transformer.get("out_channels") not in (None, pack.dim, 2 * pack.dim):  # twice: it has learned sigma as well
+        raise PackError(f"transformer gives {transformer['out_channels']} channels; {pack.dim} or twice that are known")
+    if transformer.get("vocab_size"):
+        pack = _reading(pack, index)
+    else:
+        classes = transformer["num_classes"] if "num_classes" in transformer else transformer["num_embeds_ada_norm"]
+        if not pack.classes:  # diffusers' DiTPipeline saves no names
+            pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
+        if not 0 < len(pack.classes) <= classes:
+            raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
+    fitting = tuple(samplers.fitting(*_schedule(pack.path)))
     pack = replace(pack, samplers=fitting)
     defaults = Recipe.stored(index, pack)
     first = (defaults.sampler, *(other for other in fitting if other != defaults.sampler))
     return replace(pack, samplers=first, defaults=defaults)
 
 
-def _reading(pack: Pack, index: dict, transformer: dict) -> Pack:
+def _schedule(pack: Path) -> tuple[str, dict]:
+    """The scheduler that a pack was saved with: its class, one of those in samplers.py, and its options."""
+    where = "scheduler/scheduler_config.json"
+    config = read_json(pack / where)
+    checks.bounded(config, where)
+    return checks.known(config.get("_class_name"), samplers.SCHEDULERS, where), config
+
+
+def _reading(pack: Pack, index: dict) -> Pack:
     """The pack, whose transformer reads texts."""
-    whole("text_depth", transformer.get("text_depth", 1), 1, 64)
     for name in ("tokenizer.json", "words.json"):
         if not (pack.path / "tokenizer" / name).is_file():
             raise PackError(f"tokenizer/{name} is missing")
@@ -189,48 +295,12 @@ def stamp(*files: Path) -> int:
     return hash(tuple((one.st_ino, one.st_ctime_ns, one.st_mtime_ns, one.st_size) for one in known))
 
 
-def read_json(path: Path) -> dict:
-    where = f"{path.parent.name}/{path.name}" if path.name != "model_index.json" else path.name
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PackError(f"{where} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise PackError(f"{where} cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise PackError(f"{where} holds no JSON object")
-    return content
-
-
-def _check_weights(folder: Path) -> None:
-    """The safetensors files are there and as long as their headers say, which a broken-off download is not."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "diffusion_pytorch_model.safetensors.index.json"
-    if index.is_file():
-        files = sorted({folder / shard for shard in read_json(index)["weight_map"].values()})
-    if not files:
-        raise PackError(f"{folder.name}/ has no safetensors file")
-    for file in files:
-        where = f"{folder.name}/{file.name}"
-        try:
-            with file.open("rb") as opened:
-                length = struct.unpack("<Q", opened.read(8))[0]
-                header = json.loads(opened.read(length)) if length < file.stat().st_size else None
-        except FileNotFoundError:
-            raise PackError(f"{where} is missing") from None
-        except (struct.error, ValueError, OSError):
-            header = None
-        ends = [entry["data_offsets"][1] for key, entry in (header or {}).items() if key != "__metadata__"]
-        if not ends or file.stat().st_size != 8 + length + max(ends):
-            raise PackError(f"{where} is damaged or cut short")
-
-
 def load(pack: Pack, device: str = "auto") -> ClassPipeline:
     """A pack's pipeline, float32, ready to run.  device: "auto", "cpu", "cuda" or "mps".
 
     Raises PackError if it is damaged: diffusers alone would fill missing weights with random numbers.
     """
-    import torch
+    import diffusers
     from diffusers.utils import logging
 
     from mmdemo.pipeline import ClassPipeline
@@ -241,14 +311,19 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
         raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
     try:
         with _in_one_sentence("its models cannot be made of its files"):
-            parts = {"vae": _load_part(pack.path, "vae")}
+            # Not by diffusers' own from_pretrained, which imports whatever model_index.json names.
+            parts = {"vae": _load_part(pack.codec, CODECS), "image_size": pack.image_size}
+            parts["id2label"] = {str(i): name for i, name in enumerate(pack.classes)}
             if pack.can_sample:
-                parts["transformer"] = _load_part(pack.path, "transformer")
-            pipeline = ClassPipeline.from_pretrained(
-                pack.path, **parts, dtype=torch.float32, use_safetensors=True, local_files_only=True
-            )
-            if pack.words and pipeline.words.size > pipeline.transformer.config.vocab_size:
-                raise PackError("tokenizer/ has more tokens than the transformer knows")
+                scheduler, options = _schedule(pack.path)
+                parts |= pack.defaults.to_store() | {"prompts": list(pack.prompts)}
+                parts["transformer"] = _load_part(pack.path / "transformer", TRANSFORMERS)
+                parts["scheduler"] = getattr(diffusers, scheduler).from_config(options)
+            if pack.words:
+                parts["words"] = read_words(pack)
+                if parts["words"].size > parts["transformer"].config.vocab_size:
+                    raise PackError("tokenizer/ has more tokens than the transformer knows")
+            pipeline = ClassPipeline(**parts)
     except MmdemoError as error:
         raise PackError(f"pack {pack.name!r} cannot be used: {error}") from error
     return pipeline.to(pick_device(device))
@@ -266,31 +341,34 @@ def pick_device(device: str) -> str:
     return device
 
 
-def _load_part(path: Path, part: str):
-    """One model, refusing pickles, missing or left-over weights, and weights that are no numbers."""
+def _load_part(folder: Path, allowed: Mapping[str, tuple[str, str]]):
+    """One model, float32, whose weights are all there, of the right shapes, no others, and finite.
+
+    Seen from their headers and a model without memory, before anything is allocated.
+    """
     import torch
-    from diffusers import DiTTransformer2DModel, VQModel
 
-    from mmdemo.models.dit import DiT
-    from mmdemo.models.vqvae import VQVAE
-
-    known = {model.__name__: model for model in (VQVAE, DiT, VQModel, DiTTransformer2DModel)}
-    name = read_json(path / part / "config.json").get("_class_name")
-    if name not in known:
-        raise PackError(f"{part} is a {name}; known are {', '.join(known)}")
-    # Else accelerate changes how every thread makes its models, and of two at once leaves it changed for good.
-    own = {"low_cpu_mem_usage": False}
-    model, notes = known[name].from_pretrained(
-        path / part, dtype=torch.float32, use_safetensors=True, local_files_only=True, output_loading_info=True, **own
+    config = _configuration(folder, allowed)
+    module, name = allowed[config["_class_name"]]
+    kind, found = getattr(importlib.import_module(module), name), checks.tensors(folder)
+    with torch.device("meta"):
+        blank = kind.from_config(config)
+    if not (folder / checks.INDEX).is_file():
+        blank._fix_state_dict_keys_on_load(found)  # names of diffusers' first years, which it still reads
+    checks.fit({key: weight.shape for key, weight in blank.state_dict().items()}, found)
+    model = kind.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        use_safetensors=True,
+        local_files_only=True,
+        # Else accelerate changes how every thread makes its models, and of two at once leaves it changed for good.
+        low_cpu_mem_usage=False,
     )
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if notes.get(problem):
-            raise PackError(f"{part} has {problem.replace('_', ' ')}: {', '.join(map(str, notes[problem][:3]))}")
     for key, weight in model.state_dict().items():
         if not weight.isfinite().all():
-            raise PackError(f"{part}: the weight {key} holds numbers that are not finite")
-    if isinstance(model, VQVAE) and not model.fits_its_grid():
-        raise PackError(f"{part}: the weight codebook is not the grid of its levels")
+            raise PackError(f"{found[key][0]}: the tensor {key} holds numbers that are not finite")
+    if hasattr(model, "fits_its_grid") and not model.fits_its_grid():
+        raise PackError(f"{folder.name}: the weight codebook is not the grid of its levels")
     return model.eval().requires_grad_(False)
 
 
@@ -343,7 +421,7 @@ def read_training(pack: Path) -> dict:
     One that went on from the pack's own weights has "earlier" too: the records of what made those, first one first.
     Raises PackError if it does not say on which pictures: a data set's name, and their side or None for its own.
     """
-    training = read_json(pack / "training.json")
+    training = read_json(pack / TRAINING)
     codec = training.get("vqvae")
     if not isinstance(codec, dict) or not isinstance(codec.get("dataset"), str):
         raise PackError(f"pack {pack.name!r} does not say what its codec was trained on: training.json has no dataset")
@@ -374,7 +452,7 @@ def fingerprint(pack: Path) -> str:
     from safetensors import safe_open
 
     digest = hashlib.sha256()
-    for file in sorted((pack / "vae").glob("*.safetensors")):
+    for file in checks.weights(pack / "vae"):
         with safe_open(file, "pt") as tensors:
             for name in sorted(tensors.keys()):
                 if not name.startswith(("decoder.", "post_quant_conv.")):

@@ -46,8 +46,8 @@ class Step:
 class ClassPipeline(DiffusionPipeline):
     """Images by class, or by text: a diffusers pipeline.
 
-    vae: VQVAE or VQModel.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any of
-    samplers.py, read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in
+    vae: VQVAE, VQModel or AutoencoderKL.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any
+    of samplers.py, read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in
     pixels.  words: what a transformer that reads can read, kept in tokenizer/; None = it knows classes.  prompts:
     examples of what it was trained on.
     sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
@@ -133,7 +133,7 @@ class ClassPipeline(DiffusionPipeline):
         return codec.decode(self.vae, latents * codec.latent_std(self.vae))
 
     def tokens(self, latents: Tensor) -> Tensor:
-        """Latents of a Step -> ids (B, h, w) of their nearest codes."""
+        """Latents of a Step -> ids (B, h, w) of their nearest codes.  Raises PackError if the codec has none."""
         return codec.nearest_ids(self.vae, latents * codec.latent_std(self.vae))
 
     def steps(

@@ -62,10 +62,10 @@ class Codebook:
     swatch_size: int
     columns: int
     order: list[int]  # codes, similar ones near each other
-    counts: list[int]  # uses in the training split, by code
+    counts: list[int] | None  # uses in the training split, by code; None, and the next two, where nobody counted
     codes: int  # K
-    used: int
-    perplexity: float
+    used: int | None
+    perplexity: float | None
     dim: int
     bits_per_token: float
 
@@ -74,7 +74,8 @@ class Codebook:
         return images.cell(self.swatches, n % self.columns, n // self.columns, self.swatch_size)
 
     def json(self) -> dict:
-        return {"codes": self.codes, "used": self.used, "perplexity": round(self.perplexity, 2), "dim": self.dim}
+        perplexity = self.perplexity and round(self.perplexity, 2)
+        return {"codes": self.codes, "used": self.used, "perplexity": perplexity, "dim": self.dim}
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Code:
     swatch: Image.Image
     patches: list[Image.Image]  # real pictures around a token of this code
     code: int
-    count: int  # uses in the training split
-    share: float  # count over all tokens
+    count: int | None  # uses in the training split; None, and the next, where nobody counted
+    share: float | None  # count over all tokens
     nearest: list[dict]  # [{"code", "distance"}], nearest first
 
     def json(self) -> dict:
@@ -99,13 +100,13 @@ class Reconstruction:
 
     original: Image.Image  # what the model saw
     image: Image.Image
-    token_map: Image.Image
-    tokens: list[list[int]]
+    token_map: Image.Image | None  # None, and the next, where the codec has no codebook
+    tokens: list[list[int]] | None
     stride: int  # pixels a token covers in each direction
     psnr: float  # dB
     ssim: float
-    bits_per_pixel: float
-    compression_ratio: float
+    bits_per_pixel: float | None  # None, and the next, where there are no tokens to be counted
+    compression_ratio: float | None
     inverted: bool
 
     def json(self) -> dict:
@@ -114,7 +115,7 @@ class Reconstruction:
             "psnr": round(self.psnr, 3),
             "ssim": round(self.ssim, 4),
             "bits_per_pixel": self.bits_per_pixel,
-            "compression_ratio": round(self.compression_ratio, 2),
+            "compression_ratio": self.compression_ratio and round(self.compression_ratio, 2),
             "inverted": self.inverted,
         }
 
@@ -198,9 +199,9 @@ class Frame(Drawing):
     total: int
     timestep: float  # of 1000
     noise_level: float  # 1 = pure noise, 0 = clean
-    tokens: list[list[int]]  # of x0
+    tokens: list[list[int]] | None  # of x0; None where the codec has no codebook
     flips: list[tuple[int, int]]  # (row, column) of the tokens that changed since the last frame
-    distance: float  # mean distance of x0's latents to their codes, in standard deviations of the latents
+    distance: float | None  # mean distance of x0's latents to their codes, in standard deviations of the latents
     guided: bool  # whether guidance was on at this noise level
     original: Image.Image | None  # the picture that is edited, as the model sees it; None = from pure noise
     decode: Callable[[], list[Image.Image]] = field(repr=False)  # x_t, x0, x0_label, x0_null
@@ -238,7 +239,8 @@ class Frame(Drawing):
 
     def json(self) -> dict:
         shown = ("label", "index", "total", "timestep", "noise_level", "tokens", "flips", "guided")
-        return super().json() | {name: getattr(self, name) for name in shown} | {"distance": round(self.distance, 5)}
+        distance = None if self.distance is None else round(self.distance, 5)
+        return super().json() | {name: getattr(self, name) for name in shown} | {"distance": distance}
 
 
 @dataclass(frozen=True)
@@ -381,7 +383,7 @@ class CodeMap:
     """The code vectors on a plane."""
 
     points: list[tuple[float, float]]  # by code, in [-1, 1], along the two directions in which codes differ most
-    counts: list[int]  # uses in the training split, by code
+    counts: list[int] | None  # uses in the training split, by code; None where nobody counted
     explained: float  # share of the codes' variance that the plane shows
 
     def json(self) -> dict:

@@ -25,6 +25,8 @@ FLOW = {
     "ddim": ("DPMSolverMultistepScheduler", {**_FIRST_ORDER, "algorithm_type": "dpmsolver++"}),
     "ddpm": ("DPMSolverMultistepScheduler", {**_FIRST_ORDER, "algorithm_type": "sde-dpmsolver++"}),
 }
+# Those that a pack may be saved with.
+SCHEDULERS = tuple(dict.fromkeys(name for name, _ in (*VARIANCE_PRESERVING.values(), *FLOW.values())))
 
 
 def is_flow(scheduler: str, config: Mapping) -> bool:

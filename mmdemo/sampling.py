@@ -103,8 +103,8 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
     low, high = request.recipe.interval
     for step in _steps(pipeline, request, _generators([request.recipe.seed]), compare=True, **start):
         x0 = step.latents if step.index == step.total - 1 else step.x0
-        ids = pipeline.tokens(x0)
-        tokens = ids[0].tolist()
+        ids = pipeline.tokens(x0) if request.pack.codes else None
+        tokens = None if ids is None else ids[0].tolist()
         frame = Frame(
             **request.common,
             seconds=time.perf_counter() - started,
@@ -115,7 +115,7 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
             noise_level=step.noise_level,
             tokens=tokens,
             flips=flips(before, tokens),
-            distance=codec.distance(pipeline.vae, x0 * std, ids) / std,
+            distance=None if ids is None else codec.distance(pipeline.vae, x0 * std, ids) / std,
             guided=low <= step.noise_level <= high,
             original=original,
             decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, step.x0_label, step.x0_null])),
@@ -134,7 +134,7 @@ def _pulls(pipeline: ClassPipeline, step: Step, label: str) -> list[Pull]:
     return [Pull(word.text, word.start, word.end, one) for (_, word), one in zip(read, maps, strict=True)]
 
 
-def flips(before: list[list[int]] | None, tokens: list[list[int]]) -> list[tuple[int, int]]:
+def flips(before: list[list[int]] | None, tokens: list[list[int]] | None) -> list[tuple[int, int]]:
     """(row, column) of every token that is another than before; none where there was nothing before."""
     if before is None:
         return []

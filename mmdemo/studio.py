@@ -1,7 +1,8 @@
 """Studio: what a page, a script or a command may ask for, with every argument checked before any work is done.
 
-It opens packs on first use and holds those last used. torch and diffusers are imported only then, so that a page can
-be up first; what a pack has ready to be shown (its list entry, its codebook) needs neither.
+It opens packs on first use and holds those last used; those on the Hub are fetched in the background. torch and
+diffusers are imported only then, so that a page can be up first; what a pack has ready to be shown (its list entry, its
+codebook) needs neither.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import inspect
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from mmdemo import catalogue, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
+from mmdemo.hub import Fetch
 from mmdemo.packs import Pack
 from mmdemo.results import (
     Cell,
@@ -46,17 +49,19 @@ if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-RETRY = 60  # seconds after which a pack that could not be fetched from the Hub is asked for again
+RETRY = 60  # seconds after which a verb asks again for a pack that could not be fetched from the Hub
 
 
-def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments: Argument) -> Callable:
+def verb(
+    order: str = "", settings: Sequence[str] = tuple(SETTINGS), of_codes: bool = False, **arguments: Argument
+) -> Callable:
     """Makes a method of Studio a verb: what a script, an endpoint and a command call by the same arguments.
 
     Its arguments are those of the method; `pack` is given by its name. For a parameter `recipe` the settings of a
     drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
 
     order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
-    arguments: what differs from ARGUMENTS.
+    of_codes: whether it needs a codebook.  arguments: what differs from ARGUMENTS.
     """
 
     def decorate(method: Callable) -> Callable:
@@ -78,6 +83,8 @@ def verb(order: str = "", settings: Sequence[str] = tuple(SETTINGS), **arguments
             pack = values["pack"] = self.pack(values["pack"]) if "pack" in values else None
             if draws:
                 _can_sample(pack)
+            if of_codes:
+                _has_codes(pack)
             for name, value in values.items():
                 optional = value is None and signature.parameters[name].default is None
                 if name != "pack" and not optional:
@@ -105,40 +112,72 @@ class Studio:
     def __init__(
         self,
         weights: Sequence[str | Path] = ("weights",),
-        hub: Sequence[str] = (),
+        hub: Sequence[str] = (),  # fetched when first asked for
         device: str = "auto",
         memory: float = 2.0,
+        lend: Callable[[Callable], Callable] | None = None,  # what lends a GPU to a function, as ZeroGPU does
     ):
         self._weights = tuple(Path(folder) for folder in weights)
-        self._hub = tuple(hub)
-        self._fetched: dict[str, tuple[float, Pack]] = {}  # by repository, and when it was asked for
+        self._lent = lend(_on_a_lent_device) if lend else None
+        self._hub: dict[str, Fetch | None] = dict.fromkeys(
+            [*packs.repositories(self._weights), *hub]
+        )  # by repository; None = not asked for yet
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
         self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
-        # A pack waits for nothing but itself: each has a lock to be fetched and one to be loaded under.
-        self._fetching: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        # A pack waits for nothing but itself: each has a lock to be loaded under.
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._importing, self._holding = threading.Lock(), threading.Lock()
+        self._importing, self._holding, self._fetching = threading.Lock(), threading.Lock(), threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- packs
 
     def packs(self) -> list[Pack]:
-        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem."""
+        """Every pack: its classes, how many codes it has, the samplers that fit it; a damaged one with its problem.
+
+        One on the Hub that is not here has as its problem that it is on its way, and how far, or why it did not come.
+        """
         found = {pack.name: pack for pack in packs.find(self._weights)}
-        return list((found | {repo: self._fetch(repo) for repo in self._hub}).values())
+        for repo, fetch in self._hub.copy().items():
+            found[repo] = fetch.pack if fetch else Pack(repo, Path(repo), "not fetched yet")
+        return list(found.values())
 
     def pack(self, name: str) -> Pack:
-        """The description of one pack, found without reading the others.  Raises PackError if it cannot be used."""
-        found = self._fetch(name) if name in self._hub else None
-        if found is None and isinstance(name, str):
-            found = next(iter(packs.find(self._weights, name)), None)
+        """The description of one pack, found without reading the others; one on the Hub is waited for.
+
+        Raises PackError if it cannot be used.
+        """
+        found = None
+        if isinstance(name, str):
+            found = self._fetched(name) if name in self._hub else next(iter(packs.find(self._weights, name)), None)
         if found is None:
             usable = ", ".join(pack.name for pack in self.packs() if not pack.problem) or "none yet: train one"
             raise PackError(f"pack is {shown(name)}; it must be one of: {usable}")
         if found.problem:
             raise PackError(f"pack {name!r} cannot be used: {found.problem}")
         return found
+
+    def fetch(self, repo: str) -> None:
+        """Begin to fetch a Hub repository, or try again, in the background; packs() says how far it is.
+
+        Does nothing while it is on its way, or when it is here. Any repository may be given, so a visitor may not.
+        """
+        with self._fetching:
+            last = self._hub.get(repo)
+            if last is None or (last.ended and last.pack.problem):
+                begun = Fetch(repo)
+                begun.start()
+                self._hub[repo] = begun
+
+    @property
+    def hub(self) -> list[str]:
+        """The repositories that it opens from the Hub."""
+        return list(self._hub)
+
+    @property
+    def fetching(self) -> dict[str, float]:
+        """The repositories on their way, and what share of each has come, from 0 to 1."""
+        return {repo: fetch.share for repo, fetch in self._hub.copy().items() if fetch and not fetch.ended}
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
@@ -162,17 +201,17 @@ class Studio:
 
     # ------------------------------------------------------------------------------------------------------- codec
 
-    @verb()
+    @verb(of_codes=True)
     def codebook(self, pack: Pack) -> Codebook:
         """Every code as a picture, and how often the training split used it."""
         return catalogue.codebook(pack)
 
-    @verb()
+    @verb(of_codes=True)
     def code(self, pack: Pack, code: int) -> Code:
         """One code up close: its picture, its share of all tokens, its nearest codes, real patches that use it."""
         return catalogue.code(pack, code)
 
-    @verb()
+    @verb(of_codes=True)
     def code_map(self, pack: Pack) -> CodeMap:
         """Every code as a point on the plane in which the codes differ most."""
         return catalogue.code_map(pack)
@@ -192,17 +231,17 @@ class Studio:
         original, inverted = seen(pack, image, invert, size)
         return reconstruct(pack, self._pipeline(pack).vae, original, inverted)
 
-    @verb()
+    @verb(of_codes=True)
     def decode(self, pack: Pack, tokens: list[list[int]]) -> Image.Image:
         """The picture that a grid of token ids stands for."""
         return decode(self._pipeline(pack).vae, tokens)
 
-    @verb()
+    @verb(of_codes=True)
     def replace(self, pack: Pack, tokens: list[list[int]], code: int, by: int) -> Replacement:
         """What changes in the picture of a grid of token ids when one code stands wherever another stood."""
         return replace(self._pipeline(pack).vae, tokens, code, by)
 
-    @verb(count=STRIP)
+    @verb(of_codes=True, count=STRIP)
     def interpolate(
         self,
         pack: Pack,
@@ -307,16 +346,21 @@ class Studio:
 
     def _with_models(self, pack: Pack, work: Callable, *arguments):
         """The work with the pack's pipeline, loaded when the first of it is asked for."""
-        return (yield from work(self._pipeline(pack), *arguments))
+        if self._lent is None:
+            return (yield from work(self._pipeline(pack), *arguments))
+        for one in self._lent(work, self._pipeline(pack), *arguments):
+            if isinstance(one, _Returned):
+                return one.result
+            yield one
 
-    def _fetch(self, repo: str) -> Pack:
-        """A Hub repository's pack. One that could not be fetched is asked for again after a while."""
-        with self._fetching[repo]:
-            asked, pack = self._fetched.get(repo, (-inf, None))
-            if pack is None or (pack.problem and time.monotonic() - asked > RETRY):
-                pack = packs.read_hub(repo)
-                self._fetched[repo] = time.monotonic(), pack
-            return pack
+    def _fetched(self, repo: str) -> Pack:
+        """A Hub repository's pack, once it is here. One that could not be fetched is asked for again after a while."""
+        fetch = self._hub[repo]
+        if fetch is None or (fetch.ended and time.monotonic() - fetch.ended > RETRY):
+            self.fetch(repo)
+        fetch = self._hub[repo]
+        fetch.join()
+        return fetch.pack
 
     def _pipeline(self, pack: Pack) -> ClassPipeline:
         with self._importing:  # two threads at their first import of diffusers would both fail
@@ -340,10 +384,28 @@ class Studio:
 VERBS: dict[str, Callable] = {name: one for name, one in vars(Studio).items() if hasattr(one, "arguments")}
 
 
+@dataclass(frozen=True)
+class _Returned:
+    """What work returned, where it could only yield."""
+
+    result: Any
+
+
+def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> Iterator:
+    """Work where a device is lent for as long as it goes on, perhaps in a process of its own, which only yields."""
+    result = yield from work(pipeline.to(packs.pick_device("auto")), *arguments)
+    yield _Returned(result)
+
+
 def _can_sample(pack: Pack) -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
+
+
+def _has_codes(pack: Pack) -> None:
+    if not pack.codes:
+        raise PackError(f"{pack.name!r}: {NO_CODEBOOK}")
 
 
 def _can_describe(pack: Pack) -> None:

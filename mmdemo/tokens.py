@@ -27,25 +27,29 @@ def seen(pack: packs.Pack, image: Image.Image, invert: str, size: int | None = N
 
 
 def reconstruct(pack: packs.Pack, vae: nn.Module, original: Image.Image, inverted: bool) -> Reconstruction:
-    """A picture, as `seen`, turned into tokens and back."""
+    """A picture, as `seen`, turned into tokens and back; without a codebook, into latents and back."""
     from mmdemo import codec
 
-    ids = codec.encode_ids(vae, images.to_tensor(original)[None])  # (1, h, w)
-    rebuilt = images.to_images(codec.decode_ids(vae, ids))[0]
+    z = codec.encode(vae, images.to_tensor(original)[None])  # (1, d, h, w)
+    ids = codec.nearest_ids(vae, z) if pack.codes else None  # (1, h, w)
+    rebuilt = images.to_images(codec.decode(vae, z) if ids is None else codec.decode_ids(vae, ids))[0]
     psnr, ssim = codec.quality(images.image_bytes(rebuilt)[None], images.image_bytes(original)[None])
-    arranged = (pack.path / "codebook").is_dir()  # a pack from elsewhere may have none
-    order = packs.read_codebook(pack)["order"] if arranged else list(range(pack.codes))
-    bits_per_pixel = ids.numel() * log2(pack.codes) / (original.width * original.height)
+    token_map = tokens = bits_per_pixel = None
+    if ids is not None:
+        arranged = (pack.path / "codebook").is_dir()  # a pack from elsewhere may have none
+        order = packs.read_codebook(pack)["order"] if arranged else list(range(pack.codes))
+        token_map, tokens = images.token_map(ids[0].cpu(), order, pack.stride), ids[0].tolist()
+        bits_per_pixel = ids.numel() * log2(pack.codes) / (original.width * original.height)
     return Reconstruction(
         original=original,
         image=rebuilt,
-        token_map=images.token_map(ids[0].cpu(), order, pack.stride),
-        tokens=ids[0].tolist(),
+        token_map=token_map,
+        tokens=tokens,
         stride=pack.stride,
         psnr=psnr,
         ssim=ssim,
         bits_per_pixel=bits_per_pixel,
-        compression_ratio=8 * pack.channels / bits_per_pixel,
+        compression_ratio=bits_per_pixel and 8 * pack.channels / bits_per_pixel,
         inverted=inverted,
     )
 

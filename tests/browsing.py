@@ -59,11 +59,11 @@ class SlowStudio(Studio):
 
 
 @contextmanager
-def launched(studio: Studio) -> Iterator[str]:
+def launched(studio: Studio, **options) -> Iterator[str]:
     """The address at which the page for this studio is being served."""
     from mmdemo.ui import build_demo, launch_options
 
-    demo = build_demo(studio)
+    demo = build_demo(studio, **options)
     demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
     try:
         yield demo.local_url

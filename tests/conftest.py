@@ -244,6 +244,29 @@ def varied(kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Studio:
     return Studio([folder], device="cpu")
 
 
+@pytest.fixture
+def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator:
+    """An empty Hub, which huggingface_hub takes for the real one, with an empty cache."""
+    from hub_server import served
+    from huggingface_hub import constants
+
+    with served() as (hub, address):
+        point_to(address, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        yield hub
+
+
+def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the variable HF_ENDPOINT does, which is read at import."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+
+
 # ----------------------------------------------------------------------------------------- the app, and one who asks it
 
 

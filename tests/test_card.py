@@ -60,7 +60,8 @@ def written(pack: Path, numbers: dict, *pictures: str) -> str:
 def test_every_picture_on_the_card_is_in_the_pack_and_the_other_way_round(pack):
     for pictures in ((), ("comparison.png",), ("comparison.png", "samples.png")):
         text = written(pack, CODEC | JPEG, *pictures)
-        assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == list(pictures)
+        assert re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) == [*pictures, "codebook/swatches.png"]
+        assert (pack / "codebook" / "swatches.png").is_file()
         for file in pictures:
             with Image.open(pack / file) as picture:
                 assert picture.format == "PNG" and picture.size == (20, 10)
@@ -97,6 +98,36 @@ def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
         assert body.startswith("# tiny-codec\n") and body.endswith("\n\n## Mine\n")
         assert "\n\n\n" not in body.split("## Measured")[1], "an empty line too many"
         assert json.loads((pack / "metrics.json").read_text()) == numbers
+
+
+CARDS = {
+    "codec": ("tiny-codec", CODEC | JPEG, "image-feature-extraction", {"psnr": 27.123, "ssim": 0.9123}),
+    "classes": ("tiny", CODEC | JUDGED | GENERATED, "unconditional-image-generation",
+                {"psnr": 27.123, "ssim": 0.9123, "accuracy": 0.9, "frechet_ratio": 4.0}),
+    "words": ("words", CODEC | JPEG | READ | DRAWN, "text-to-image",
+              {"psnr": 27.123, "ssim": 0.9123, "accuracy": 0.9876, "frechet_ratio": 4.0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "numbers", "task", "measured"), CARDS.values(), ids=CARDS)
+@pytest.mark.parametrize(("dataset", "on_hub"), [("mnist", ["ylecun/mnist"]), ("shapes", None), ("pets: mine/", None)])
+def test_the_hubs_own_reader_finds_the_task_the_data_and_the_numbers(
+    tmp_path, reading_weights, name, numbers, task, measured, dataset, on_hub
+):
+    from huggingface_hub import ModelCard
+
+    pack = shutil.copytree(reading_weights / name, tmp_path / "yes")  # which YAML takes for something else
+    training = {"dataset": dataset, "steps": 10, "batch_size": 8, "minutes": 0.1, "machine": "2 CPU cores"}
+    (pack / "training.json").write_text(json.dumps({"vqvae": training}))
+    written(pack, numbers, "samples.png")
+    read = ModelCard.load(pack / "README.md")
+    data = read.data
+    assert (data.library_name, data.license, data.pipeline_tag) == ("diffusers", "apache-2.0", task)
+    assert data.datasets == on_hub and data.model_name == "yes" and {"vq-vae", "mmdemo"} <= set(data.tags)
+    assert {one.metric_type: one.metric_value for one in data.eval_results} == measured
+    assert {one.task_type for one in data.eval_results} == {task}
+    assert {one.dataset_name for one in data.eval_results} == {dataset.rstrip("/")}
+    assert read.text.startswith("# yes\n")
 
 
 def test_a_table_stands_apart_from_the_text_around_it(pack):

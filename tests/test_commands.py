@@ -536,7 +536,20 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "packs", "train", "train vqvae", "train dit", "reconstruct", "describe", "sample", "edit", "evaluate"],
+    [
+        "",
+        "packs",
+        "pull",
+        "push",
+        "train",
+        "train vqvae",
+        "train dit",
+        "reconstruct",
+        "describe",
+        "sample",
+        "edit",
+        "evaluate",
+    ],
 )
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as left:

@@ -252,6 +252,14 @@ def test_a_bad_flag_exits_2_and_is_named(flag: str, value: str):
     assert started.returncode == 2 and flag in complaint and value in complaint and "Traceback" not in complaint
 
 
+def test_on_a_space_no_visitor_may_have_a_repository_fetched(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPACE_ID", "some/space")
+    started = start_app("--allow-pull", "--port", free_port())
+    told, complaint = started.communicate(timeout=30)
+    assert started.returncode == 1 and told == ""
+    assert re.fullmatch(r"error: --allow-pull is not for a Space[^\n]*\n", complaint)
+
+
 def test_a_taken_port_exits_1_with_one_line(app: str):
     started = start_app("--port", app.rpartition(":")[2])
     _, complaint = started.communicate(timeout=30)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,7 +78,7 @@ DAMAGES = {
     "index no text": (lambda pack: (pack / "model_index.json").write_bytes(b"\xff\xfe\x00"), "model_index.json"),
     "codec config no JSON": (lambda pack: (pack / "vae/config.json").write_text("not JSON"), "vae"),
     "codec config without codes": (lambda pack: edit_json(pack / "vae/config.json", num_codes=None), ""),
-    "codec of another kind": (lambda pack: edit_json(pack / "vae/config.json", _class_name="AutoencoderKL"), "vae"),
+    "codec of another kind": (lambda pack: edit_json(pack / "vae/config.json", _class_name="AutoencoderTiny"), "vae"),
     "transformer of another kind": (
         lambda pack: edit_json(pack / "transformer/config.json", _class_name="UNet2DModel"),
         "transformer",
@@ -160,6 +161,21 @@ def test_files_and_hidden_folders_are_no_packs(tiny_weights, tmp_path):
     assert packs.find([tmp_path, tmp_path / "nowhere"]) == []
 
 
+def test_a_pack_that_came_with_the_app_is_told_from_one_trained_here(tiny_weights, tmp_path):
+    weights = Path(__file__).parent.parent / "weights"
+    shipped = {pack.name for pack in packs.find([weights]) if packs.is_shipped(pack)}
+    stale = "one was trained anew since: where that one is to be shipped, call packs.ship"
+    assert shipped == set(json.loads((weights / packs.SHIPPED).read_text())) and len(shipped) == 5, stale
+    for name in ("theirs", "mine"):
+        shutil.copytree(tiny_weights / "tiny-codec", tmp_path / name)
+    packs.ship(tmp_path, ["theirs"])
+    packs.ship(tmp_path, ["theirs"])
+    assert [packs.is_shipped(packs.read(tmp_path / name)) for name in ("theirs", "mine")] == [True, False]
+    export.save_transformer(tmp_path / "theirs", tiny_dit(), flow_schedule(), {"minutes": 0.0})
+    assert not packs.is_shipped(packs.read(tmp_path / "theirs"))
+    assert not any(packs.is_shipped(pack) for pack in packs.find([tiny_weights])), "a folder that ships nothing"
+
+
 def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny")
     (found,) = (pack for pack in packs.find([tmp_path, tiny_weights]) if pack.name == "tiny")
@@ -175,7 +191,7 @@ def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
         Image.new("RGB", (16, 16), (len(file), 0, 99)).save(whole / file)
     (whole / "examples" / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a red circle"}')
     files = [str(file.relative_to(whole)) for file in whole.rglob("*") if file.is_file()]
-    fetched = list(filter_repo_objects(files, allow_patterns=packs.FILES))
+    fetched = list(filter_repo_objects(files, allow_patterns=packs.wanted(packs.read_json(whole / "model_index.json"))))
     assert "codebook/patches.jpg" in fetched
     for file in fetched:
         (tmp_path / "fetched" / "pack" / file).parent.mkdir(parents=True, exist_ok=True)
@@ -240,11 +256,11 @@ def test_weights_are_half_precision_on_disk_and_float32_in_memory(tiny_weights):
 
 def test_loading_changes_nothing_for_whoever_makes_a_model_meanwhile(tiny_weights, monkeypatch):
     """What diffusers does by default puts every model of every thread on the meta device while it loads one."""
-    devices = set()
+    devices, others = set(), ThreadPoolExecutor(1)
 
     def observed(module, *arguments, make=torch.nn.Conv2d.__init__, **options):
         make(module, *arguments, **options)
-        devices.add(module.weight.device.type)
+        devices.add(others.submit(torch.nn.Linear, 1, 1).result().weight.device.type)
 
     monkeypatch.setattr(torch.nn.Conv2d, "__init__", observed)
     packs.load(packs.read(tiny_weights / "tiny"), "cpu")

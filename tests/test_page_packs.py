@@ -1,16 +1,24 @@
 """The page with packs of several kinds, in a real browser: which one a tab opens on, and what a choice changes."""
 
+import json
 import re
 import shutil
+import threading
 import time
+import urllib.error
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, open_tab
+from hub_server import Hub
 from PIL import Image
 
+from mmdemo import hub, packs
+from mmdemo.errors import PackError
 from mmdemo.studio import Studio
+from mmdemo.ui import markdown
 from mmdemo.ui.chooser import opens_on
 from mmdemo.ui.pictures import size_of, sizes
 
@@ -60,6 +68,9 @@ def test_cards_say_what_a_pack_is_and_arrow_keys_choose_one(page: Page):
     assert [card.partition("\n")[0] for card in cards.all_inner_texts()] == ["cifar", "mnist", "photos"]
     expect(cards.nth(0)).to_contain_text("2 classes, 16 codes, 16 × 16")
     expect(cards.nth(2)).to_contain_text("codec only, 4096 codes")
+    expect(cards.nth(2)).to_contain_text("trained here")
+    expect(page.get_by_role("searchbox")).to_be_hidden()  # three are seen at a glance
+    expect(page.get_by_placeholder("owner/name")).to_have_count(0)  # unless the app was started so
     assert cards.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
     chosen(page).focus()
     page.keyboard.press("ArrowRight")
@@ -247,3 +258,194 @@ def test_a_pack_taken_away_while_the_page_is_open_is_said_to_be_gone(watched: Pa
         choose_pack(watched, "mnist")
         open_tab(watched, "Sample")
         expect(watched.locator("#sample .mm-status")).to_contain_text("Seed 0")
+
+
+# ---------------------------------------------------------------------------------------------------------- their cards
+
+HOSTILE = """---
+license: mine
+---
+# Theirs
+<script>document.title = "taken"</script>
+<img src="http://127.0.0.2:9/a.png" onerror="document.title = 'taken'"> in **words**
+
+| a | b |
+|---|---|
+| <b onclick="alert(1)">1</b> | `<i>` |
+
+![far](http://127.0.0.2:9/b.png) ![near](near.png) ![out](../near.png) ![hidden](.git/near.png) ![text](notes.png)
+![data](data:image/png;base64,AAAA) [bad](javascript:document.title='taken')
+[site](https://example.org/a) [file](notes.md)
+"""
+
+
+@pytest.fixture
+def hostile(kinds: Path, tmp_path: Path) -> Path:
+    """A folder with a pack whose card would do all it can."""
+    pack = shutil.copytree(kinds / "mnist", tmp_path / "weights" / "theirs")
+    (pack / "README.md").write_text(HOSTILE)
+    (pack / ".git").mkdir()
+    for file in (pack / "near.png", pack.parent / "near.png", pack / ".git" / "near.png"):
+        Image.new("L", (20, 10), 99).save(file)
+    (pack / "notes.png").write_text("no picture")
+    return pack
+
+
+def test_a_packs_card_is_shown_and_nothing_in_it_runs_or_is_fetched(watched: Page, hostile: Path):
+    packs.ship(hostile.parent, ["theirs"])
+    with launched(Studio([hostile.parent], device="cpu")) as address:
+        watched.goto(address)
+        expect(watched.locator(".mm-pack")).to_contain_text("shipped")
+        watched.get_by_role("button", name="Model card of theirs").click()
+        card = watched.get_by_role("dialog")
+        expect(card).to_contain_text("Shipped with the app")
+        expect(card.get_by_role("heading", name="Theirs", exact=True)).to_be_visible()
+        expect(card.get_by_role("cell", name="<i>")).to_be_visible()
+        assert "license" not in card.inner_text() and "far" in card.inner_text()
+        picture = card.locator("img")
+        expect(picture).to_have_attribute("alt", "near")  # it alone
+        assert picture.evaluate("one => one.naturalWidth") == 20
+        links = card.locator("a[href]")
+        expect(links).to_have_text("site")
+        assert "noopener" in links.get_attribute("rel") and links.get_attribute("target") == "_blank"
+        assert (
+            card.locator(".mm-text *").evaluate_all("all => all.flatMap((one) => one.getAttributeNames())").count("alt")
+            == 1
+        )
+        assert not card.locator(".mm-text :is(script, b, i, [onclick], [onerror])").count()
+        assert watched.title() == "mmdemo"
+        watched.keyboard.press("Escape")
+        expect(card).to_be_hidden()
+
+
+def test_a_card_that_is_missing_or_too_long_is_refused_and_one_not_in_utf_8_is_shown(hostile: Path):
+    pack = packs.read(hostile)
+    (hostile / "README.md").write_bytes(b"# caf\xe9\r\n")
+    assert markdown.card(pack) == "<h1>caf\ufffd</h1>\n"
+    (hostile / "README.md").write_text("a" * (markdown.MAX_TEXT + 1))
+    with pytest.raises(PackError, match="longer than"):
+        markdown.card(pack)
+    (hostile / "README.md").unlink()
+    with pytest.raises(PackError, match="has no card"):
+        markdown.card(pack)
+
+
+def test_a_pictures_bytes_count_each_time_it_is_shown(hostile: Path, monkeypatch: pytest.MonkeyPatch):
+    (hostile / "README.md").write_text("![a](near.png) ![b](near.png) ![c](near.png)")
+    monkeypatch.setattr(markdown, "MAX_PICTURES", 2 * (hostile / "near.png").stat().st_size)
+    assert re.findall(r'alt="(\w)"', markdown.card(packs.read(hostile))) == ["a", "b"]
+
+
+def test_more_than_six_packs_can_be_searched(watched: Page, kinds: Path, tmp_path: Path):
+    for i in range(7):
+        shutil.copytree(kinds / ("cifar" if i % 2 else "photos"), tmp_path / f"pack-{i}")
+    with launched(Studio([tmp_path], device="cpu")) as address:
+        watched.goto(address)
+        search, cards = watched.get_by_role("searchbox", name="Search packs"), watched.locator(".mm-pack:visible")
+        expect(cards).to_have_count(7)
+        search.fill("codec ONLY")
+        expect(cards).to_have_count(4)
+        search.fill("pack 3")
+        expect(cards).to_have_count(1)
+        expect(watched.get_by_role("radio", name="pack-3")).to_be_visible()
+        search.fill("nothing")
+        expect(watched.get_by_text("No pack is found by “nothing”.")).to_be_visible()
+        search.fill("")
+        expect(cards).to_have_count(7)
+
+
+# ----------------------------------------------------------------------------------------------------------- the Hub
+
+
+def test_what_is_fetched_is_watched_opens_by_itself_and_what_failed_can_be_tried_again(
+    watched: Page, hub_server: Hub, tiny_weights: Path, kinds: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(hub, "WAITS", ())
+    hub_server.fill("some/tiny", tiny_weights / "tiny")
+    arrives = hub_server.held["transformer/diffusion_pytorch_model.safetensors"] = threading.Event()
+    asked = []
+    watched.on("request", lambda request: asked.append(1) if '"fetching"' in (request.post_data or "") else None)
+    studio = Studio([kinds], hub=["some/tiny", "some/later"], device="cpu")
+    for repo in studio.hub:
+        studio.fetch(repo)
+    with launched(studio) as address:
+        watched.goto(address)
+        expect(chosen(watched)).to_have_attribute("value", "mnist")
+        bar = watched.get_by_role("progressbar", name="Fetching some/tiny")
+        watched.wait_for_function("bar => bar.value > 0 && bar.value < 1", arg=bar.element_handle())
+        expect(watched.locator(".mm-awaited", has_text="some/tiny")).to_contain_text(
+            re.compile(r"being fetched: \d+ %")
+        )
+        failed = watched.locator(".mm-awaited", has_text="some/later")
+        expect(failed).to_contain_text("there is no some/later on the Hub")
+        expect(watched.locator("#notice")).to_have_text("")
+        arrives.set()
+        expect(chosen(watched)).to_have_attribute("value", "some/tiny")
+        expect(bar).to_have_count(0)
+        expect(watched.locator(".mm-pack", has_text="some/tiny")).to_contain_text(
+            f"Hub at {hub_server.head('some/tiny')[:7]}"
+        )
+        watched.wait_for_function("window.mmdemo.store.get('code')?.pack === 'some/tiny'")
+        count = len(asked)
+        watched.wait_for_timeout(2500)
+        assert len(asked) == count > 0, "nothing is on its way, and the server is asked all the same"
+        choose_pack(watched, "cifar")
+        hub_server.fill("some/later", tiny_weights / "tiny-codec")
+        failed.get_by_role("button", name="Try again").click()
+        expect(chosen(watched)).to_have_attribute("value", "some/later")
+
+
+def test_what_arrives_does_not_disturb_who_has_begun_with_another_pack(
+    watched: Page, hub_server: Hub, tiny_weights: Path, kinds: Path
+):
+    hub_server.fill("some/tiny", tiny_weights / "tiny")
+    arrives = hub_server.held["transformer/diffusion_pytorch_model.safetensors"] = threading.Event()
+    studio = Studio([kinds], hub=["some/tiny"], device="cpu")
+    studio.fetch("some/tiny")
+    with launched(studio) as address:
+        watched.goto(address)
+        choose_pack(watched, "cifar")
+        chosen(watched).focus()
+        arrives.set()
+        expect(watched.get_by_role("radio", name="some/tiny")).to_be_visible()
+        expect(chosen(watched)).to_have_attribute("value", "cifar")
+        expect(chosen(watched)).to_be_focused()
+
+
+def test_a_visitor_may_name_a_repository_only_where_the_app_was_started_so(
+    watched: Page, hub_server: Hub, tiny_weights: Path, kinds: Path
+):
+    hub_server.fill("some/tiny", tiny_weights / "tiny")
+    studio = Studio([kinds], device="cpu")
+    with launched(studio) as address:
+        for name in ("pull", "fetch"):
+            with pytest.raises(urllib.error.HTTPError, match="404"):
+                called(address, name, "some/tiny")
+        assert "whoever starts the app" in called(address, "try_again", "some/tiny")["error"]
+        assert not studio.hub and not hub_server.asked
+    with launched(studio, allow_pull=True) as address:
+        watched.goto(address)
+        choose_pack(watched, "cifar")
+        field = watched.get_by_placeholder("owner/name")
+        field.fill("no repository")
+        watched.get_by_role("button", name="Fetch from the Hub").click()
+        expect(watched.get_by_role("alert").filter(has_text="must be owner/name")).to_be_visible()
+        assert not studio.hub
+        field.fill(" some/tiny ")
+        field.press("Enter")
+        expect(chosen(watched)).to_have_attribute("value", "some/tiny")
+        expect(field).to_have_value("")
+        assert studio.hub == ["some/tiny"]
+
+
+def called(address: str, name: str, argument: str) -> dict:
+    """What a program is answered that calls a function of the list as its script does."""
+    with urllib.request.urlopen(f"{address}config") as answer:
+        components = json.load(answer)["components"]
+    (pack,) = (one["id"] for one in components if one["props"].get("elem_id") == "pack")
+    asked = json.dumps({"data": argument, "fn_name": name, "component_id": pack, "session_hash": "visitor"}).encode()
+    request = urllib.request.Request(
+        f"{address}gradio_api/component_server", asked, {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)

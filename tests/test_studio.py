@@ -2,12 +2,15 @@
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -262,18 +265,21 @@ def test_a_pack_that_is_taken_away_is_gone(tiny_weights, tmp_path):
         studio.sample("brief", "circle", steps=1)
 
 
-def test_a_pack_is_described_without_reading_or_fetching_another(tiny_weights, monkeypatch):
-    opened, fetched = [], []
+def test_a_pack_is_described_without_reading_or_fetching_another(tiny_weights, hub_server, monkeypatch):
+    hub_server.fill("some/one", tiny_weights / "tiny")
+    opened = []
     monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path) or read(path))
-    monkeypatch.setattr(packs, "read_hub", lambda repo: fetched.append(repo) or packs.read(tiny_weights / "tiny", repo))
     studio = Studio([tiny_weights], hub=["some/one", "some/other"])
     assert studio.pack("tiny-v") == packs.read(tiny_weights / "tiny-v")
-    assert opened and all(path.is_relative_to(tiny_weights / "tiny-v") for path in opened) and fetched == []
-    assert studio.pack("some/one").name == "some/one" and fetched == ["some/one"]
+    assert opened and all(path.is_relative_to(tiny_weights / "tiny-v") for path in opened)
+    assert [pack.problem for pack in studio.packs()][-2:] == ["not fetched yet"] * 2 and hub_server.asked == []
+    assert studio.pack("some/one").name == "some/one"
+    assert hub_server.asked and not any("some/other" in asked for asked in hub_server.asked)
 
 
 @pytest.mark.parametrize("slow", ["tiny-v", "some/one"])
-def test_a_pack_being_loaded_holds_up_neither_another_nor_the_list(tiny_weights, monkeypatch, slow):
+def test_a_pack_being_loaded_holds_up_neither_another_nor_the_list(tiny_weights, hub_server, monkeypatch, slow):
+    hub_server.fill("some/one", tiny_weights / "tiny-v")
     begun, go_on = threading.Event(), threading.Event()
 
     def load(pack, device, load=packs.load):
@@ -283,7 +289,6 @@ def test_a_pack_being_loaded_holds_up_neither_another_nor_the_list(tiny_weights,
         return load(pack, device)
 
     monkeypatch.setattr(packs, "load", load)
-    monkeypatch.setattr(packs, "read_hub", lambda repo: packs.read(tiny_weights / "tiny-v", repo))
     studio, done = Studio([tiny_weights], hub=["some/one"], device="cpu"), []
     requests = (
         lambda: studio.load("tiny"),
@@ -307,21 +312,58 @@ def test_a_pack_being_loaded_holds_up_neither_another_nor_the_list(tiny_weights,
     assert studio.is_loaded(slow)
 
 
-@pytest.mark.parametrize(("wait", "asked"), [(0, 2), (3600, 1)])
-def test_a_pack_that_could_not_be_fetched_is_asked_for_again_after_a_while(tiny_weights, monkeypatch, wait, asked):
-    fetched = []
-
-    def read_hub(repo: str) -> packs.Pack:
-        fetched.append(repo)
-        return packs.read(tiny_weights / "tiny", repo) if fetched[1:] else packs.Pack(repo, Path(repo), "no network")
-
-    monkeypatch.setattr(packs, "read_hub", read_hub)
-    monkeypatch.setattr(mmdemo.studio, "RETRY", wait)
+def test_a_pack_that_could_not_be_fetched_is_asked_for_again_after_a_while(tiny_weights, hub_server, monkeypatch):
     studio = Studio([], hub=["some/one"], device="cpu")
-    with pytest.raises(PackError, match="'some/one' cannot be used: no network"):
-        studio.codebook("some/one")
-    assert [[pack.problem for pack in studio.packs()] for _ in range(3)] == [[None if asked == 2 else "no network"]] * 3
-    assert fetched == ["some/one"] * asked, "what is there need not be fetched again"
+
+    def asked() -> int:
+        before = len(hub_server.asked)
+        with pytest.raises(PackError, match="'some/one' cannot be used: there is no some/one"):
+            studio.codebook("some/one")
+        return len(hub_server.asked) - before
+
+    assert asked() > 0 and asked() == 0
+    monkeypatch.setattr(mmdemo.studio, "RETRY", 0)
+    assert asked() > 0
+    hub_server.fill("some/one", tiny_weights / "tiny")
+    before = len(hub_server.asked)
+    assert ["there is no some/one" in pack.problem for pack in studio.packs()] == [True]
+    assert len(hub_server.asked) == before, "the list asked the Hub"
+    studio.codebook("some/one")
+    assert [pack.problem for pack in studio.packs()] == [None]
+    before = len(hub_server.asked)
+    studio.codebook("some/one")
+    studio.fetch("some/one")
+    assert len(hub_server.asked) == before, "what is there need not be fetched again"
+
+
+def test_the_list_says_how_far_a_repository_is_and_why_another_did_not_come(tiny_weights, hub_server):
+    hub_server.fill("some/one", tiny_weights / "tiny")
+    go_on = hub_server.held["vae/diffusion_pytorch_model.safetensors"] = threading.Event()
+    studio = Studio([tiny_weights], hub=["some/one"], device="cpu")
+    for repo in ("some/one", "some/other"):  # that was not named before
+        studio.fetch(repo)
+
+    def problem(repo: str) -> str | None:
+        return next(pack.problem for pack in studio.packs() if pack.name == repo)
+
+    try:
+        wait_until(lambda: re.fullmatch("being fetched: [1-9][0-9] %", problem("some/one")))
+        assert 0 < studio.fetching["some/one"] < 1
+        wait_until(lambda: "there is no some/other" in problem("some/other"))
+        assert list(studio.fetching) == ["some/one"]
+    finally:
+        go_on.set()
+    assert studio.pack("some/one").classes == TINY_CLASSES and problem("some/one") is None
+    hub_server.fill("some/other", tiny_weights / "tiny-codec")
+    studio.fetch("some/other")
+    assert not studio.pack("some/other").can_sample and studio.fetching == {}
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 # --------------------------------------------------------------------------------------------------------- memory

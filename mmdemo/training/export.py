@@ -46,7 +46,7 @@ def save_codec(
         )
         pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
         save_codebook(folder, vae, statistics)
-        _write_json(folder / "training.json", {"vqvae": training})
+        _write_json(folder / packs.TRAINING, {"vqvae": training})
 
     _replace(pack, write)
 
@@ -76,7 +76,7 @@ def save_transformer(
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
         shutil.rmtree(folder / "vae")
         _copy(pack, folder, "vae", "codebook")
-        _write_json(folder / "training.json", {**packs.read_training(pack), "dit": training})
+        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "dit": training})
 
     _replace(pack, write)
 
@@ -89,7 +89,7 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
         _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
         _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "scheduler", "tokenizer")
         save_codebook(folder, vae, statistics)
-        _write_json(folder / "training.json", {**packs.read_training(pack), "decoder": training})
+        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "decoder": training})
 
     _replace(pack, write)
 

@@ -22,8 +22,11 @@ SYSTEM_FONTS = [  # no web fonts: the page asks nothing of other machines
 MONOSPACED_FONTS = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "DejaVu Sans Mono", "monospace"]
 
 
-def build_demo(studio: Studio) -> gr.Blocks:
-    """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them."""
+def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
+    """The page and the endpoints. Loads no model: the tabs ask the studio once somebody looks at them.
+
+    allow_pull: whether whoever sees the page may have any repository fetched from the Hub.
+    """
     with endpoints.Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
         endpoints.register(studio)  # first, or a handler of the page with an endpoint's name would take it
         gr.HTML(
@@ -31,7 +34,7 @@ def build_demo(studio: Studio) -> gr.Blocks:
             elem_id="title",
             apply_default_css=False,
         )
-        pack = chooser.build()
+        pack = chooser.build(studio, allow_pull)
         notice = widget("status", elem_id="notice")
 
         demo.load(lambda: chooser.listed(studio), None, [pack, notice], **PRIVATE)

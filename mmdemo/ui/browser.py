@@ -105,12 +105,15 @@ def said_plainly(handler: Callable, quote: Callable[[str], str] = html.escape) -
 
 
 def answered(answer: Callable[..., Any]) -> Callable[[list], dict]:
-    """What a script calls as server.NAME(...): gradio sends its arguments as one list; a refusal is an `error`."""
+    """What a script calls as server.NAME(...): gradio sends its arguments as one list, a single one without the list.
+
+    A refusal is an `error`.
+    """
 
     def respond(request: list) -> dict:
         try:
             with AT_ONCE:
-                made = answer(*request)
+                made = answer(*(request if isinstance(request, list) else [request]))
         except MmdemoError as error:
             return {"error": str(error)}
         return made if isinstance(made, dict) else json.loads(message(made))

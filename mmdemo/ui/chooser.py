@@ -1,21 +1,50 @@
 """The pack list: one card a pack over the tabs, and which pack the page opens on.
 
-Knows what a card says. How the cards look and which is marked is static/packs.js.
+Knows what a card says, and what may be asked of the Hub from the page. How the cards look, which is marked and which
+are found by a search is static/packs.js.
 """
 
 import gradio as gr
 
+from mmdemo import hub, packs
+from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import picture, widget
-from mmdemo.ui.messages import Card, Cards, Text, message
+from mmdemo.ui import markdown
+from mmdemo.ui.browser import answered, picture, widget
+from mmdemo.ui.messages import Awaited, Card, Cards, ModelCard, Text, message
 
 FIRST = ("faces", "mnist")  # to ask for faces in words shows most at once; digits are the quickest to understand
 
 
-def build() -> gr.HTML:
-    """The cards, whose value is the name of the pack that all tabs show."""
-    return widget("packs", elem_id="pack", cards="")
+def build(studio: Studio, allow_pull: bool = False) -> gr.HTML:
+    """The cards, whose value is the name of the pack that all tabs show.
+
+    allow_pull: whether whoever sees the page may have any repository fetched. If not, nothing here does that.
+    """
+
+    def listing() -> Cards:
+        return cards(studio, *seen(studio))
+
+    def fetching() -> dict[str, float]:  # what many pages ask for at once, every second
+        return studio.fetching
+
+    def model_card(name: str) -> ModelCard:
+        return ModelCard(markdown.card(studio.pack(name)))
+
+    def try_again(name: str) -> Cards:
+        if name not in studio.hub:
+            raise ArgumentError("that repository is not one of this page; whoever starts the app chooses them")
+        studio.fetch(name)
+        return listing()
+
+    def pull(repo: str) -> Cards:
+        hub.parts(str(repo))  # what cannot be a repository is refused before it is in the list
+        studio.fetch(repo)
+        return listing()
+
+    functions = [listing, fetching, model_card, try_again, *([pull] if allow_pull else [])]
+    return widget("packs", elem_id="pack", cards="", server_functions=[answered(one) for one in functions])
 
 
 def opens_on(packs: list[Pack]) -> str | None:
@@ -27,18 +56,51 @@ def opens_on(packs: list[Pack]) -> str | None:
 
 
 def listed(studio: Studio) -> tuple[dict, str]:
-    """The cards, and one line on every pack that cannot be opened."""
-    packs = studio.packs()
-    cards = [Card(pack.name, in_words(pack), picture(studio.cover(pack.name))) for pack in packs if not pack.problem]
-    problems = [f"{pack.name} cannot be opened: {pack.problem}" for pack in packs if pack.problem]
-    if not cards:
+    """The cards, and one line on every pack of a folder that cannot be opened."""
+    found, coming = seen(studio)
+    shown = cards(studio, found, coming)
+    told = {one.name for one in (*shown.cards, *shown.awaited)}
+    problems = [f"{one.name} cannot be opened: {one.problem}" for one in found if one.name not in told]
+    if not told:
         problems.append("There is no pack to open. Train one: python -m mmdemo train vqvae --pack NAME --dataset mnist")
-    return gr.update(value=opens_on(packs), cards=message(Cards(cards))), message(Text("\n".join(problems)))
+    return gr.update(value=opens_on(found), cards=message(shown)), message(Text("\n".join(problems)))
+
+
+def seen(studio: Studio) -> tuple[list[Pack], dict[str, float]]:
+    """Every pack, and how much has come of those on their way, the latter before and after: what came or was begun in
+    between is taken to be on its way still, and asked for once more."""
+    before, found = studio.fetching, studio.packs()
+    return found, before | studio.fetching
+
+
+def cards(studio: Studio, found: list[Pack], coming: dict[str, float]) -> Cards:
+    usable = [one for one in found if not one.problem]
+    return Cards(
+        [Card(one.name, in_words(one), *origin(one), picture(studio.cover(one.name))) for one in usable],
+        [
+            Awaited(one.name, coming[one.name]) if one.name in coming else Awaited(one.name, problem=one.problem)
+            for one in found
+            if one.problem and one.name in studio.hub
+        ],
+    )
 
 
 def in_words(pack: Pack) -> str:
+    codes = f"{pack.codes} codes" if pack.codes else "no codebook"
     if not pack.can_sample:
-        return f"codec only, {pack.codes} codes"
+        return f"codec only, {codes}"
     classes = f"{len(pack.classes)} class{'es' * (len(pack.classes) != 1)}"
     size = f"{pack.image_size}\u00a0×\u00a0{pack.image_size}"
-    return f"{'reads words' if pack.words else classes}, {pack.codes} codes, {size}"
+    return f"{'reads words' if pack.words else classes}, {codes}, {size}"
+
+
+def origin(pack: Pack) -> tuple[str, str]:
+    """Where it comes from, in a word or two and in full."""
+    if pack.source:
+        repo, commit = pack.source.split("@")
+        return f"Hub at {commit[:7]}", f"From the Hugging Face Hub: {repo} at {commit}"
+    if packs.is_shipped(pack):
+        return "shipped", "Shipped with the app"
+    if (pack.path / packs.TRAINING).is_file():
+        return "trained here", "Trained here"
+    return "from a folder", "Put here as a folder"

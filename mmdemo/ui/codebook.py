@@ -18,6 +18,8 @@ from mmdemo.ui.messages import Book, CodeCard, NearCode, Text, TokenPicture, spe
 from mmdemo.ui.pictures import examples, seen_at, size_of
 from mmdemo.ui.workbench import once_a_pack
 
+UNCOUNTED = "how often it is used is not known: this pack came without a codebook/ folder"
+
 
 def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
@@ -52,10 +54,17 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
 def everything(studio: Studio, pack: Pack) -> Book:
     """What static/codebook.js shows of a pack's codebook."""
     book, plane = studio.codebook(pack.name), studio.code_map(pack.name)
-    total = max(1, sum(book.counts))
+    counts = book.counts or [0] * book.codes  # of a published pack nobody counted
+    total = max(1, sum(counts))
+    tiles = [("Codes", f"{book.codes}", f"patterns to choose from, {book.dim} numbers each")]
+    if book.counts:
+        tiles += [
+            ("Used", f"{book.used}", f"chosen at least once in training: {book.used / book.codes:.1%}"),
+            ("Perplexity", f"{book.perplexity:.1f}", "in training: as varied as this many codes used equally"),
+        ]
     # Begin with a code of middling use: the most used ones are often mere background, the least used are oddities.
-    by_use = sorted(range(book.codes), key=book.counts.__getitem__, reverse=True)
-    chosen = by_use[book.used // 2]
+    by_use = sorted(range(book.codes), key=counts.__getitem__, reverse=True)
+    chosen = by_use[(book.used or 0) // 2]
     return Book(
         pack=pack.name,
         codes=book.codes,
@@ -63,19 +72,16 @@ def everything(studio: Studio, pack: Pack) -> Book:
         swatch_size=book.swatch_size,
         columns=book.columns,
         order=book.order,
-        counts=book.counts,
+        counts=counts,
         points=plane.points,
         explained=percent(plane.explained),
         colours=colours(book),
-        shares=[percent(count / total) for count in book.counts],
-        usage=f"Usage of the {book.codes} codes, from {percent(max(book.counts) / total)} of all tokens "
-        f"down to {percent(min(book.counts) / total)}",
-        tiles=[
-            ("Codes", f"{book.codes}", f"patterns to choose from, {book.dim} numbers each"),
-            ("Used", f"{book.used}", f"chosen at least once in training: {book.used / book.codes:.1%}"),
-            ("Perplexity", f"{book.perplexity:.1f}", "in training: as varied as this many codes used equally"),
-            ("Bits per token", f"{book.bits_per_token:.2f}", "to say which code a token is"),
-        ],
+        shares=[percent(count / total) if book.counts else "an unknown share" for count in counts],
+        usage=f"Usage of the {book.codes} codes, from {percent(max(counts) / total)} of all tokens "
+        f"down to {percent(min(counts) / total)}"
+        if book.counts
+        else None,
+        tiles=[*tiles, ("Bits per token", f"{book.bits_per_token:.2f}", "to say which code a token is")],
         chosen=chosen,
         card=code_card(studio, book, pack.name, chosen),
     )
@@ -85,8 +91,8 @@ def code_card(studio: Studio, book: Codebook, pack: str, code: int) -> CodeCard:
     one = studio.code(pack, code)
     return CodeCard(
         code=one.code,
-        share=percent(one.share),
-        usage=f"of all tokens: {one.count:,} in the training pictures",
+        share="" if one.count is None else percent(one.share),
+        usage=UNCOUNTED if one.count is None else f"of all tokens: {one.count:,} in the training pictures",
         swatch=picture(one.swatch),
         nearest=[
             NearCode(near["code"], f"{near['distance']:.2f}", picture(book.swatch(near["code"])))

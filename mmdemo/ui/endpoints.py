@@ -139,12 +139,14 @@ def answering(studio: Studio, name: str) -> Callable:
     return handler
 
 
-def own_file(image: Image.Image) -> Image.Image:
-    """The same pixels, in a file that no other answer shares.
+def own_file(image: Image.Image | None) -> Image.Image | None:
+    """The same pixels, in a file that no other answer shares; None where there is no picture.
 
     gradio names an answer's file by its bytes and writes it anew each time, so that of two equal answers at once one
     would be read while the other is being written.
     """
+    if image is None:
+        return None
     own = image.copy()
     own.info["answer"] = uuid.uuid4().hex  # gradio writes it into the PNG as text
     return own

@@ -7,6 +7,7 @@ from functools import lru_cache
 import gradio as gr
 
 from mmdemo.arguments import whole
+from mmdemo.errors import NO_CODEBOOK
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Frame
 from mmdemo.studio import Studio
@@ -59,6 +60,7 @@ def film(frames: list[Frame], show: int | None = None) -> Film:
         original=picture(last.original) if last.original else None,
         again=last.recipe.json() | {"label": last.label} if last.reads and not last.original else None,
         show=show,
+        untold=None if last.tokens else NO_CODEBOOK,
     )
 
 
@@ -68,7 +70,7 @@ def shot(frame: Frame) -> Shot:
         index=frame.index,
         timestep=f"{frame.timestep:.0f}",
         noise=round(frame.noise_level, 4),
-        distance=round(frame.distance, 4),
+        distance=None if frame.distance is None else round(frame.distance, 4),
         guided=frame.guided,
         tokens=frame.tokens,
         flips=frame.flips,

@@ -31,7 +31,18 @@ class Text:
 class Card:
     name: str
     line: str
+    origin: str
+    source: str  # the same in full
     cover: str
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A repository on the Hub that is not here: how much of it has come, or else why it does not come."""
+
+    name: str
+    share: float | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,14 @@ class Cards:
     """packs.js."""
 
     cards: list[Card]
+    awaited: list[Awaited]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What packs.js is answered that asks for a pack's card."""
+
+    html: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class Book:
     explained: str
     colours: list[str]
     shares: list[str]
-    usage: str
+    usage: str | None  # None = nobody counted, and swatches are mere colours
     tiles: list[Tile]
     chosen: int
     card: CodeCard
@@ -138,8 +157,9 @@ class Reconstructed:
     subject: str
     original: str
     image: str
-    tokens: list[list[int]]
+    tokens: list[list[int]] | None
     tiles: list[Tile]
+    untold: str | None = None  # why there are no tokens
 
 
 @dataclass(frozen=True)
@@ -172,9 +192,9 @@ class Shot:
     index: int
     timestep: str
     noise: float
-    distance: float
+    distance: float | None
     guided: bool
-    tokens: list[list[int]]
+    tokens: list[list[int]] | None
     flips: list[tuple[int, int]]
     x_t: str
     x0: str
@@ -197,6 +217,7 @@ class Film:
     original: str | None = None  # the picture that is edited
     again: dict[str, Any] | None = None  # of a text: what it takes to draw it again, to weigh its words
     show: int | None = None
+    untold: str | None = None  # why there are no tokens
 
 
 @dataclass(frozen=True)

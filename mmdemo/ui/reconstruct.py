@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from mmdemo.arguments import INVERT
-from mmdemo.errors import MmdemoError
+from mmdemo.errors import NO_CODEBOOK, MmdemoError
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
@@ -88,6 +88,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             image=picture(seen.image),
             tokens=seen.tokens,
             tiles=tiles(seen),
+            untold=None if seen.tokens else NO_CODEBOOK,
         )
         shown = {status: tell(Text(in_words(seen, picked))), result: tell(view), **chosen}
         yield shown | {description: speaker()(), ask: gr.update(interactive=True)}
@@ -177,14 +178,20 @@ def subject(picked: Source) -> str:
 
 def in_words(seen: Reconstruction, picked: Source) -> str:
     width, height = seen.image.size
-    became = f"{width} × {height} pixels became {len(seen.tokens[0])} × {len(seen.tokens)} tokens."
+    parts = "tokens" if seen.tokens else "latents"
+    became = f"{width} × {height} pixels became {width // seen.stride} × {height // seen.stride} {parts}."
     return f"{subject(picked)}: {became}" + (" The picture was inverted." if seen.inverted else "")
 
 
 def tiles(seen: Reconstruction) -> list[tuple[str, str, str]]:
-    return [
+    close = [
         ("PSNR", f"{seen.psnr:.1f} dB", "higher is closer; above 30 is hard to tell apart"),
         ("SSIM", f"{seen.ssim:.3f}", "likeness of structure; 1 is identical"),
+    ]
+    if not seen.tokens:
+        return close
+    return [
+        *close,
         ("Bits per pixel", f"{seen.bits_per_pixel:.2f}", "what the tokens need to be stored"),
         ("Compression", f"{seen.compression_ratio:.0f} : 1", "against the pixels the model saw"),
     ]

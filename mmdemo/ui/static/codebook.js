@@ -15,7 +15,9 @@ listen(props, watch, async (message) => {
     el("div", { class: `mm-columns ${book.columns > 40 ? "mm-many" : ""}` },
       el("section", {},
         el("h3", {}, "Every code"),
-        el("p", { class: "mm-help" }, "What the decoder draws for each code. Similar ones are near each other. Choose one."),
+        el("p", { class: "mm-help" }, book.usage
+          ? "What the decoder draws for each code. Similar ones are near each other. Choose one."
+          : "What the decoder draws for each code is not known of this pack: a code's colour stands for its numbers, so that similar ones look alike. Choose one."),
         el("div", { class: "mm-swatches" }, (swatches = grid("Codes", book.columns, book.order.length,
           (i) => `Code ${book.order[i]}, ${book.shares[book.order[i]]} of all tokens`, (i) => pick(book.order[i]))))),
       el("div", { class: "mm-chosen" }, (card = el("section", { "aria-live": "polite" })), places.node),
@@ -23,7 +25,7 @@ listen(props, watch, async (message) => {
         el("h3", {}, "The codes on a map"),
         el("p", { class: "mm-help" }, `The plane in which the codes differ most shows ${book.explained} of their variance. A dot's size is the code's use, its colour the swatch's.`),
         (map = codeMap(book, (code, canvas) => sprite && crop(canvas, sprite, ...placeOf(code), book.swatch_size, book.swatch_size), pick))),
-      el("section", {},
+      el("section", { hidden: !book.usage },
         el("h3", {}, "How often each code is used"),
         el("p", { class: "mm-help" }, "One bar a code, the most used first, on a logarithmic scale; the line is equal use of all."),
         (bars = el("canvas", { class: "mm-bars", role: "img", "aria-label": book.usage, onclick: pickBar })))));

@@ -60,8 +60,10 @@ listen(props, watch, (message) => {
     slider.max = film.total - 1;
     thumbs = strip(film.total, go);
     strips.replaceChildren(thumbs);
-    grid = tokenGrid(message.frames[0].tokens, choose);
-    tokens.replaceChildren(snapped, grid);
+    grid = film.untold ? null : tokenGrid(message.frames[0].tokens, choose);
+    tokens.replaceChildren(snapped, grid ?? "");
+    for (const one of [tokens.parentNode, ...curves.slice(1).map(({ node }) => node)]) one.hidden = !grid;
+    if (film.untold) card.replaceChildren(el("p", { class: "mm-help" }, film.untold));
     offer();
     words.open();
   }
@@ -86,12 +88,13 @@ function paint() {
   timestep.textContent = frame.timestep;
   noise.textContent = percent(frame.noise);
   guidance.textContent = film.narrowed ? `guidance ${frame.guided ? "on" : "off"}` : "";
+  thumbs.mark(frame.index);
+  for (const { draw } of [...(grid ? curves : curves.slice(0, 1)), words]) draw(frame);
+  if (!grid) return;
   grid.change(frame.tokens.flat());
   for (const old of grid.querySelectorAll(".mm-flip")) old.remove();
   grid.append(...frame.flips.map(([y, x]) => el("div", { class: "mm-cell mm-flip", style: `--x: ${x}; --y: ${y}` })));
   changed.textContent = frame.index === 0 ? "" : `, ${frame.flips.length || "none"} of them new${frame.flips.length ? " (marked)" : ""}`;
-  thumbs.mark(frame.index);
-  for (const { draw } of [...curves, words]) draw(frame);
 }
 
 // A token of the guess leads to its code.

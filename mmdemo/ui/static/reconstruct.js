@@ -7,13 +7,13 @@ let shown = null, editor = null, looked = null, editing = false, card, grid;
 listen(props, watch, (message) => {
   work.set("source", message.source);
   looked = null;
-  if (!message.tokens) {
+  if (!message.tokens) { // nothing at all, or a picture without tokens
     shown = editor = null;
     store.set("picture", null);
-    return root.replaceChildren();
+    return root.replaceChildren(...(message.image ? [compare(message), el("p", { class: "mm-help" }, message.untold), tiles(message.tiles)] : []));
   }
   shown = message;
-  const pair = el("div", { class: "mm-pair" }, compare(), tokens());
+  const pair = el("div", { class: "mm-pair" }, compare(shown), tokens());
   const row = shown.tokens.length >> 1, columns = shown.tokens[0].length, column = columns >> 1;
   grid.mark(row * columns + column);
   editor = surgery({ shown, grid, server, look, show });
@@ -25,7 +25,7 @@ listen(props, watch, (message) => {
   if (!paint()) look(shown.tokens[row][column]);
 });
 
-function compare() {
+function compare(shown) {
   const split = el("input", { type: "range", min: 0, max: 100, value: 50, step: 1, "aria-label": "Divider between original and reconstruction" });
   const frame = el("div", { class: "mm-frame mm-compare" },
     pixels(shown.original, "Original"), pixels(shown.image, "Reconstruction", "mm-after"),

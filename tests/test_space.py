@@ -1,0 +1,92 @@
+"""A Space in one command: what is in its folder, that it runs, and how a lent GPU is used."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from hub_server import Hub
+from huggingface_hub import SpaceCard
+from running import free_port, one_line
+
+from mmdemo import packs, space
+from mmdemo.__main__ import main
+from mmdemo.studio import Studio
+
+
+@pytest.fixture
+def folder(tiny_weights, tmp_path) -> Path:
+    return space.write("some/look", ["tiny", "some/far@v1"], tiny_weights, tmp_path / "look")
+
+
+def test_a_space_holds_the_app_its_packs_and_nothing_else(folder, tiny_weights):
+    assert sorted(os.listdir(folder)) == ["README.md", "app.py", "mmdemo", "requirements.txt", "weights"]
+    assert not [*folder.rglob("__pycache__")]
+    pack = packs.read(folder / "weights" / "tiny")
+    assert pack.can_sample and packs.is_shipped(pack), "nothing was trained there"
+    assert packs.repositories([folder / "weights"]) == ["some/far@v1"]
+    data = SpaceCard.load(folder / "README.md").data
+    assert (data.sdk, data.app_file, data.title, data.models) == ("gradio", "app.py", "look", ["some/far"])
+
+
+def test_its_requirements_are_those_that_spaces_allow_and_no_tests(folder):
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    assert "torch>=2.9,<2.12" in lines and not [line for line in lines if line.startswith(("pytest", "playwright"))]
+    ours = (space.ROOT / "requirements.txt").read_text()
+    assert all(line.split(">=")[0] in ours for line in lines)
+
+
+def test_a_space_starts_as_it_stands(folder):
+    port = free_port()
+    surroundings = os.environ | {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": port, "HF_HUB_OFFLINE": "1"}
+    app = subprocess.Popen([sys.executable, "app.py"], cwd=folder, env=surroundings, stdout=subprocess.PIPE, text=True)
+    try:
+        assert port in app.stdout.readline()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as page:
+            assert page.status == 200
+    finally:
+        app.terminate()
+        assert app.wait(20) == 0
+
+
+def test_what_makes_no_space_is_refused_in_one_sentence(tiny_weights, tmp_path, capsys):
+    def refused(*arguments) -> str:
+        assert main(["space", "--weights", str(tiny_weights), *arguments]) == 1
+        return one_line(capsys.readouterr().err)
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    assert "not empty" in refused("some/look", "--pack", "tiny", "--out", str(tmp_path / "full"))
+    assert "owner/name" in refused("look", "--pack", "tiny", "--out", str(tmp_path / "a"))
+    assert "absent" in refused("some/look", "--pack", "absent", "--out", str(tmp_path / "a"))
+    assert "a//b" in refused("some/look", "--pack", "a//b", "--out", str(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_space_is_pushed(folder, hub_server: Hub):
+    assert space.push(folder, "some/look").endswith("/spaces/some/look")
+    files = hub_server.repos["some/look"][hub_server.head("some/look")]
+    assert {"app.py", "README.md", "weights/hub.txt", "weights/tiny/model_index.json"} <= set(files)
+
+
+def test_what_draws_may_go_through_a_process_that_is_lent_a_gpu(tiny_weights):
+    """As ZeroGPU lends one: what it is asked is pickled, and it gives back what it yields, pickled, and no more."""
+    lent = []
+
+    def lend(work):
+        def process(*arguments):
+            lent.append(work)
+            for one in work(*pickle.loads(pickle.dumps(arguments))):
+                yield pickle.loads(pickle.dumps(one))
+
+        return process
+
+    here, there = Studio([tiny_weights], device="cpu"), Studio([tiny_weights], device="cpu", lend=lend)
+    asked = {"count": 2, "seed": 1, "steps": 3}
+    ours, theirs = (studio.sample("tiny", "all", **asked).result() for studio in (here, there))
+    assert lent and [one.tobytes() for one in ours.images] == [one.tobytes() for one in theirs.images]
+    assert json.dumps(ours.json() | {"seconds": 0}) == json.dumps(theirs.json() | {"seconds": 0})
