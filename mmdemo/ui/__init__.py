@@ -10,7 +10,7 @@ from starlette.middleware import Middleware
 
 from mmdemo.studio import Studio
 from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
-from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, widget
+from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, widget
 from mmdemo.ui.limits import BodyLimit
 from mmdemo.ui.sample import Sample
 
@@ -98,7 +98,7 @@ def launch_options() -> dict:
         # On a phone gradio hides the link before this dot. A rule in page.css would not reach the footer.
         "head": "<style>@media (max-width: 640px) { footer .divider { display: none !important } }"
         ".gradio-container { overflow: clip !important }"  # as gradio's hidden, but what is sticky stays in sight
-        ":root:has(body.dark) { color-scheme: dark }</style>",  # scrollbars
+        ":root:has(body.dark) { color-scheme: dark }</style>" + shared_scripts(),  # scrollbars
         "footer_links": ["api", "settings"],
         "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence
         "app_kwargs": {"middleware": [Middleware(BodyLimit)]},

@@ -24,6 +24,7 @@ from mmdemo.ui.messages import message
 T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
+SHARED = ("common", "map", "places", "surgery", "export", "pulls")  # scripts that others use
 PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
 WATCHING = 0.1  # share of a run's time that may go into showing it
 # What a list had chosen is handed over unchecked: the next pack's list may have come to the page in between.
@@ -33,21 +34,22 @@ AT_ONCE = threading.BoundedSemaphore(4)  # what scripts ask passes gradio's queu
 MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
 
 
-def widget(name: str, *needs: str, **options) -> gr.HTML:
+def widget(name: str, **options) -> gr.HTML:
     """An empty element that static/NAME.js fills from `value`: a record of messages.py.
-
-    needs: other scripts in static/ that it uses, besides common.js.
 
     The template never contains the value, because gradio compiles templates as code; the scripts set text as text.
     """
-    scripts = "\n".join((STATIC / f"{script}.js").read_text("utf-8") for script in ("common", *needs))
     return gr.HTML(
         html_template=f'<div class="mm-{name}"></div>',
         js_on_load=(STATIC / f"{name}.js").read_text("utf-8"),
-        head=f"<script>{scripts}</script>",
         apply_default_css=False,
         **options,
     )
+
+
+def shared_scripts() -> str:
+    """What several widgets use, for the page's head."""
+    return "".join(f"<script>{(STATIC / f'{script}.js').read_text('utf-8')}</script>" for script in SHARED)
 
 
 def sparingly(going: Iterator[T]) -> Iterator[list[T]]:

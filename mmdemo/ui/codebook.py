@@ -24,7 +24,7 @@ UNCOUNTED = "how often it is used is not known: this pack came without a codeboo
 def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> None:
     """The tab's contents. `opened(show, inputs, outputs)` calls show whenever a pack is opened."""
     functions = [code_reader(studio), replacer(studio)]
-    book = widget("codebook", "map", "places", elem_id="codebook-view", server_functions=functions, picture="")
+    book = widget("codebook", elem_id="codebook-view", server_functions=functions, picture="")
     contents = once_a_pack(lambda pack: everything(studio, pack))  # a second to make for 4096 codes
 
     def show(name: str) -> str:

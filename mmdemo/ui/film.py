@@ -18,9 +18,7 @@ from mmdemo.ui.messages import Film, Pulls, Shot, WordPull
 
 def screen(studio: Studio, elem_id: str) -> gr.HTML:
     """Where films are shown. The browser keeps the frames: it scrubs, plays and saves them without the server."""
-    return widget(
-        "denoise", "export", "pulls", elem_id=elem_id, server_functions=[code_reader(studio), word_scale(studio)]
-    )
+    return widget("denoise", elem_id=elem_id, server_functions=[code_reader(studio), word_scale(studio)])
 
 
 def word_scale(studio: Studio) -> Callable[[list], dict]:

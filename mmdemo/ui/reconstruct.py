@@ -38,7 +38,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             ask = gr.Button("Describe", elem_id="describe", interactive=False, min_width=100, scale=0)
             description = widget("description", elem_id="description-view")
             functions = [code_reader(studio), *answers(studio)]
-            result = widget("reconstruct", "surgery", elem_id="reconstruct-view", server_functions=functions)
+            result = widget("reconstruct", elem_id="reconstruct-view", server_functions=functions)
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
             picker = widget("picker", elem_id="picker")
             upload = gr.File(label="Your picture", file_types=["image"], height=160, elem_id="upload")
