@@ -25,7 +25,7 @@ from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import train_decoder
-from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
+from mmdemo.training.dit import examples, loss_weight, make_schedule, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
 from mmdemo.training.vqvae import train_vqvae
 
@@ -892,3 +892,16 @@ def test_pictures_without_captions_cannot_train_a_reader(condition, what, tmp_pa
     list(train_vqvae(config, tmp_path / "pack", tmp_path / "run"))
     with pytest.raises(PackError, match=what):
         list(train_dit(replace(READING, condition=condition), tmp_path / "pack", tmp_path / "run"))
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+
+def test_a_caption_too_long_for_a_prompt_is_no_example():
+    captions = [["a circle", "x" * 1001]] * 100 + [["y" * 1000]] * 50 + [["z" * 1001]] * 50
+    assert examples(captions, 8) == ("a circle", "y" * 1000)
+
+
+def test_pictures_may_have_one_caption_or_several():
+    captions = [["a circle", "a ring"]] * 50 + [["a cross"]] * 100
+    assert examples(captions, 8) == ("a circle", "a cross", "a cross")

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmdemo import codec, data, packs
+from mmdemo.arguments import MAX_PROMPT
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
@@ -172,12 +173,16 @@ class Captions:
 
 
 def examples(captions: Sequence[Sequence[str]], count: int) -> tuple[str, ...]:
-    """Captions of different pictures, each of another form: the longest of some, so that they name much."""
-    forms = max(map(len, captions))
-    return tuple(
-        max((some[i % forms] for some in captions[i * 50 : i * 50 + 50] if i % forms < len(some)), key=len)
+    """Captions of different pictures, each of another form: the longest of some, so that they name much.
+
+    One that is too long to be asked for is none of them.
+    """
+    forms = [
+        [some[i % len(some)] for some in captions[i * 50 : i * 50 + 50]]
         for i in range(min(count, -(-len(captions) // 50)))
-    )
+    ]
+    fitting = ([one for one in some if len(one) <= MAX_PROMPT] for some in forms)
+    return tuple(max(some, key=len) for some in fitting if some)
 
 
 def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
