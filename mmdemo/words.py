@@ -93,7 +93,9 @@ class Words:
                 raise PackError(f"tokenizer/{name} has {file.stat().st_size} bytes; at most {MAX_FILE} are read")
         try:
             stored = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-            known = frozenset(map(str, stored["words"]))
+            if not isinstance(stored["words"], list) or not all(isinstance(one, str) for one in stored["words"]):
+                raise ValueError("words in words.json is no list of texts")
+            known = frozenset(stored["words"])
             lexicon = Lexicon.from_json(stored["lexicon"])
             length = whole("length", stored["length"], 1, 512)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -102,6 +104,11 @@ class Words:
             raise PackError(f"tokenizer/ cannot be read ({type(error).__name__}: {reason})") from error
         if tokenizer.token_to_id(PAD) != PAD_ID or tokenizer.token_to_id(START) != START_ID:
             raise PackError(f"tokenizer/ does not begin with {PAD}, {UNKNOWN} and {START}")
+        if tokenizer.normalizer is None or tokenizer.pre_tokenizer is None:
+            raise PackError("tokenizer/tokenizer.json has no normalizer or no pre_tokenizer to split a text by")
+        ids = tokenizer.get_vocab().values()
+        if max(ids) >= len(ids):
+            raise PackError(f"tokenizer/tokenizer.json has {len(ids)} tokens, but one of them has the id {max(ids)}")
         return cls(tokenizer, known, lexicon, length)
 
     def save(self, folder: Path) -> None:

@@ -141,6 +141,36 @@ def test_a_tokenizer_of_another_make_is_refused(words, tmp_path):
         Words.load(tmp_path)
 
 
+def changed(file, change) -> None:
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    change(stored)
+    file.write_text(json.dumps(stored), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda stored: stored.update(normalizer=None), "no normalizer"),
+        (lambda stored: stored.update(pre_tokenizer=None), "no pre_tokenizer"),
+        (lambda stored: stored["model"]["vocab"].update(far=9999), "the id 9999"),
+    ],
+)
+def test_a_tokenizer_that_cannot_split_or_whose_ids_have_gaps_is_refused(words, tmp_path, change, said):
+    words.save(tmp_path)
+    changed(tmp_path / "tokenizer.json", change)
+    with pytest.raises(PackError, match=said) as error:
+        Words.load(tmp_path)
+    assert is_one_sentence(str(error.value))
+
+
+@pytest.mark.parametrize("stored", ["a red circle", {"red": 1}, ["red", 3], None])
+def test_words_that_are_no_list_of_texts_are_refused(words, tmp_path, stored):
+    words.save(tmp_path)
+    changed(tmp_path / "words.json", lambda whole: whole.update(words=stored))
+    with pytest.raises(PackError, match="no list of texts"):
+        Words.load(tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------- asked of a pack
 
 

@@ -247,8 +247,10 @@ def read_latents(
 
 
 def _are_latents(file: Path, fingerprint: str, metadata: str) -> bool:
-    """Whether a file has latents by the codec of that fingerprint, of the pictures whose captions have that digest ("" =
-    any), and is not damaged."""
+    """Whether a file has latents by the codec of that fingerprint, is not damaged, and its captions have that digest.
+
+    metadata: "" = any.
+    """
     try:
         with safe_open(file, "pt") as opened:
             made = opened.metadata() or {}
