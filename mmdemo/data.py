@@ -7,6 +7,7 @@ import json
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from math import pi
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class LabelledImages:
     classes: tuple[str, ...]  # label names; () where the set has none
     captions: tuple[tuple[str, ...], ...] = ()  # one or more a picture; () where the set has none
     records: tuple[dict, ...] = ()  # what else is known of a picture, attribute -> value; () where the set has none
+    metadata: str = ""  # the digest of the metadata.jsonl they come from; "" where there is none
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -81,6 +83,15 @@ def load(
         raise DataError(f"data set {dataset!r} has no split {split!r}; it has train and test")
     images = _torchvision(dataset, known, split == "train", data_dir)
     return images if image_size is None else _resized(images, image_size)
+
+
+def metadata(dataset: str, data_dir: str | Path | None = None) -> str:
+    """The digest of a captioned folder's captions of its training split, as they are now; "" where there is no such
+    folder at hand."""
+    if dataset in NAMED and not data_dir:
+        return ""
+    folder = Path(data_dir or dataset)
+    return _digest((folder / "train" if (folder / "train").is_dir() else folder) / METADATA)
 
 
 def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
@@ -143,6 +154,7 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
             f"folder {str(root)!r} holds no pictures in its {split} split; "
             f"put them in FOLDER/<class>/*.png, or beside a {METADATA}"
         )
+    digest = _digest(root / METADATA) if captioned else ""
     pixels = torch.empty(len(listed), channels, size, size, dtype=torch.uint8)
     for i, entry in enumerate(listed):
         try:
@@ -152,9 +164,12 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
     labels = torch.tensor([entry.label for entry in listed])
     if not captioned:
         return LabelledImages(pixels, labels, classes)
-    return LabelledImages(
-        pixels, labels, classes, tuple(entry.captions for entry in listed), tuple(entry.record for entry in listed)
-    )
+    captions, records = tuple(entry.captions for entry in listed), tuple(entry.record for entry in listed)
+    return LabelledImages(pixels, labels, classes, captions, records, digest)
+
+
+def _digest(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 class _Listed(NamedTuple):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mmdemo import images
+from mmdemo.errors import PackError
 from mmdemo.packs import Pack, read_words, usual_psnr
 from mmdemo.results import Description, Reading, Run
 from mmdemo.sampling import latents_of
@@ -120,8 +121,16 @@ Candidates = dict[Hashable, tuple[str, float]]  # what may be so -> the prompt t
 
 
 def describe(pipeline: ClassPipeline, pack: Pack, original: Image.Image) -> Generator[Reading, None, Description]:
-    """The words that explain a picture best, how sure each is, and where in the picture it tells."""
+    """The words that explain a picture best, how sure each is, and where in the picture it tells.
+
+    Raises PackError where words tell no values apart.
+    """
     started, lexicon = time.perf_counter(), read_words(pack).lexicon
+    if not _slots(lexicon, tuple(lexicon.places)):
+        raise PackError(
+            f"{pack.name!r} cannot describe: its captions name no value of an attribute; "
+            f"choose a pack whose captions do"
+        )
     evidence = Evidence(pipeline, latents_of(pipeline, original))
     found, sure = yield from search(evidence, lexicon)
     return Description(
@@ -182,13 +191,11 @@ def race(evidence: Evidence, candidates: Candidates) -> dict:
 
 def wording(lexicon: Lexicon, found: Found) -> str:
     """What has been found, as a caption of tags."""
-    told = {}
+    whole, parts = {}, {}  # apart: an attribute may have the name of a place
     for (place, attribute), value in found.items():
-        if place is None:
-            told[attribute] = value
-        else:
-            told.setdefault(place, {})[attribute] = value
-    return lexicon.prompt(told)
+        told = whole if place is None else parts.setdefault(place, {})
+        told[attribute] = value
+    return "; ".join(filter(None, map(lexicon.prompt, (parts, whole))))
 
 
 def spoken(slot: Slot) -> str:
@@ -218,10 +225,15 @@ def accuracy(
 ) -> dict[str, float]:
     """Share of uint8 pictures (N, C, H, W) of which each attribute is read as their records say, in [0, 1].
 
-    In scenes it is the share of their parts; one at whose place none was found is read wrong.
+    In scenes it is the share of their parts; one at whose place none was found is read wrong. A picture whose record
+    does not say where its parts are is left out.
     """
     lexicon, right = read_words(pack).lexicon, defaultdict(list)
+    if not _slots(lexicon, tuple(lexicon.places)):
+        return {}
     for i, (picture, record) in enumerate(zip(images.to_images(pixels), records, strict=True)):
+        if not _are_placed(record.get(lexicon.parts, [])):
+            continue
         found, _ = Run(search(Evidence(pipeline, latents_of(pipeline, picture)), lexicon)).result()
         for place, part in [(None, record), *((part["place"], part) for part in record.get(lexicon.parts, ()))]:
             for name in lexicon.values:
@@ -229,6 +241,13 @@ def accuracy(
                     right[name].append(found.get((place, name)) == part[name])
         report(f"describing: {i + 1}/{len(records)}")
     return {name: sum(found) / len(found) for name, found in right.items()}
+
+
+def _are_placed(parts: object) -> bool:
+    """Whether it lists parts, each with its place."""
+    return isinstance(parts, Sequence) and all(
+        isinstance(part, Mapping) and isinstance(part.get("place"), str) for part in parts
+    )
 
 
 def _slots(lexicon: Lexicon, places: Sequence[str]) -> list[Slot]:
@@ -265,14 +284,16 @@ def _places(evidence: Evidence, lexicon: Lexicon) -> tuple[str, ...]:
 
     Each place is tried with the attribute that words tell best apart, all others being left out.
     """
-    if not lexicon.parts:
+    named = [place for place, phrases in lexicon.places.items() if phrases]
+    scenes = [(place,) for place in lexicon.places if place not in named] + list(combinations(named, 2)) or [
+        tuple(named)
+    ]
+    said = [one for one, by_value in lexicon.phrases.items() if by_value and one not in lexicon.shared]
+    if not (lexicon.parts and said):
         return ()
     telling = max(
-        (one for one in lexicon.phrases if one not in lexicon.shared),
-        key=lambda one: (len(lexicon.phrases[one]) == len(lexicon.values[one]), len(lexicon.values[one])),
+        said, key=lambda one: (len(lexicon.phrases[one]) == len(lexicon.values[one]), len(lexicon.values[one]))
     )
-    named = [place for place, phrases in lexicon.places.items() if phrases]
-    scenes = [(place,) for place in lexicon.places if place not in named] + list(combinations(named, 2))
     best = {place: _first(evidence, _candidates(lexicon, {}, (place, telling))) for place in lexicon.places}
     told = {scene: wording(lexicon, {(place, telling): best[place] for place in scene}) for scene in scenes}
     sure = race(evidence, {scene: (prompt, 0.0) for scene, prompt in told.items()})

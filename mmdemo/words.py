@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from unicodedata import category
 
 from mmdemo.arguments import shortened, whole
-from mmdemo.captions import EXAMPLES, Lexicon, is_han
-from mmdemo.errors import PackError
+from mmdemo.captions import EXAMPLES, MAX_LENGTH, Lexicon, is_han
+from mmdemo.errors import DataError, PackError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -55,18 +55,30 @@ class Words:
 
     @classmethod
     def learn(cls, captions: Sequence[Sequence[str]], lexicon: Lexicon, length: int = LENGTH) -> Words:
-        """From the captions of a training split, some for each picture, and what was learned of them."""
+        """From the captions of a training split, some for each picture, and what was learned of them.
+
+        A word of more than MAX_LENGTH characters is none. Raises DataError for more words than `load` would read.
+        """
         from tokenizers import Tokenizer, models, trainers
 
         tokenizer = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
         tokenizer.normalizer, tokenizer.pre_tokenizer = _splitting()
         texts = [caption for some in captions for caption in some]
         special = [PAD, UNKNOWN, START]
-        tokenizer.train_from_iterator(
-            texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special, show_progress=False)
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY, special_tokens=special, show_progress=False, max_token_length=MAX_LENGTH
         )
+        tokenizer.train_from_iterator(texts, trainer)
         words = cls(tokenizer, frozenset(), lexicon, length)
-        return replace(words, known=frozenset(one for text in set(texts) for one, _ in words._split(text)))
+        split = {one for text in set(texts) for one, _ in words._split(text)}
+        words = replace(words, known=frozenset(one for one in split if len(one) <= MAX_LENGTH))
+        for stored in words._files().values():
+            if len(stored.encode()) > MAX_FILE:
+                raise DataError(
+                    f"the captions have {len(split)} different words, too many to be kept with a pack; "
+                    f"write them in fewer words"
+                )
+        return words
 
     @classmethod
     def load(cls, folder: Path) -> Words:
@@ -81,7 +93,9 @@ class Words:
                 raise PackError(f"tokenizer/{name} has {file.stat().st_size} bytes; at most {MAX_FILE} are read")
         try:
             stored = json.loads((folder / "words.json").read_text(encoding="utf-8"))
-            known = frozenset(map(str, stored["words"]))
+            if not isinstance(stored["words"], list) or not all(isinstance(one, str) for one in stored["words"]):
+                raise ValueError("words in words.json is no list of texts")
+            known = frozenset(stored["words"])
             lexicon = Lexicon.from_json(stored["lexicon"])
             length = whole("length", stored["length"], 1, 512)
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -90,13 +104,24 @@ class Words:
             raise PackError(f"tokenizer/ cannot be read ({type(error).__name__}: {reason})") from error
         if tokenizer.token_to_id(PAD) != PAD_ID or tokenizer.token_to_id(START) != START_ID:
             raise PackError(f"tokenizer/ does not begin with {PAD}, {UNKNOWN} and {START}")
+        if tokenizer.normalizer is None or tokenizer.pre_tokenizer is None:
+            raise PackError("tokenizer/tokenizer.json has no normalizer or no pre_tokenizer to split a text by")
+        ids = tokenizer.get_vocab().values()
+        if max(ids) >= len(ids):
+            raise PackError(f"tokenizer/tokenizer.json has {len(ids)} tokens, but one of them has the id {max(ids)}")
         return cls(tokenizer, known, lexicon, length)
 
     def save(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
-        self.tokenizer.save(str(folder / "tokenizer.json"))
+        for name, stored in self._files().items():
+            (folder / name).write_text(stored, encoding="utf-8")
+
+    def _files(self) -> dict[str, str]:
         stored = {"length": self.length, "words": sorted(self.known), "lexicon": self.lexicon.to_json()}
-        (folder / "words.json").write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
+        return {
+            "tokenizer.json": self.tokenizer.to_str(pretty=True),
+            "words.json": json.dumps(stored, ensure_ascii=False) + "\n",
+        }
 
     @cached_property
     def size(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from running import is_one_sentence, one_line
 
 from mmdemo import data, describing, packs
 from mmdemo.__main__ import main
+from mmdemo.captions import Lexicon
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.images import to_images
 from mmdemo.results import Description, Run
@@ -179,6 +181,46 @@ def test_accuracy_in_scenes_counts_a_part_that_was_not_found_as_wrong(scenes):
     record = {"ground": best["ground"], "shapes": [*parts, absent]}
     share = len(places) / (len(places) + 1)
     assert describing.accuracy(pipeline, pack, pictures, [record]) == {"ground": 1, "colour": share, "dot": share}
+
+
+@pytest.mark.parametrize("parts", [None, "left", [{"colour": "red"}], ["left"], [{"place": ["left"]}], 3])
+def test_accuracy_leaves_out_a_picture_whose_record_does_not_place_its_parts(scenes, parts):
+    pack = scenes.pack("scenes")
+    pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:1]
+    record = {"ground": "white", "shapes": parts}
+    assert describing.accuracy(packs.load(pack, "cpu"), pack, pictures, [record]) == {}
+
+
+def test_a_column_named_like_a_place_is_kept_apart_from_the_part_there():
+    values = {"colour": ("red",), "left": ("rainy",)}
+    lexicon = Lexicon({"colour": {"red": ("red",)}, "left": {"rainy": ("rain",)}}, {"left": ("left",)}, values)
+    assert describing.wording(lexicon, {("left", "colour"): "red", (None, "left"): "rainy"}) == "left: red; rain"
+
+
+def with_lexicon(scenes: Studio, folder: Path, **changes) -> packs.Pack:
+    shutil.copytree(scenes.pack("scenes").path, folder / "scenes")
+    words = packs.read_words(scenes.pack("scenes"))
+    replace(words, lexicon=replace(words.lexicon, **changes)).save(folder / "scenes" / "tokenizer")
+    return packs.read(folder / "scenes")
+
+
+def test_where_parts_have_nothing_that_is_named_the_whole_is_described(scenes, tmp_path):
+    lexicon = packs.read_words(scenes.pack("scenes")).lexicon
+    ground = {
+        name: {"ground": some["ground"]} for name, some in (("phrases", lexicon.phrases), ("values", lexicon.values))
+    }
+    pack = with_lexicon(scenes, tmp_path, tags=(), **ground)
+    assert set(Run(describing.describe(packs.load(pack, "cpu"), pack, shapes(1)[0])).attributes) == {"ground"}
+
+
+def test_a_pack_whose_captions_name_nothing_says_so_and_is_not_measured(scenes, tmp_path):
+    pack = with_lexicon(scenes, tmp_path, tags=(), phrases={"ground": {}}, values={"ground": ("white", "black")})
+    pipeline = packs.load(pack, "cpu")
+    with pytest.raises(PackError, match="'scenes' cannot describe: ") as error:
+        Run(describing.describe(pipeline, pack, shapes(1)[0])).result()
+    assert is_one_sentence(str(error.value))
+    pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:1]
+    assert describing.accuracy(pipeline, pack, pictures, [{"ground": "white"}]) == {}
 
 
 # ---------------------------------------------------------------------------------------------- what cannot be done

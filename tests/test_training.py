@@ -8,10 +8,13 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import scenes
 import torch
+from running import is_one_sentence
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -25,7 +28,7 @@ from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import train_decoder
-from mmdemo.training.dit import loss_weight, make_schedule, sample_times, train_dit
+from mmdemo.training.dit import examples, loss_weight, make_schedule, read_latents, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
 from mmdemo.training.vqvae import train_vqvae
 
@@ -754,6 +757,7 @@ BOTH_MODELS = """
 import sys
 from pathlib import Path
 from dataclasses import replace
+from functools import partial
 import torch
 from accelerate import PartialState
 from mmdemo.__main__ import main
@@ -892,3 +896,66 @@ def test_pictures_without_captions_cannot_train_a_reader(condition, what, tmp_pa
     list(train_vqvae(config, tmp_path / "pack", tmp_path / "run"))
     with pytest.raises(PackError, match=what):
         list(train_dit(replace(READING, condition=condition), tmp_path / "pack", tmp_path / "run"))
+
+
+# ----------------------------------------------------------------------------------------------------------- captions
+
+
+def test_a_caption_too_long_for_a_prompt_is_no_example():
+    captions = [["a circle", "x" * 1001]] * 100 + [["y" * 1000]] * 50 + [["z" * 1001]] * 50
+    assert examples(captions, 8) == ("a circle", "y" * 1000)
+
+
+def test_pictures_may_have_one_caption_or_several():
+    captions = [["a circle", "a ring"]] * 50 + [["a cross"]] * 100
+    assert examples(captions, 8) == ("a circle", "a cross", "a cross")
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory) -> Path:
+    """A folder of captioned pictures, a codec of them and a transformer's training with its checkpoint."""
+    folder = tmp_path_factory.mktemp("captioned")
+    scenes.save(scenes.scenes(40), folder / "pictures")
+    list(train_vqvae(replace(SHORT_CODEC, dataset=str(folder / "pictures")), folder / "pack", folder / "run"))
+    list(train_dit(SHORT_TRANSFORMER, folder / "pack", folder / "run", folder / "pictures"))
+    return folder
+
+
+def with_purple(captioned: Path, folder: Path) -> Path:
+    """The same folder, whose captions now say purple for blue."""
+    shutil.copytree(captioned, folder)
+    metadata = folder / "pictures" / "metadata.jsonl"
+    metadata.write_text(metadata.read_text(encoding="utf-8").replace("blue", "purple"), encoding="utf-8")
+    return folder
+
+
+def test_captions_that_changed_are_read_anew_and_others_are_not(captioned, tmp_path):
+    latents = captioned / "run" / "latents.safetensors"
+    before = latents.read_bytes()
+    read_latents(captioned / "pack", captioned / "run", captioned / "pictures", SHORT_TRANSFORMER)
+    assert latents.read_bytes() == before
+    folder = with_purple(captioned, tmp_path / "new")
+    read = partial(read_latents, folder / "pack", folder / "run", config=SHORT_TRANSFORMER)
+    assert "blue" in read(data_dir=None)[1].words.known  # the folder is not at hand
+    _, captions = read(data_dir=folder / "pictures")
+    assert "purple" in captions.words.known and "blue" not in captions.words.known
+
+
+def test_resuming_a_transformer_with_other_captions_is_refused(captioned, tmp_path):
+    assert not list(train_dit(SHORT_TRANSFORMER, captioned / "pack", captioned / "run", resume=True))
+    folder = with_purple(captioned, tmp_path / "new")
+    with pytest.raises(PackError, match="the captions' digest is") as error:
+        next(train_dit(SHORT_TRANSFORMER, folder / "pack", folder / "run", folder / "pictures", resume=True))
+    assert is_one_sentence(str(error.value))
+
+
+@pytest.mark.parametrize("told", [b"", b"{", b"[]", b"{}", b'{"classes": [], "captions": [["a"]], "records": []}'])
+def test_latents_whose_captions_are_damaged_are_made_again(captioned, tmp_path, told):
+    shutil.copytree(captioned / "run", tmp_path / "run")
+    file = tmp_path / "run" / "latents.safetensors"
+    with safe_open(file, "pt") as opened:
+        kept = opened.metadata()
+    tensors = load_file(file) | {"told": torch.tensor(list(told), dtype=torch.uint8)}
+    save_file(tensors, file, kept)
+    _, captions = read_latents(captioned / "pack", tmp_path / "run", captioned / "pictures", SHORT_TRANSFORMER)
+    assert "blue" in captions.words.known

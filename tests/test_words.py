@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import CAPTIONS, RECORDS, same
+from running import is_one_sentence
 
 from mmdemo import codec, data, packs
 from mmdemo.captions import Lexicon, is_han
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.errors import ArgumentError, DataError, PackError
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.training import export, lexicon
 from mmdemo.words import PAD_ID, START_ID, Words
@@ -140,6 +141,36 @@ def test_a_tokenizer_of_another_make_is_refused(words, tmp_path):
         Words.load(tmp_path)
 
 
+def changed(file, change) -> None:
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    change(stored)
+    file.write_text(json.dumps(stored), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda stored: stored.update(normalizer=None), "no normalizer"),
+        (lambda stored: stored.update(pre_tokenizer=None), "no pre_tokenizer"),
+        (lambda stored: stored["model"]["vocab"].update(far=9999), "the id 9999"),
+    ],
+)
+def test_a_tokenizer_that_cannot_split_or_whose_ids_have_gaps_is_refused(words, tmp_path, change, said):
+    words.save(tmp_path)
+    changed(tmp_path / "tokenizer.json", change)
+    with pytest.raises(PackError, match=said) as error:
+        Words.load(tmp_path)
+    assert is_one_sentence(str(error.value))
+
+
+@pytest.mark.parametrize("stored", ["a red circle", {"red": 1}, ["red", 3], None])
+def test_words_that_are_no_list_of_texts_are_refused(words, tmp_path, stored):
+    words.save(tmp_path)
+    changed(tmp_path / "words.json", lambda whole: whole.update(words=stored))
+    with pytest.raises(PackError, match="no list of texts"):
+        Words.load(tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------- asked of a pack
 
 
@@ -216,3 +247,45 @@ def test_a_sharper_decoder_leaves_a_pack_its_words(reading_weights, tmp_path):
     pixels = data.load("shapes", "test", image_size=16, channels=1).pixels[:50]
     export.save_decoder(pack, vae, codec.statistics(vae, pixels), {"minutes": 0.0})
     assert packs.read(pack).problem is None and packs.read_words(packs.read(pack)).unknown("red circle") == []
+
+
+# --------------------------------------------------------------------------------------------- what cannot be stored
+
+
+def learned(captions, records, folder) -> Words:
+    """Words as a training learns and keeps them, opened again."""
+    Words.learn(captions, lexicon.learn(captions, records)).save(folder / "tokenizer")
+    return Words.load(folder / "tokenizer")
+
+
+def test_a_word_too_long_to_be_stored_is_left_out(tmp_path):
+    captions = [[f"a {'red' if i % 2 else 'x' * 900} circle"] for i in range(100)]
+    records = [{"colour": "red" if i % 2 else "strange"} for i in range(100)]
+    words = learned(captions, records, tmp_path)
+    assert words.known == {"a", "red", "circle"} and words.lexicon.phrases["colour"]["red"] == ("red",)
+    assert words.unknown("x" * 900) and max(map(len, words.tokenizer.get_vocab())) <= 200
+
+
+@pytest.mark.parametrize("length", [3, 200])
+def test_of_more_columns_than_can_be_stored_those_with_the_fewest_values_are_kept(tmp_path, length):
+    records = [
+        {"colour": ("red", "blue")[i % 2]} | {f"column {k}": f"{i} {k}".ljust(length, "x") for k in range(200)}
+        for i in range(100)
+    ]
+    words = learned([[f"a {one['colour']} circle"] for one in records], records, tmp_path)
+    assert words.lexicon.phrases["colour"] == {"red": ("red",), "blue": ("blue",)} and len(words.lexicon.values) > 5
+
+
+def test_places_by_the_hundred_and_a_column_of_a_long_name_are_no_parts(tmp_path):
+    many = [{"parts": [{"place": f"place {i}", "colour": "red"}]} for i in range(300)]
+    long = [{"p" * 300: [{"place": "left", "colour": "red"}]} for _ in range(300)]
+    for name, records in (("many", many), ("long", long)):
+        (tmp_path / name).mkdir()
+        assert learned([["a red circle"]] * 300, records, tmp_path / name).lexicon.parts is None
+
+
+def test_captions_of_more_words_than_can_be_stored_are_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr("mmdemo.words.MAX_FILE", 400)
+    with pytest.raises(DataError, match="different words, too many") as error:
+        Words.learn(CAPTIONS, lexicon.learn(CAPTIONS, RECORDS))
+    assert is_one_sentence(str(error.value))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmdemo import codec, data, packs
+from mmdemo.arguments import MAX_PROMPT
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
@@ -64,8 +66,8 @@ def train_dit(
         start_from(transformer, labels.words, pack.parent / config.start_from)
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    codec_of = {"codec": packs.fingerprint(pack)}
-    run = Run(accelerator, config, transformer, optimizer, run_folder / "dit.pt", checkpoint_every, resume, codec_of)
+    identity = {"codec": packs.fingerprint(pack)} | labels.identity
+    run = Run(accelerator, config, transformer, optimizer, run_folder / "dit.pt", checkpoint_every, resume, identity)
 
     for step in run.steps():
         rng = step_generator(device, config.seed, step, accelerator.process_index)
@@ -132,6 +134,10 @@ class Classes:
     prompts: tuple = ()
 
     @property
+    def identity(self) -> dict[str, str]:
+        return {}
+
+    @property
     def sizes(self) -> dict[str, int]:
         return {"num_classes": self.count}
 
@@ -149,13 +155,15 @@ class Captions:
     longest: list[list[list[int]]]  # those of them that are at least LONG of the longest
     words: Words
     prompts: tuple[str, ...]
+    identity: dict[str, str]  # what a training must agree in to be resumed
 
     @classmethod
     def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
         words = Words.learn(captions, lexicon.learn(captions, records), length)
         ids = [[words.encode(caption) for caption in some] for some in captions]
         longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
-        return cls(ids, longest, words, examples(captions, PROMPTS))
+        digest = sha256((words.tokenizer.to_str() + json.dumps(captions)).encode()).hexdigest()
+        return cls(ids, longest, words, examples(captions, PROMPTS), {"the captions' digest": digest[:16]})
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -172,12 +180,16 @@ class Captions:
 
 
 def examples(captions: Sequence[Sequence[str]], count: int) -> tuple[str, ...]:
-    """Captions of different pictures, each of another form: the longest of some, so that they name much."""
-    forms = max(map(len, captions))
-    return tuple(
-        max((some[i % forms] for some in captions[i * 50 : i * 50 + 50] if i % forms < len(some)), key=len)
+    """Captions of different pictures, each of another form: the longest of some, so that they name much.
+
+    One that is too long to be asked for is none of them.
+    """
+    forms = [
+        [some[i % len(some)] for some in captions[i * 50 : i * 50 + 50]]
         for i in range(min(count, -(-len(captions) // 50)))
-    )
+    ]
+    fitting = ([one for one in some if len(one) <= MAX_PROMPT] for some in forms)
+    return tuple(max(some, key=len) for some in fitting if some)
 
 
 def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
@@ -204,7 +216,8 @@ def read_latents(
 ) -> tuple[Tensor, Classes | Captions]:
     """The training split's latents divided by their standard deviation (N, d, h, w), and what they are drawn by.
 
-    Encoded once: `train vqvae` left them in `run`. Where they are missing or another codec's, they are made again.
+    Encoded once: `train vqvae` left them in `run`. Where they are missing, damaged, another codec's, or the captions of
+    a folder at hand are no longer those, they are made again.
     """
     described = packs.read(pack)
     if described.problem:
@@ -212,8 +225,8 @@ def read_latents(
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     vae = packs.load(described, device="cpu").vae
     file, std = run / "latents.safetensors", codec.latent_std(vae)
-    if _codec_of(file) != packs.fingerprint(pack):
-        training = packs.read_training(pack)["vqvae"]
+    training = packs.read_training(pack)["vqvae"]
+    if not _are_latents(file, packs.fingerprint(pack), data.metadata(training["dataset"], data_dir)):
         images = data.load(training["dataset"], "train", data_dir, training["image_size"])
         statistics = codec.statistics(vae, images.pixels)
         export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
@@ -233,10 +246,18 @@ def read_latents(
     return latents[labelled], Classes(ids[labelled], len(classes))
 
 
-def _codec_of(file: Path) -> str | None:
-    """The fingerprint of the codec that latents were encoded by; None if there are none, or damaged ones."""
+def _are_latents(file: Path, fingerprint: str, metadata: str) -> bool:
+    """Whether a file has latents by the codec of that fingerprint, is not damaged, and its captions have that digest.
+
+    metadata: "" = any.
+    """
     try:
         with safe_open(file, "pt") as opened:
-            return opened.metadata().get("codec") if "told" in opened.keys() else None  # older ones tell nothing
-    except (OSError, SafetensorError):
-        return None
+            made = opened.metadata() or {}
+            count = len(opened.get_tensor("labels"))
+            told = json.loads(opened.get_tensor("told").numpy().tobytes())  # older ones tell nothing
+        lengths = [len(told[name]) for name in ("classes", "captions", "records")]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return False
+    whole = all(length in (0, count) for length in lengths[1:])
+    return whole and made.get("codec") == fingerprint and metadata in ("", made.get("metadata"))

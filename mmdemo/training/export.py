@@ -156,7 +156,7 @@ def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint
     told = json.dumps({"classes": images.classes, "captions": images.captions, "records": images.records})
     tensors = {"latents": latents.contiguous(), "labels": images.labels}
     tensors["told"] = torch.frombuffer(bytearray(told, "utf-8"), dtype=torch.uint8)
-    save_file(tensors, run / "latents.partial", {"codec": fingerprint})
+    save_file(tensors, run / "latents.partial", {"codec": fingerprint, "metadata": images.metadata})
     os.replace(run / "latents.partial", run / "latents.safetensors")
 
 

@@ -7,10 +7,11 @@ has a column that lists them, each with a `place` and attributes of its own.
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from math import inf, log
 
-from mmdemo.captions import Lexicon, Pair, Words, find, is_han, is_label, split
+from mmdemo.captions import MAX_ENTRIES, MAX_JSON, Lexicon, Pair, Words, find, is_han, is_label, split
 
 MARK = re.compile(r"[^\w\s\u0300-\u036f'’-]+")  # what is never inside a word
 LONGEST, LONGEST_HAN = 4, 6  # words of a phrase, and characters of one in Han script
@@ -25,7 +26,8 @@ def learn(captions: Sequence[Sequence[str]], records: Sequence[dict]) -> Lexicon
     """The lexicon of a training split.  captions: some for each picture.  records: one for each picture.
 
     A phrase names a value if every picture of which it is said has that value (in a scene, one of its parts has) and
-    that is no accident, nor follows from what else the phrase names. A phrase that holds a shorter one is left out.
+    that is no accident, nor follows from what else the phrase names. A phrase that holds a shorter one is left out, and
+    so is what cannot be stored.
     Raises ValueError if there is not one record for each picture.
     """
     if len(captions) != len(records):
@@ -51,7 +53,17 @@ def learn(captions: Sequence[Sequence[str]], records: Sequence[dict]) -> Lexicon
             lookup[words].append(pair)
     placed = _placing(texts, grams, truth, lookup)
     places = {place: best_first(placed.get(place, ())) for place in truth.places}
-    return Lexicon(phrases, places, truth.values, _tags(grams, lookup, main), truth.shared, truth.parts)
+    tags = tuple(tag for tag in _tags(grams, lookup, main) if is_label(tag))
+    whole = Lexicon(phrases, places, truth.values, tags, truth.shared, truth.parts)
+    bare = replace(whole, phrases={}, places=dict.fromkeys(places, ()), tags=())
+    return next((one for one in (whole, replace(whole, tags=())) if _can_be_stored(one)), bare)
+
+
+def _can_be_stored(one: Lexicon) -> bool:
+    try:
+        return Lexicon.from_json(one.to_json()) == one
+    except ValueError:
+        return False
 
 
 class _Truth:
@@ -71,10 +83,9 @@ class _Truth:
             for one in (_strings(record), *parts):
                 for name, value in one.items():
                     seen[name][value] += 1
+        kept = _few(seen)
         self.values = {
-            name: tuple(value for value, _ in counts.most_common())
-            for name, counts in seen.items()
-            if len(counts) <= MAX_VALUES
+            name: tuple(value for value, _ in counts.most_common()) for name, counts in seen.items() if name in kept
         }
         of_parts = {name for parts in told for part in parts for name in part}
         self.shared = tuple(name for name in self.values if name not in of_parts) if self.parts else ()
@@ -109,6 +120,19 @@ class _Truth:
                 these &= having if whether else ~having
             found |= these
         return found
+
+
+def _few(seen: Mapping[str, Mapping[str, int]]) -> set[str]:
+    """The attributes of few values, and of those no more than a quarter of what a lexicon can hold: there are phrases
+    to come."""
+    kept, entries, characters = set(), 0, 0
+    for name in sorted(seen, key=lambda name: len(seen[name])):
+        entries += 1 + len(seen[name])
+        characters += len(name) + sum(map(len, seen[name]))
+        if len(seen[name]) > MAX_VALUES or entries > MAX_ENTRIES // 4 or characters > MAX_JSON // 4:
+            break
+        kept.add(name)
+    return kept
 
 
 class _Grams:
@@ -365,9 +389,11 @@ def _strings(record: dict) -> dict[str, str]:
 
 
 def _lists_parts(records: Sequence[dict], name: str) -> bool:
-    """Whether a column lists parts, each with a place, wherever it is."""
-    return any(record.get(name) for record in records) and all(
-        isinstance(record.get(name, []), list)
-        and all(isinstance(part, dict) and is_label(part.get("place")) for part in record.get(name, []))
-        for record in records
-    )
+    """Whether a column lists parts, each with a place, wherever it is; of places there are few."""
+    if not is_label(name) or not any(record.get(name) for record in records):
+        return False
+    listed = [record.get(name, []) for record in records]
+    if not all(isinstance(parts, list) for parts in listed):
+        return False
+    places = [part.get("place") if isinstance(part, dict) else None for parts in listed for part in parts]
+    return all(map(is_label, places)) and len(set(places)) <= MAX_VALUES

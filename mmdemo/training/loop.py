@@ -74,9 +74,9 @@ class Run:
         self.done, self.seconds = 0, 0.0
         self.saved = 0  # the step of this run's last checkpoint
         if resume:
-            saved = load_checkpoint(
-                checkpoint, self.identity, {option.name: option.default for option in fields(config)}
-            )
+            # What a checkpoint from before an option or a digest existed does not tell is not held against it.
+            defaults = {option.name: option.default for option in fields(config)} | (identity or {})
+            saved = load_checkpoint(checkpoint, self.identity, defaults)
             try:
                 for name, part in self.state.items():
                     part.load_state_dict(saved[name])
