@@ -20,6 +20,9 @@ from mmdemo.studio import VERBS, Studio
 
 
 def main(arguments: list[str] | None = None) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a test or a notebook may have put something else there
+            stream.reconfigure(errors="backslashreplace")  # a console may lack a character, of a prompt above all
     options = parser().parse_args(arguments)
     try:
         options.command(options)
@@ -121,7 +124,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 def list_packs(options) -> None:
     listed = _studio(options).packs()
     if options.json:
-        print(json.dumps([pack.json() for pack in listed], indent=1, ensure_ascii=False))
+        _print([pack.json() for pack in listed], indent=1)
         return
     if not listed:
         print(f"no packs in {options.weights}; train one: python -m mmdemo train vqvae --pack NAME --dataset shapes")
@@ -234,7 +237,7 @@ def describe(options) -> None:
             doubt = f" ({run.notice})" if run.notice else ""
             print(f"{Path(image).name}: {run.text or 'nothing that there is a word for'}{doubt}", flush=True)
     if options.json:
-        print(json.dumps(told[0] if len(told) == 1 else told, indent=1, ensure_ascii=False))
+        _print(told[0] if len(told) == 1 else told, indent=1)
 
 
 def sample(options) -> None:
@@ -253,7 +256,7 @@ def sample(options) -> None:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
             name = "".join("_" if one in '/\\:*?"<>|' else one for one in label)[:40].strip()  # a label is any text
             (out / f"{name or 'anything'}-{seed}.png").write_bytes(result.png_bytes(i))
-    print(json.dumps(result.json(), ensure_ascii=False))
+    _print(result.json() | {"out": str(out)})
 
 
 def edit(options) -> None:
@@ -264,7 +267,7 @@ def edit(options) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     result = run.result()
     out.write_bytes(result.png_bytes())
-    print(json.dumps(result.json(), ensure_ascii=False))
+    _print(result.json() | {"out": str(out)})
 
 
 def evaluate(options) -> None:
@@ -287,12 +290,18 @@ def evaluate(options) -> None:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
-        print(json.dumps(numbers, indent=1, ensure_ascii=False))
+        _print(numbers, indent=1)
     else:
         for name, value in numbers.items():
             for part, one in value.items() if isinstance(value, dict) else [("", value)]:
                 shown = f"{one:.4g}" if isinstance(one, float) else one
                 print(f"{name} {part}".strip() + f": {shown}")
+
+
+def _print(record, indent: int | None = None) -> None:
+    """As JSON, in ASCII where the console is not for every character."""
+    every = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(record, indent=indent, ensure_ascii=not every))
 
 
 def _does(verb: str) -> str:

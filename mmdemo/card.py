@@ -292,7 +292,8 @@ an arithmetic coder whose table is the training split's uses of every code."""
 Pictures are read by a small classifier that `evaluate` trains once on the training split. The Fréchet distance is taken
 between the {numbers["features"]} numbers of its last hidden layer"""
         ratio = (
-            "The Fréchet ratio is\ndistance(generated, test) ÷ distance(training, test); 1 is as close as real data."
+            "The Fréchet ratio is\ndistance(generated, test) ÷ distance(training, test); 1 is as close as real data. "
+            "The classifier is this\ndata set's own, so ratios of different packs cannot be compared."
         )
         text += f". {ratio}" if "frechet_ratio" in numbers else "."
     if "read_test" in numbers:
@@ -303,7 +304,8 @@ scene, each part from around its place. The Fréchet distance is taken between i
     if "named_right_test" in numbers:
         text += """ The
 Fréchet ratio is distance(generated, test) ÷ distance(training, test); 1 is as close as real data. It can be under 1:
-pictures drawn by the test captions share with the test pictures what these say, and training pictures do not.
+pictures drawn by the test captions share with the test pictures what these say, and training pictures do not. The
+reader is this data set's own, so ratios of different packs cannot be compared.
 
 As asked is a value that a caption names and the reader reads, of the part of which it is said."""
     if "described_right" in numbers:
@@ -312,6 +314,10 @@ the pack itself says of test pictures (`describe`)."""
     if "swaps_test" in numbers:
         text += """ Swapped is one of an attribute that has
 different values named of two parts, if it is missing at its own and read at the other."""
+    if "named_right_novel" in numbers:
+        text += """
+
+Captions of new combinations are those of the data set's split `novel`, whose combinations no training picture has."""
     if "variety" in numbers:
         text += """
 

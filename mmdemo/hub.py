@@ -23,6 +23,7 @@ from mmdemo.packs import Pack
 
 Report = Callable[[int, int], None]  # told how many bytes have come, of how many
 WAITS = (1.0, 4.0)  # seconds before another try, where the Hub failed or the line was cut
+AT_ONCE = threading.Semaphore(4)  # what is fetched in the background; more of it waits
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
 INDEX = "model_index.json"
 OTHERS = [packs.SOURCE, ".*", "*/.*"]  # where it came from is not told by a repository; hidden files are a program's
@@ -61,7 +62,8 @@ class Fetch(threading.Thread):
     def run(self) -> None:
         pack = Pack(self.repo, Path(self.repo), "it could not be fetched")  # where this thread dies of a mistake here
         try:
-            pack = packs.read(fetch(self.repo, self._report)[0], self.repo)
+            with AT_ONCE:
+                pack = packs.read(fetch(self.repo, self._report)[0], self.repo)
         except PackError as error:
             pack = Pack(self.repo, Path(self.repo), str(error))
         finally:

@@ -443,7 +443,8 @@ def in_order(record: dict | None) -> list[dict]:
 def usual_psnr(pack: Pack) -> float | None:
     """How closely its codec gives back the pictures it was made for, in dB; None = `evaluate` has not measured it."""
     file = pack.path / "metrics.json"
-    return number("psnr", read_json(file).get("psnr"), 0, 100) if file.is_file() else None
+    measured = read_json(file).get("psnr") if file.is_file() else None
+    return None if measured is None else number("psnr", measured, 0, 100)
 
 
 def fingerprint(pack: Path) -> str:

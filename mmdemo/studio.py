@@ -122,6 +122,7 @@ class Studio:
         self._hub: dict[str, Fetch | None] = dict.fromkeys(
             [*packs.repositories(self._weights), *hub]
         )  # by repository; None = not asked for yet
+        self._named = frozenset(self._hub)  # the others were asked for later
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
         # By name, with the pack's stamp when loaded; the least recently used first.
@@ -161,13 +162,9 @@ class Studio:
         """Begin to fetch a Hub repository, or try again, in the background; packs() says how far it is.
 
         Does nothing while it is on its way, or when it is here. Any repository may be given, so a visitor may not.
+        With one that is new, those that were asked for before and did not come leave the list: they may be mistyped.
         """
-        with self._fetching:
-            last = self._hub.get(repo)
-            if last is None or (last.ended and last.pack.problem):
-                begun = Fetch(repo)
-                begun.start()
-                self._hub[repo] = begun
+        self._begun(repo)
 
     @property
     def hub(self) -> list[str]:
@@ -353,12 +350,24 @@ class Studio:
                 return one.result
             yield one
 
+    def _begun(self, repo: str) -> Fetch:
+        with self._fetching:
+            if repo not in self._hub:
+                for other, fetch in self._hub.copy().items():
+                    if other not in self._named and fetch.ended and fetch.pack.problem:
+                        del self._hub[other]
+            last = self._hub.get(repo)
+            if last is None or (last.ended and last.pack.problem):
+                last = Fetch(repo)
+                last.start()
+                self._hub[repo] = last
+            return last
+
     def _fetched(self, repo: str) -> Pack:
         """A Hub repository's pack, once it is here. One that could not be fetched is asked for again after a while."""
-        fetch = self._hub[repo]
+        fetch = self._hub.get(repo)
         if fetch is None or (fetch.ended and time.monotonic() - fetch.ended > RETRY):
-            self.fetch(repo)
-        fetch = self._hub[repo]
+            fetch = self._begun(repo)
         fetch.join()
         return fetch.pack
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import socket
 import subprocess
@@ -24,10 +25,10 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def run(*arguments, timeout: float = 240) -> subprocess.CompletedProcess:
+def run(*arguments, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess:
     """`python -m mmdemo …` in a process of its own."""
-    command = [sys.executable, "-m", "mmdemo", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    command, env = [sys.executable, "-m", "mmdemo", *map(str, arguments)], os.environ | environment
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=env)
 
 
 def quietly(*arguments) -> int:

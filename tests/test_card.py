@@ -86,7 +86,10 @@ def test_a_card_explains_only_what_was_measured(pack):
     judged = written(pack, CODEC | JUDGED)
     assert "classifier" in judged and "128 numbers" in judged and "ratio" not in judged
     assert "Fréchet ratio is" in written(pack, CODEC | JUDGED | GENERATED)
-    assert "It can be under 1" in written(pack, CODEC | READ | DRAWN)
+    drawn = written(pack, CODEC | READ | DRAWN)
+    assert "It can be under 1" in drawn and "split `novel`" in drawn and "cannot be compared" in drawn
+    old = {name: value for name, value in DRAWN.items() if "novel" not in name}
+    assert "novel" not in written(pack, CODEC | READ | old)
 
 
 def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):

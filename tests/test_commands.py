@@ -125,9 +125,17 @@ def test_sample_to_a_png_is_one_grid(tiny_weights, tmp_path, capsys):
     )
     told = json.loads(capsys.readouterr().out)
     assert told["labels"] == ["circle", "square", "triangle", "circle"]
+    assert told["out"] == str(tmp_path / "deep" / "grid.PNG")
     made = Studio(weights=[tiny_weights]).sample("tiny", "all", 4, 7, 2)
     assert same(Image.open(tmp_path / "deep" / "grid.PNG"), made.grid())
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["grid.PNG"]
+
+
+def test_a_console_that_lacks_a_character_gets_it_escaped(reading_weights, tmp_path):
+    arguments = ["--pack", "words", "--prompt", "红é😀 circle", "--steps", 1, "--weights", reading_weights]
+    done = run("sample", *arguments, "--out", tmp_path / "one.png", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stderr == ""
+    assert json.loads(done.stdout)["labels"] == ["红é😀 circle"]
 
 
 def test_the_same_command_twice_writes_the_same_and_without_a_seed_another(tiny_weights, tmp_path, capsys):

@@ -112,6 +112,8 @@ def test_a_picture_that_the_codec_gives_back_far_worse_than_usual_is_said_to_be_
     shutil.copytree(reading_weights / "words", tmp_path / "words")
     studio = Studio([tmp_path], device="cpu")
     psnr = studio.reconstruct("words", drawing).psnr
+    (tmp_path / "words" / "metrics.json").write_text("{}")
+    assert "notice" not in studio.describe("words", drawing).result().json()  # nor was it this time
     for usual, doubted in ((psnr + describing.UNLIKE - 0.1, False), (psnr + describing.UNLIKE + 0.1, True)):
         (tmp_path / "words" / "metrics.json").write_text(json.dumps({"psnr": usual}))
         record = studio.describe("words", drawing).result().json()

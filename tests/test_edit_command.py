@@ -27,6 +27,7 @@ def test_edit_writes_the_pixels_that_python_gives_and_prints_how(tiny_weights, p
     arguments = ["edit", "--pack", "tiny", str(picture), *options.split(), "--weights", str(tiny_weights)]
     assert main([*arguments, "--out", str(out)]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert told.pop("out") == str(out)
     made = Studio(weights=[tiny_weights]).edit("tiny", picture, "square", 0.7, 5, 6, 2.0, "heun", "no", [0.1, 0.9])
     file = Image.open(out)
     assert file.format == "PNG" and file.size == (16, 16) and same(file, made.image)

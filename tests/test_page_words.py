@@ -115,8 +115,11 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
     def shows(n: int, step: int) -> None:
         pull = by_step[step][n]
         expect(words.nth(n)).to_have_attribute("aria-pressed", "true")
-        told = f"“{pull.word}” at step {step + 1}: {pull.mean:.3f}. One scale for all words and steps."
+        told = f"“{pull.word}” at step {step + 1}: mean change of the prediction {pull.mean:.3f}."
+        told += " One scale for all words and steps."
         expect(pulls.locator("figcaption").first).to_have_text(told)
+        x = float(pulls.locator(".mm-dot").get_attribute("d")[1:].split()[0])
+        assert abs(x - (step + 0.5) * 100 / len(by_step)) < 0.01
         alphas = pulls.locator("canvas").evaluate(
             "c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].filter((_, i) => i % 4 === 3)"
         )
@@ -338,6 +341,7 @@ def test_a_picture_is_described_until_another_is_chosen(watched: Page, reading_w
         choose_pack(watched, "words")
         ask.click()
         expect(view.locator(".mm-described")).to_have_text("a red <b>circle</b>")
+        expect(view.locator(".mm-help").first).to_contain_text("sure even of pictures that it does not know")
         expect(view.locator(".mm-doubt")).to_have_text("A guess.")
         expect(view.locator("dd")).to_have_text(["red70 %", "blue15 %", "green10 %"])
         expect(view.get_by_alt_text("Where “red” comes from")).to_be_visible()

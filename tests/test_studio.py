@@ -359,6 +359,39 @@ def test_the_list_says_how_far_a_repository_is_and_why_another_did_not_come(tiny
     assert not studio.pack("some/other").can_sample and studio.fetching == {}
 
 
+def test_what_was_mistyped_leaves_the_list_with_the_next_that_is_asked_for(tiny_weights, hub_server):
+    studio = Studio([tiny_weights], hub=["some/named"], device="cpu")
+    for repo in ("some/named", "some/tinny"):
+        with pytest.raises(PackError, match=f"there is no {repo}"):
+            studio.fetch(repo)
+            studio.pack(repo)
+    hub_server.fill("some/tiny", tiny_weights / "tiny")
+    studio.fetch("some/tiny")
+    assert studio.hub == ["some/named", "some/tiny"]
+    assert studio.pack("some/tiny").classes == TINY_CLASSES
+
+
+def test_four_repositories_are_fetched_at_once_and_more_wait(monkeypatch):
+    going, go_on = [], threading.Event()
+
+    def fetch(repo, report):
+        going.append(repo)
+        go_on.wait(30)
+        raise PackError(f"there is no {repo}")
+
+    monkeypatch.setattr(mmdemo.hub, "fetch", fetch)
+    studio = Studio([])
+    for i in range(6):
+        studio.fetch(f"some/{i}")
+    try:
+        wait_until(lambda: len(going) == 4)
+        time.sleep(0.1)
+        assert len(going) == 4 and len(studio.fetching) == 6
+    finally:
+        go_on.set()
+    wait_until(lambda: len(going) == 6 and not studio.fetching)
+
+
 def wait_until(true: Callable[[], object]) -> None:
     end = time.monotonic() + 30
     while not true():

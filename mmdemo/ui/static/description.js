@@ -20,6 +20,7 @@ listen(props, watch, ({ text, said, words, attributes, notice }) => {
   root.replaceChildren(el("p", { class: "mm-described", dir: "auto" }, text),
     ...(notice ? [el("p", { class: "mm-doubt", role: "status" }, notice)] : []), el("div", { class: "mm-words-of" }, ...buttons),
     el("div", { class: "mm-because" }, ...(words.length ? [el("figure", {}, el("div", { class: "mm-frame" }, where), name)] : []), el("dl", {}, ...bars)),
+    el("p", { class: "mm-help" }, "The probabilities are the model's, among its own words: it is sure even of pictures that it does not know."),
     el("p", { class: "mm-help", role: "status" }, said));
   buttons[0]?.click();
 });

@@ -8,11 +8,12 @@ window.mmdemo.pulls ??= (server, plotted) => {
 
   const text = el("p", { class: "mm-prompt", dir: "auto" }), said = el("p", { class: "mm-help", role: "status" });
   const guess = pixels("", "The guess, and where the word pulls"), heat = el("canvas", { class: "mm-heat", "aria-hidden": "true" });
-  const where = el("figcaption"), lines = svg("g"), { plot, cursor } = plotted("The words' pull over the steps", lines);
+  const where = el("figcaption"), lines = svg("g"), dot = svg("path", { class: "mm-dot" });
+  const { plot, cursor } = plotted("The words' pull over the steps", lines, dot);
   const node = el("section", { class: "mm-pulls", hidden: true },
     el("h3", {}, "How much each word pulls"), said, text,
     el("div", {}, el("figure", {}, el("div", { class: "mm-frame" }, guess, heat), where),
-      el("figure", { class: "mm-curve" }, plot, el("figcaption", {}, "The change of the prediction when the word is left out, over the steps."))));
+      el("figure", { class: "mm-curve" }, plot, el("figcaption", {}, "The mean change of the prediction when the word is left out, over the steps. The dot is the step of the map."))));
 
   // The measured step nearest to one of the film.
   function nearest(index) {
@@ -71,15 +72,16 @@ window.mmdemo.pulls ??= (server, plotted) => {
       const button = text.querySelector(`[data-start="${word.start}"]`), picked = word.start === chosen;
       button.style.setProperty("--pull", `${Math.round(60 * word.mean / most)}%`);
       button.setAttribute("aria-pressed", picked);
-      button.title = `${word.mean.toFixed(3)} at step ${step + 1}`;
+      button.title = `Mean change of the prediction: ${word.mean.toFixed(3)} at step ${step + 1}`;
       const line = lines.querySelector(`[data-start="${word.start}"]`);
       line.setAttribute("class", picked ? "mm-curve-line mm-chosen-line" : "mm-curve-line");
       line.setAttribute("d", steps.filter((one) => found[one]).map((one, n) =>
         `${n ? "L" : "M"}${((one + 0.5) * wide).toFixed(2)} ${(37 - 34 * found[one][i].mean / most).toFixed(2)}`).join(""));
       if (!picked) return;
       lines.append(line); // over the others
+      dot.setAttribute("d", `M${((step + 0.5) * wide).toFixed(2)} ${(37 - 34 * word.mean / most).toFixed(2)}h0`); // the step of the map
       paint(word.map, Math.max(...words.flatMap(({ map }) => map.flat())) || 1);
-      where.textContent = `“${button.textContent}” at step ${step + 1}: ${word.mean.toFixed(3)}. One scale for all words and steps.`;
+      where.textContent = `“${button.textContent}” at step ${step + 1}: mean change of the prediction ${word.mean.toFixed(3)}. One scale for all words and steps.`;
     });
   }
 
@@ -106,6 +108,7 @@ window.mmdemo.pulls ??= (server, plotted) => {
       node.hidden = false;
       text.replaceChildren(film.again.label);
       lines.replaceChildren();
+      dot.removeAttribute("d");
       heat.width = 0;
       where.textContent = "";
       ask(film);
