@@ -178,7 +178,8 @@ class Words:
         verbs = ("was", "is") if len(unknown) == 1 else ("were", "are")
         left_out = "{} {} never seen and {} left out".format(_listed(unknown), *verbs)
         if negating:
-            return f"{left_out}; what follows {_listed(negating)} is drawn: name it in the negative prompt instead"
+            instead = "leave it out, and name it in the negative prompt"
+            return f"{left_out}; what follows {_listed(negating)} is drawn: {instead}"
         return f"{left_out}; this pack knows {', '.join(self._examples(''.join(filter(self.unknown, prompts))))}, …"
 
     def _examples(self, prompt: str) -> list[str]:

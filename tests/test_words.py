@@ -85,7 +85,7 @@ def test_what_there_is_instead_is_told_by_a_phrase_for_every_attribute_in_the_sc
     [("no red circle", "no"), ("a circle without a red square", "without"), ("没有圆", "没"), ("Not red", "Not")],
 )
 def test_that_what_should_be_absent_is_drawn_is_told(words, prompt, negating):
-    absent = f"what follows “{negating}” is drawn: name it in the negative prompt instead"
+    absent = f"what follows “{negating}” is drawn: leave it out, and name it in the negative prompt"
     assert words.notice([prompt]) == f"“{negating}” was never seen and is left out; {absent}"
 
 
