@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from mmdemo.pipeline import ClassPipeline, Step
 
-MAX_WORDS = 24  # of a text, whose pull is measured
+MAX_WORDS = 48  # of a text, whose pull is measured
 BUDGET = 6400  # steps × pictures of one request: about half a minute on two CPU cores
 
 
