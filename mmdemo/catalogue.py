@@ -20,6 +20,7 @@ from mmdemo.datasets import METADATA
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.results import Code, Codebook, CodeMap
 
+MOST = 1e18  # of a code's numbers, whose squares are summed
 COVER = 128  # pixels of a cover's side
 FLAT = 4  # pixels of a swatch that is a mere colour
 NEAREST = 8  # codes
@@ -198,7 +199,7 @@ def read_codes(pack: packs.Pack):
                         codes = opened.get_tensor(name).astype("float64")
         except (OSError, SafetensorError, TypeError) as error:
             raise PackError(f"pack {pack.name!r} has an unreadable {file.name} ({type(error).__name__})") from None
-    if codes is None or not (abs(codes) < inf).all():
+    if codes is None or not (abs(codes) < MOST).all():
         where = pack.codec.relative_to(pack.path).as_posix()
         raise PackError(f"pack {pack.name!r} has no codebook of {pack.codes}×{pack.dim} finite numbers in {where}/")
     return codes

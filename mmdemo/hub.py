@@ -88,6 +88,8 @@ def pull(repo: str, weights: str | Path, name: str | None = None, report: Report
         folder, commit = fetch(repo, report)
         _can_be_used(packs.read(folder, repo))
         place.parent.mkdir(parents=True, exist_ok=True)
+        for left in place.parent.glob(f".{place.name}.*.new"):  # by a pull that was killed: one at a time is here
+            shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.", suffix=".new") as beside:
             new, old = Path(beside, "new"), Path(beside, "old")
             copy(folder, new)

@@ -10,10 +10,12 @@ import hashlib
 import importlib
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +133,12 @@ def source(path: Path) -> dict:
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):  # it lies in the Hub's cache
         owner_and_name = path.parent.parent.name.split("--")[1:]
         return {"repo": "/".join(owner_and_name), "commit": path.name}
-    return read_json(path / SOURCE) if (path / SOURCE).is_file() else {}
+    if not (path / SOURCE).is_file():
+        return {}
+    stored = read_json(path / SOURCE)
+    if not all(re.fullmatch(r"[\w./-]{1,200}", str(stored.get(name))) for name in ("repo", "commit")):
+        raise PackError(f"{SOURCE} does not say from which repository and commit it is")
+    return stored
 
 
 def ship(folder: Path, names: Iterable[str]) -> None:
@@ -408,7 +415,7 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
     for near, far in zip(stored["nearest"], stored["distances"], strict=True):
         if len(near) != len(far) or not places.issuperset(near):
             raise PackError("codebook/codebook.json names nearest codes that there are not")
-        if not all(type(distance) in (int, float) for distance in far):
+        if not all(type(distance) in (int, float) and isfinite(distance) for distance in far):
             raise PackError("codebook/codebook.json has distances that are no numbers")
     for name in ("columns", "swatch_size", "patch_size", "patches_per_code"):
         whole(name, stored.get(name), 1, 4096)

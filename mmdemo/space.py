@@ -30,6 +30,8 @@ def write(repo: str, wanted: Sequence[str], weights: str | Path, out: str | Path
     missing = [one for one in (*APP, "README.md") if not (ROOT / one).exists()]
     if missing:
         raise PackError(f"a Space is made of the app's own folder, and {ROOT} has no {missing[0]}; use a checkout")
+    if any(out.resolve().is_relative_to(ROOT / one) for one in (*APP, "weights")):
+        raise PackError(f"--out is {str(out)!r}, a part of the app, which is copied there; name a folder outside of it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise PackError(f"--out is {str(out)!r}, which is not empty; name a new folder")
     far, near = [one for one in wanted if "/" in one], [packs.place(weights, one) for one in wanted if "/" not in one]
@@ -61,7 +63,15 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
     with hub.in_one_sentence(repo):
         api = HfApi()
         made = api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, repo_type="space", folder_path=folder, commit_message="mmdemo, and its packs")
+        if private and not api.space_info(repo).private:
+            raise PackError(f"{repo} is there already and is public; choose another name, or push without --private")
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="space",
+            folder_path=folder,
+            commit_message="mmdemo, and its packs",
+            delete_patterns=["mmdemo/*", "weights/*"],  # of an earlier push
+        )
     return str(made)
 
 

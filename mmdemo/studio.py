@@ -23,7 +23,7 @@ from PIL import Image
 from mmdemo import catalogue, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
-from mmdemo.hub import Fetch
+from mmdemo.hub import Fetch, parts
 from mmdemo.packs import Pack
 from mmdemo.results import (
     Cell,
@@ -119,9 +119,10 @@ class Studio:
     ):
         self._weights = tuple(Path(folder) for folder in weights)
         self._lent = lend(_on_a_lent_device) if lend else None
-        self._hub: dict[str, Fetch | None] = dict.fromkeys(
-            [*packs.repositories(self._weights), *hub]
-        )  # by repository; None = not asked for yet
+        # By repository; None = not asked for yet.
+        self._hub: dict[str, Fetch | None] = dict.fromkeys([*packs.repositories(self._weights), *hub])
+        for repo in self._hub:
+            parts(repo)  # refuses what names no repository: it would hide a pack of that name
         self._named = frozenset(self._hub)  # the others were asked for later
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9

@@ -28,7 +28,7 @@ def test_every_pack_is_listed_with_what_it_can_do(studio):
     entry = listed["tiny"].json()
     assert entry["classes"] == list(TINY_CLASSES) and entry["codes"] == 16 and entry["image_size"] == 16
     assert listed["tiny"].stride == 4 and listed["broken"].stride == 0
-    assert set(entry) == {"name", "classes", "codes", "image_size", "can_sample", "samplers", "words"}
+    assert set(entry) == {"name", "classes", "codes", "image_size", "can_sample", "samplers", "words", "source"}
     json.dumps([pack.json() for pack in listed.values()], allow_nan=False)
 
 

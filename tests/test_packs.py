@@ -59,8 +59,21 @@ def spoil(key: str, number: float):
     return change
 
 
+def spoiled_distances(pack: Path) -> list:
+    distances = json.loads((pack / "codebook" / "codebook.json").read_text())["distances"]
+    return [[float("nan"), *distances[0][1:]], *distances[1:]]
+
+
 # What is broken -> how, and a word that the reason must hold.
 DAMAGES = {
+    "source is no repository": (
+        lambda pack: (pack / "source.json").write_text('{"repo": "a@b/c", "commit": "d"}'),
+        "source.json",
+    ),
+    "a distance that is no number": (
+        lambda pack: edit_json(pack / "codebook" / "codebook.json", distances=spoiled_distances(pack)),
+        "distances",
+    ),
     "weights cut short": (lambda pack: cut(pack / VAE, -100), "vae"),
     "weights cut in the header": (lambda pack: cut(pack / VAE, 50), "vae"),
     "weights empty": (lambda pack: cut(pack / VAE, 0), "vae"),

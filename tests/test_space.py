@@ -15,6 +15,7 @@ from running import free_port, one_line
 
 from mmdemo import packs, space
 from mmdemo.__main__ import main
+from mmdemo.errors import PackError
 from mmdemo.studio import Studio
 
 
@@ -63,6 +64,7 @@ def test_what_makes_no_space_is_refused_in_one_sentence(tiny_weights, tmp_path, 
     assert "not empty" in refused("some/look", "--pack", "tiny", "--out", str(tmp_path / "full"))
     assert "owner/name" in refused("look", "--pack", "tiny", "--out", str(tmp_path / "a"))
     assert "absent" in refused("some/look", "--pack", "absent", "--out", str(tmp_path / "a"))
+    assert "part of the app" in refused("some/look", "--pack", "tiny", "--out", str(space.ROOT / "mmdemo" / "x"))
     assert "a//b" in refused("some/look", "--pack", "a//b", "--out", str(tmp_path / "a"))
     assert not (tmp_path / "a").exists()
 
@@ -71,6 +73,20 @@ def test_a_space_is_pushed(folder, hub_server: Hub):
     assert space.push(folder, "some/look").endswith("/spaces/some/look")
     files = hub_server.repos["some/look"][hub_server.head("some/look")]
     assert {"app.py", "README.md", "weights/hub.txt", "weights/tiny/model_index.json"} <= set(files)
+
+
+def test_what_is_to_be_private_is_not_pushed_where_all_can_see_it(folder, hub_server: Hub):
+    space.push(folder, "some/look")
+    with pytest.raises(PackError, match="is public"):
+        space.push(folder, "some/look", private=True)
+
+
+def test_packs_of_an_earlier_push_leave_the_space(folder, hub_server: Hub):
+    space.push(folder, "some/look")
+    (folder / "weights" / "tiny").rename(folder / "weights" / "new")
+    space.push(folder, "some/look")
+    files = hub_server.repos["some/look"][hub_server.head("some/look")]
+    assert "weights/new/model_index.json" in files and "weights/tiny/model_index.json" not in files
 
 
 def test_what_draws_may_go_through_a_process_that_is_lent_a_gpu(tiny_weights):

@@ -97,7 +97,7 @@ def in_words(pack: Pack) -> str:
 def origin(pack: Pack) -> tuple[str, str]:
     """Where it comes from, in a word or two and in full."""
     if pack.source:
-        repo, commit = pack.source.split("@")
+        repo, _, commit = pack.source.rpartition("@")
         return f"Hub at {commit[:7]}", f"From the Hugging Face Hub: {repo} at {commit}"
     if packs.is_shipped(pack):
         return "shipped", "Shipped with the app"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CARD = "README.md"
 MAX_TEXT = 200_000  # bytes of a card
 MAX_PICTURES = 8_000_000  # bytes of all its pictures
+MAX_SHOWN = 50  # pictures: each is decoded, which takes longer the more it claims
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)  # what the Hub reads of a card
 KINDS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
@@ -41,10 +42,11 @@ def card(pack: Pack) -> str:
     markdown = MarkdownIt("js-default", {"html": True})
     markdown.add_render_rule("html_block", _nothing)
     markdown.add_render_rule("html_inline", _nothing)
-    tokens, left = markdown.parse(text), MAX_PICTURES
+    tokens, left, many = markdown.parse(text), MAX_PICTURES, MAX_SHOWN
     for token in (one for block in tokens for one in block.children or ()):
         if token.type == "image":
-            left -= _show(token, pack.path, left)
+            many -= 1
+            left -= _show(token, pack.path, left if many >= 0 else 0)
         if token.type == "link_open":
             _lead_elsewhere(token)
     return markdown.renderer.render(tokens, markdown.options, {})
