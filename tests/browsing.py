@@ -104,6 +104,5 @@ def open_pack(page: Page, name: str) -> None:
 def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:
     """Clicks the middle of the i-th cell; a grid has no elements for its cells."""
     expect(grid).to_be_visible()
-    box = grid.bounding_box()
-    side = box["width"] / columns
+    side = grid.evaluate("grid => grid.getBoundingClientRect().width") / columns  # waits for one just drawn anew
     grid.click(position={"x": (i % columns + 0.5) * side, "y": (i // columns + 0.5) * side})
