@@ -12,6 +12,7 @@ from mmdemo import codec, packs, samplers
 from mmdemo.arguments import AXES
 from mmdemo.images import to_images, to_tensor
 from mmdemo.pipeline import ClassPipeline
+from mmdemo.sampling import MAX_WORDS
 from mmdemo.studio import Studio
 from mmdemo.training import export
 
@@ -62,7 +63,7 @@ def test_a_word_pulls_by_what_changes_when_it_is_left_out(reading_weights):
             assert torch.allclose(torch.tensor(pull.map), change, atol=1e-5) and change.max() > 1e-3
             assert pull.mean == pytest.approx(change.mean().item(), abs=1e-5)
     assert "pulls" not in frames[0].json()
-    assert len(next(studio.denoise("words", "red circle " * 20, 3, 4)).pulls) == 24  # words at most
+    assert len(next(studio.denoise("words", "red circle " * MAX_WORDS, 3, 4)).pulls) == MAX_WORDS  # at most
     assert (
         next(studio.denoise("words", "zebra", 3, 4)).pulls == next(studio.denoise("tiny", "circle", 3, 4)).pulls == []
     )
