@@ -125,7 +125,8 @@ def test_the_hubs_own_reader_finds_the_task_the_data_and_the_numbers(
     written(pack, numbers, "samples.png")
     read = ModelCard.load(pack / "README.md")
     data = read.data
-    assert (data.library_name, data.license, data.pipeline_tag) == ("diffusers", "apache-2.0", task)
+    front = data.to_dict()
+    assert [front[key] for key in ("library_name", "license", "pipeline_tag")] == ["diffusers", "apache-2.0", task]
     assert data.datasets == on_hub and data.model_name == "yes" and {"vq-vae", "mmdemo"} <= set(data.tags)
     assert {one.metric_type: one.metric_value for one in data.eval_results} == measured
     assert {one.task_type for one in data.eval_results} == {task}
