@@ -1,10 +1,14 @@
 """A tiny pack with random weights, so that everything but the pictures' beauty can be tested in seconds."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two workers on as many cores hold each other up
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -83,14 +83,13 @@ class Page(gr.Blocks):
     """
 
     def queue(self, **options) -> gr.Blocks:
-        # gradio calls it as the page begins. Called again once the page is built, it would make a whole app once more.
-        # `/run` would skip the queue and its limits.
-        super().queue(api_open=False, **options)
+        """gradio calls it as the page begins, and would make a whole app then, for nothing: it makes two more."""
+        self.api_open = False  # `/run` would skip the queue and its limits
         self._queue = Line(
             live_updates=True,
             concurrency_count=self.max_threads,
             update_intervals=1,
-            max_size=None,  # Line's own
+            max_size=None,  # it has bounds of its own
             blocks=self,
             default_concurrency_limit=8,  # light events never wait behind those that compute (MODELS)
         )

@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 from gradio.route_utils import API_PREFIX
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,7 +25,7 @@ MAX_BYTES = 8_000_000  # of a request: the largest sensible ones, a picture as t
 MAX_UPLOAD = 64_000_000  # of a file: a 16-megapixel picture fits; the studio refuses larger ones with a sentence
 FORM = 100_000  # bytes that a form may add to its file
 MAX_PATH = 1000
-UPLOAD, FUNCTIONS = f"{API_PREFIX}/upload", f"{API_PREFIX}/component_server"
+UPLOAD, FUNCTIONS, CALL = (f"{API_PREFIX}/{name}" for name in ("upload", "component_server", "call/"))
 AT_ONCE = {UPLOAD: 3, FUNCTIONS: 4}  # read and answered at once; the rest waits unread
 WAITING = 64  # for each of these; more are refused
 SLOWEST, SLOWEST_UPLOAD = 30, 120  # seconds in which a request must have come
@@ -64,9 +65,15 @@ class Gate:
         if not length.isdigit() or int(length) > body.most:
             await body.drain()
             return await refuse(scope, send, *body.too_large)
+        address = (scope.get("client") or [""])[0]
+        if path.startswith(CALL):  # a flood is refused here: gradio would take its time over each
+            try:
+                self._line().admit(path.rpartition("/")[2], address)
+            except HTTPException as full:
+                return await refuse(scope, send, full.status_code, full.detail)
         if path not in self._rooms:
             return await body.give(app, scope, send)
-        async with self._rooms[path].place((scope.get("client") or [""])[0]) as free:
+        async with self._rooms[path].place(address) as free:
             if free:
                 await body.give(app, scope, send)
                 if upload:  # before the next is let in
@@ -166,7 +173,7 @@ def heard(scope: Scope, path: str) -> str:
     """The event or the session that a request listens to; "" for any other."""
     if path == f"{API_PREFIX}/queue/data":
         return parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0]
-    return path.rpartition("/")[2] if path.startswith(f"{API_PREFIX}/call/") else ""
+    return path.rpartition("/")[2] if path.startswith(CALL) else ""
 
 
 def with_headers(send: Send) -> Send:

@@ -43,8 +43,7 @@ class Line(Queue):
         if body.session_hash == "":
             raise HTTPException(400, "session_hash is empty; leave it out, or give one of your own")
         if body.fn_index is not None:
-            kind = get_fn(self.blocks, None, body).concurrency_id
-            self._admit(kind if kind in MOST else "", client(request))
+            self._admit(get_fn(self.blocks, None, body).concurrency_id, client(request))
         return await super().push(body, request, username)
 
     async def process_events(self, events, *more):
@@ -57,8 +56,14 @@ class Line(Queue):
     def compute_analytics_summary(self, records):
         """Nothing: nobody reads it, and gradio would import pandas for it and count anew at every event."""
 
+    def admit(self, endpoint: str, asker: str) -> None:
+        """Raises HTTPException, as push would later, if there is no room for a call of an endpoint's."""
+        for function in self.blocks.fns.values():
+            if function.api_name == endpoint:
+                return self._admit(function.concurrency_id, asker)
+
     def _admit(self, kind: str, asker: str) -> None:
-        """Raises HTTPException, which a program and the page are told, if there is no room."""
+        kind = kind if kind in MOST else ""
         going = [event for event in self.event_ids_to_events.copy().values() if kind in ("", event.concurrency_id)]
         if len(going) >= MOST[kind]:
             raise refusal(503, f"the app is busy: {len(going)} requests wait; come back in {LATER} seconds")
