@@ -1,6 +1,7 @@
 """The gate and the turns: how large a request may be, who may compute when, and what is left of it all in the end."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -30,6 +31,13 @@ def asked(address: str, name: str, data: list, by: str = "10.0.0.1", **options) 
 def answer(address: str, name: str, data: list, by: str = "10.0.0.1") -> str:
     event = asked(address, name, data, by).json()["event_id"]
     return httpx.get(f"{address}{API}/call/{name}/{event}", timeout=60).text
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------------------------------ size
@@ -120,22 +128,31 @@ def test_a_room_is_shared_by_addresses_and_so_many_may_wait(monkeypatch: pytest.
         ("queue/join", {"data": [], "fn_index": 1, "session_hash": ""}),
         ("component_server", {"data": [], "component_id": 99999, "session_hash": "s", "fn_name": "listing"}),
         ("component_server", {"data": [], "component_id": "x", "session_hash": "s", "fn_name": "listing"}),
+        ("call/sample", '{"dat": Infinity}'),
+        ("reset", '"\\ud800"'),
+        ("cancel", b"\xb6"),
+        ("call/sample", "[" * 100_000),
+        ("upload", b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n1\r\n--x--\r\n'),
     ],
     ids=lambda value: str(value)[:50],
 )
-def test_a_request_for_what_is_not_there_is_answered_in_one_sentence(app: str, route: str, body: dict):
-    reply = httpx.post(f"{app}{API}/{route}", json=body)
+def test_a_request_for_what_is_not_there_is_answered_in_one_sentence(app: str, route: str, body: dict | str | bytes):
+    content = json.dumps(body) if isinstance(body, dict) else body
+    kind = "multipart/form-data; boundary=x" if route == "upload" else "application/json"
+    reply = httpx.post(f"{app}{API}/{route}", content=content, headers={"Content-Type": kind})
     assert 400 <= reply.status_code < 500 and is_one_sentence(reply.json()["detail"]), reply.text
 
 
+@pytest.mark.parametrize(
+    "path", [f"{API}/call/sample/unknown", f"{API}/queue/data?session_hash=u", f"{API}/heartbeat/%00"]
+)
+def test_there_is_nothing_to_listen_to_where_nothing_was_asked(app: str, path: str):
+    reply = httpx.get(f"{app}{path}", timeout=5)
+    assert reply.status_code == 404 and is_one_sentence(reply.json()["detail"])
+
+
 def test_health_says_that_the_models_are_loaded(app: str):
-    for _ in range(300):
-        told = httpx.get(f"{app}/health")
-        if told.status_code == 200:
-            break
-        assert told.status_code == 503 and told.json() == {"status": "loading"}
-        time.sleep(0.1)
-    assert told.json() == {"status": "ready"}
+    until(lambda: httpx.get(f"{app}/health").json() == {"status": "ready"})
 
 
 # ------------------------------------------------------------------------------------------------------------ turns
@@ -215,6 +232,31 @@ def test_of_each_client_one_run_goes_first_and_short_ones_before_long_ones():
     assert places._going() == [runs[2], runs[3]]
 
 
+def test_sixty_token_edits_at_once_hold_little_and_hold_nobody_up(running_app):
+    address, pid = running_app
+    components = httpx.get(f"{address}/config").json()["components"]
+    (component,) = (one["id"] for one in components if "decode_tokens" in one["props"].get("server_fns", ()))
+    until(lambda: httpx.get(f"{address}/health").status_code == 200)
+
+    def edit(by: str) -> float:
+        body = {"data": ["tiny", [[1] * 64] * 64], "component_id": component, "fn_name": "decode_tokens"}
+        headers, began = {"X-Forwarded-For": by}, time.perf_counter()
+        made = httpx.post(
+            f"{address}{API}/component_server", json=body | {"session_hash": "s"}, headers=headers, timeout=60
+        )
+        assert made.json()["image"].startswith("data:image/png")
+        return time.perf_counter() - began
+
+    alone, before = max(edit("10.0.0.2") for _ in range(3)), memory(pid)
+    with ThreadPoolExecutor(60) as crowd:
+        many = [crowd.submit(edit, "10.0.0.1") for _ in range(60)]
+        beside = [edit("10.0.0.2") for _ in range(3)]
+        assert any(not one.done() for one in many)
+        several = max(one.result() for one in many)
+    assert memory(pid) - before < 100
+    assert max(beside) < several / 2 and max(beside) < 5 * alone + 0.5
+
+
 # ----------------------------------------------------------------------------------------------- in the end, and after
 
 
@@ -228,13 +270,6 @@ def test_files_are_swept_by_size_and_by_age(tmp_path: Path):
     assert gone == {str(tmp_path / str(i) / "image.png") for i in range(6)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "7", "8", "9"]
     assert len(sweep_files(tmp_path, most=10**9, oldest=250)) == 2
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def test_a_signal_lets_what_runs_end_and_leaves_no_file(tiny_weights: Path, tmp_path: Path, monkeypatch):

@@ -103,6 +103,14 @@ def said_plainly(handler: Callable, quote: Callable[[str], str] = html.escape) -
     return stream if inspect.isgeneratorfunction(handler) else answer
 
 
+def told(event: gr.EventData, name: str, kind: type = object) -> Any:
+    """What a script sent with an event.  Raises ArgumentError if it is not there, or no `kind`."""
+    value = event._data.get(name) if isinstance(event._data, dict) else None
+    if not isinstance(value, kind) or isinstance(event._data, dict) and name not in event._data:
+        raise ArgumentError(f"the page did not say which {name}; reload it")
+    return value
+
+
 def answered(answer: Callable[..., Any]) -> Callable[[list], dict]:
     """What a script calls as server.NAME(...): gradio sends its arguments as one list, a single one without the list.
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 import gradio as gr
 
 from mmdemo.arguments import ARGUMENTS, SETTINGS
+from mmdemo.errors import ArgumentError
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import PRIVATE, said_plainly
+from mmdemo.ui.browser import PRIVATE, said_plainly, told
 from mmdemo.ui.controls import LabelControl, opening
 from mmdemo.ui.edit import Edit
 from mmdemo.ui.film import film, screen
@@ -72,13 +73,15 @@ class Denoise(Form):
 
         def take(values: dict, event: gr.EventData) -> dict:
             pack = self.studio.pack(values[self.pack])
-            settings = {name: getattr(event, name) for name in SETTINGS}
+            settings = {name: told(event, name) for name in SETTINGS}
             selected = {tab: gr.update(selected=name) for tab, name in tabs.items()}
-            label = self.label.show(pack, event.label)
+            label = self.label.show(pack, told(event, "label", str))
             shown = label | {self.recipe.randomize: False} | self.recipe.show(pack, settings)
             return selected | shown | {wanted: (label, settings)}
 
         def run_wanted(values: dict, request: gr.Request) -> Iterator[dict]:
+            if not values[wanted]:
+                raise ArgumentError("the page did not say what to draw again; reload it")
             label, settings = values[wanted]
             yield from self.watch({self.pack: values[self.pack]} | label, settings, request.session_hash)
 

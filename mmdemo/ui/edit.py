@@ -13,7 +13,7 @@ from PIL import Image
 from mmdemo.arguments import ARGUMENTS
 from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
-from mmdemo.ui.browser import PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.browser import PRIVATE, picture, said_plainly, told, widget
 from mmdemo.ui.controls import LabelControl, Values, control, near
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
@@ -146,10 +146,10 @@ class Edit(Form):
         yield self._said(tell, READY, shown) | {self.source: source} | idle
 
     def _take_example(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
-        yield from self._take(values, ("example", event.index), request)
+        yield from self._take(values, ("example", told(event, "index", int)), request)
 
     def _take_drawing(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
-        yield from self._take(values, ("drawing", drawing(event.png)), request)
+        yield from self._take(values, ("drawing", drawing(told(event, "png", str))), request)
 
     def _take_file(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self._take(values, ("file", values[self.upload]), request)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import gradio as gr
+from fastapi.exceptions import RequestValidationError
 from gradio.components.api_component import Api
 from gradio.exceptions import InvalidPathError
 from gradio.route_utils import API_PREFIX, FnIndexInferError
@@ -68,11 +69,14 @@ ANSWERS = {
 
 
 # What gradio's routes raise on a request that names a function, a component or arguments that are not there.
-UNANSWERABLE = (FnIndexInferError, KeyError, IndexError, TypeError, ValueError)
+UNANSWERABLE = (FnIndexInferError, KeyError, IndexError, TypeError, ValueError, AttributeError, RequestValidationError)
 
 
 def unanswerable(request: Request, error: Exception) -> JSONResponse:
-    why = f"the request cannot be answered ({shortened(str(error))}); what can be is listed at {API_PREFIX}/info"
+    if isinstance(error, RequestValidationError):  # which repeats the whole body, even one that JSON cannot hold
+        error = "; ".join(f"{one['loc'][-1]}: {one['msg']}" for one in error.errors()[:1])
+    text = shortened(str(error)).encode("utf-8", "replace").decode()
+    why = f"the request cannot be answered ({text}); what can be is listed at {API_PREFIX}/info"
     return JSONResponse({"detail": why}, 400)
 
 
@@ -108,7 +112,11 @@ class Page(gr.Blocks):
     async def preprocess_data(self, *args, **options) -> list:
         try:
             return await super().preprocess_data(*args, **options)
-        except (InvalidPathError, ValueError):  # gradio's own words on an address it would not or could not fetch
+        except (
+            InvalidPathError,
+            ValueError,
+            OSError,
+        ):  # gradio's own words on an address it would not or could not fetch
             raise gr.Error(
                 "a picture is a file that was not uploaded; upload it first", print_exception=False
             ) from None

@@ -44,19 +44,24 @@ class Gate:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
             path, send = scope["path"].rstrip("/"), with_headers(send)
-            if len(scope["path"]) > MAX_PATH:
-                await refuse(scope, send, 404, "there is no page of so long a name")
+            if len(scope["path"]) > MAX_PATH or not scope["path"].isprintable():
+                await refuse(scope, send, 404, "there is no page of such a name")
             elif path == "/health":
                 await self._health(scope, send)
             elif scope["method"] != "POST":
-                with self._line().listened_to(heard(scope, path)):
-                    await app(scope, receive, send)
+                await self._listen(app, scope, heard(scope, path), receive, send)
             elif self._line().closing:
                 await refuse(scope, send, 503, "the app is about to stop")
             else:
                 await self._let_in(app, scope, path, receive, send)
 
         return gate
+
+    async def _listen(self, app: ASGIApp, scope: Scope, key: str, receive: Receive, send: Send) -> None:
+        if key and not self._line().knows(key):  # gradio would begin to answer, and fail
+            return await refuse(scope, send, 404, "there is nothing to listen to: it was never asked, or is answered")
+        with self._line().listened_to(key):
+            await app(scope, receive, send)
 
     async def _let_in(self, app: ASGIApp, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         upload = path == UPLOAD

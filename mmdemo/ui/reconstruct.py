@@ -16,7 +16,7 @@ from mmdemo.errors import NO_CODEBOOK, MmdemoError
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import OPENING, PRIVATE, picture, said_plainly, sparingly, widget
+from mmdemo.ui.browser import OPENING, PRIVATE, picture, said_plainly, sparingly, told, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.messages import Described, Examples, Reconstructed, Text, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, seen_at, size_of, sizes, thumbnail
@@ -134,10 +134,10 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
                 del describing[request.session_hash]
 
     def take_example(values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from look(values, ("example", event.index))
+        yield from look(values, ("example", told(event, "index", int)))
 
     def take_drawing(values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from look(values, ("drawing", drawing(event.png)))
+        yield from look(values, ("drawing", drawing(told(event, "png", str))))
 
     def take_file(values: Values) -> Iterator[Values]:
         yield from look(values, ("file", values[upload]))

@@ -43,7 +43,10 @@ class Line(Queue):
         if body.session_hash == "":
             raise HTTPException(400, "session_hash is empty; leave it out, or give one of your own")
         if body.fn_index is not None:
-            self._admit(get_fn(self.blocks, None, body).concurrency_id, client(request))
+            function = get_fn(self.blocks, None, body)
+            if function.fn is None:
+                raise HTTPException(400, f"function {body.fn_index} is the browser's own; there is nothing to ask")
+            self._admit(function.concurrency_id, client(request))
         return await super().push(body, request, username)
 
     async def process_events(self, events, *more):
@@ -81,6 +84,14 @@ class Line(Queue):
             self._listeners[key] -= 1
             if not self._listeners[key]:
                 del self._listeners[key]
+
+    def knows(self, key: str) -> bool:
+        """Whether there is, or was a moment ago, such an event or session to listen to."""
+        return (
+            key in self.event_ids_to_events
+            or key in self.pending_messages_per_session
+            or any(key in events for events in self.pending_event_ids_session.copy().values())
+        )
 
     def wants(self, event_id: str) -> bool:
         """Whether anybody listens for the event's answer, or may be about to."""
