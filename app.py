@@ -3,17 +3,22 @@
 import argparse
 import math
 import os
+import shutil
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmdemo.errors import ArgumentError, MmdemoError
 from mmdemo.studio import DEVICES, Studio
 
 SHIPPED = Path(__file__).parent / "weights"
+PATIENCE = 20.0  # seconds that running requests have to end
 
 
 def main() -> int:
@@ -30,7 +35,12 @@ def main() -> int:
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    serve(studio, args.host, args.port, args.allow_pull)
+    try:
+        with temporary_folder(f"mmdemo-{args.host}-{args.port}".replace(":", "_")) as folder:
+            serve(studio, args.host, args.port, args.allow_pull, folder)
+    except SystemExit:
+        sys.stdout.flush()
+        os._exit(0)  # the loading thread may be deep in an import, which the interpreter would wait for
     return 0
 
 
@@ -92,26 +102,51 @@ def claim(host: str, port: int) -> None:
         raise OSError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from None
 
 
-def serve(studio: Studio, host: str, port: int, allow_pull: bool) -> None:
-    """Blocks until a signal ends the program."""
-    from mmdemo.ui import build_demo, launch_options
+@contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """Where all that is temporary lies from now on; gone in the end, and at the next start if this one was killed."""
+    base = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    try:
+        folder = base / name
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700, parents=True)
+    except OSError:  # it is somebody else's
+        folder = Path(tempfile.mkdtemp(prefix="mmdemo-"))
+    tempfile.tempdir = os.environ["TMPDIR"] = os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
+
+def serve(studio: Studio, host: str, port: int, allow_pull: bool, folder: Path) -> None:
+    """Blocks until a signal ends the program: what is new is refused from then on, what runs ends in PATIENCE seconds.
+
+    folder: where gradio puts answers and uploads.
+    """
+    from mmdemo.ui import build_demo, launch_options
+    from mmdemo.ui.sweep import sweeping
+
+    if "SPACE_ID" in os.environ:  # all comes through the Hub's proxy, which says for whom
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "*")
     # While starting, gradio asks its own server something: that must not go out through a proxy.
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     os.environ["no_proxy"] = ",".join(filter(None, [direct, "localhost", "127.0.0.1", host]))
     demo = build_demo(studio, allow_pull)
     for repo in studio.hub:  # before anybody sees the page, which asks how far they are
         studio.fetch(repo)
-    demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, **launch_options())
+    first = threading.Thread(target=load_first, args=[studio], daemon=True)
+    options = launch_options(demo, sweeping(demo, folder), lambda: "loading" if first.is_alive() else "ready")
+    first.start()
+    demo.launch(server_name=host, server_port=port, prevent_thread_lock=True, **options)
     print(f"mmdemo is at http://{host}:{port}", flush=True)
-    threading.Thread(target=load_first, args=[studio], daemon=True).start()
     try:
         while True:
             time.sleep(60)
     finally:
+        demo.line.close_to_new(PATIENCE)
         demo.close(verbose=False)
-        sys.stdout.flush()
-        os._exit(0)  # the loading thread may be deep in an import, which the interpreter would wait for
 
 
 def load_first(studio: Studio) -> None:

@@ -1,22 +1,26 @@
 """python -m mmdemo COMMAND: argument parsing, printing and exit codes. Nothing else.
 
-Exit codes: 0 = done, 1 = one line `error: …` on stderr, 2 = usage, 130 = stopped with Ctrl-C.
+Exit codes: 0 = done, 1 = one line `error: …` on stderr, 2 = usage, 130 = stopped with Ctrl-C, 143 = by SIGTERM.
 """
 
 import argparse
 import inspect
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
 from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
 from mmdemo.studio import VERBS, Studio
+from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,8 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a test or a notebook may have put something else there
             stream.reconfigure(errors="backslashreplace")  # a console may lack a character, of a prompt above all
     options = parser().parse_args(arguments)
+    say = partial(_say_how_to_go_on, options, sys.argv[1:] if arguments is None else arguments)
     try:
-        options.command(options)
+        with heeded(say) if "resume" in options else nullcontext():
+            options.command(options)
     except MmdemoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -33,6 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
         print(f"error: {what}", file=sys.stderr)
         return 1
+    except Stopped as stopped:
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
@@ -181,7 +189,7 @@ def train_vqvae(options) -> None:
 
     pack = _new_pack(options)
     config = VQVAEConfig(**{field.name: getattr(options, field.name) for field in fields(VQVAEConfig)})
-    _show(train_vqvae(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    _show(train_vqvae(config, pack, **_how_to_run(options)))
     if _speaks():
         print(f"wrote {pack}; next: python -m mmdemo train dit --pack {options.pack}")
 
@@ -193,7 +201,7 @@ def train_dit(options) -> None:
     if packs.read(pack).can_sample and not options.resume and not options.overwrite:
         raise PackError(f"pack {options.pack!r} has a transformer already; to replace it, add --overwrite")
     config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
-    _show(train_dit(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    _show(train_dit(config, pack, **_how_to_run(options)))
     if _speaks():
         print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
 
@@ -203,7 +211,7 @@ def train_decoder(options) -> None:
 
     pack = _trained_pack(options)
     config = DecoderConfig(**{field.name: getattr(options, field.name) for field in fields(DecoderConfig)})
-    _show(train_decoder(config, pack, Path(options.runs) / options.pack, options.data_dir, options.resume))
+    _show(train_decoder(config, pack, **_how_to_run(options)))
     if _speaks():
         print(f"wrote {pack}; measure it again: python -m mmdemo evaluate --pack {options.pack}")
 
@@ -345,6 +353,8 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
         overwriting = "replace what was trained before under that name"
         command.add_argument("--overwrite", action="store_true", help=overwriting)
     command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
+    passed_over = "refuse a folder with a picture that cannot be read; if not given, up to 1 %% are passed over"
+    command.add_argument("--strict", action="store_true", help=passed_over)
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
     for field in fields(settings):
@@ -354,6 +364,12 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
             choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
             metavar=None if field.metadata["choices"] else field.name.upper(),
         )  # fmt: skip
+
+
+def _how_to_run(options) -> dict:
+    """The arguments of a training loop that do not change the model."""
+    given = {name: getattr(options, name) for name in ("data_dir", "resume", "strict")}
+    return {"run_folder": Path(options.runs) / options.pack} | given
 
 
 def _show(records: Iterator) -> None:
@@ -378,6 +394,17 @@ def _show(records: Iterator) -> None:
     finally:  # whatever is said next needs a line of its own
         if bar is not None:
             bar.close()
+
+
+def _say_how_to_go_on(options, arguments: Sequence[str]) -> None:
+    """What there is to be said of a training that was stopped."""
+    command = f"{'accelerate launch' if several_processes() else 'python'} -m mmdemo {shlex.join(arguments)}"
+    saved = f"; step {asked.saved} is saved" if asked.saved else ""
+    how = f"{saved}; go on: {command}{'' if options.resume else ' --resume'}"
+    if not asked.saved and not options.resume:
+        how = f" before anything was saved; start again: {command}"
+    if _speaks():
+        print(f"stopped{how}", file=sys.stderr, flush=True)
 
 
 def _speaks() -> bool:

@@ -4,6 +4,7 @@ It knows nothing of models. `shapes` is drawn here and needs no download.
 """
 
 import json
+import logging
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,22 +64,24 @@ def load(
     data_dir: str | Path | None = None,  # None = the user's cache, downloaded there once; for a folder, the folder
     image_size: int | None = None,  # None = the set's own (MNIST's 28 padded to 32; folders 64)
     channels: int | None = None,  # None = the set's own (folders 3)
+    strict: bool = False,  # pass over no picture of a folder that cannot be read
 ) -> LabelledImages:
     """A named data set or a folder of pictures.
 
     A folder holds FOLDER/<class>/*.png, or FOLDER/train and FOLDER/test with that inside; without test/, every tenth
     picture is held out. Or the pictures lie beside a metadata.jsonl, one row a picture: `file_name`, `text` (a caption
     or a list of them), and attributes; such a set has no classes. Another folder beside train/ is a split by its name.
-    A named set without padding may lie in `data_dir` as torchvision left it or as a folder of pictures. Raises
-    DataError if it cannot be found, holds no picture, or has a row that cannot be used.
+    A named set without padding may lie in `data_dir` as torchvision left it or as a folder of pictures. Pictures that
+    cannot be read are passed over, and a warning names them. Raises DataError if they are more than one in a hundred,
+    or the set cannot be found, holds no picture, or has a row that cannot be used.
     """
     known = NAMED.get(dataset)
     if known is None:
-        return _folder(Path(data_dir or dataset), split, image_size or FOLDER_SIZE, channels or 3)
+        return _folder(Path(data_dir or dataset), split, image_size or FOLDER_SIZE, channels or 3, strict)
     if known.source is None:
         return _shapes(split, image_size or known.size, channels or 3)
     if known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir():
-        return _folder(Path(data_dir), split, image_size or known.size, channels or 3)
+        return _folder(Path(data_dir), split, image_size or known.size, channels or 3, strict)
     if split not in ("train", "test"):
         raise DataError(f"data set {dataset!r} has no split {split!r}; it has train and test")
     images = _torchvision(dataset, known, split == "train", data_dir)
@@ -134,7 +137,7 @@ def _resized(images: LabelledImages, size: int) -> LabelledImages:
     return LabelledImages(torch.cat(parts), images.labels, images.classes)
 
 
-def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImages:
+def _folder(folder: Path, split: str, size: int, channels: int, strict: bool) -> LabelledImages:
     if not folder.is_dir():
         raise DataError(
             f"data set {str(folder)!r} is neither a folder nor one of {', '.join(NAMED)}; "
@@ -147,6 +150,7 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
     if not held_out:
         root = _split(folder, split, classes)
     listed = _captioned(root) if captioned else _by_class(root, classes)
+    total = len(listed)
     if held_out:
         listed = [entry for i, entry in enumerate(listed) if (i % 10 == 9) == (split == "test")]
     if not listed:
@@ -156,11 +160,24 @@ def _folder(folder: Path, split: str, size: int, channels: int) -> LabelledImage
         )
     digest = _digest(root / METADATA) if captioned else ""
     pixels = torch.empty(len(listed), channels, size, size, dtype=torch.uint8)
-    for i, entry in enumerate(listed):
+    read, unread = [], []
+    for entry in listed:
         try:
-            pixels[i] = image_bytes(fit_square(open_image(entry.path), size, channels))
+            pixels[len(read)] = image_bytes(fit_square(open_image(entry.path), size, channels))
+            read.append(entry)
         except ImageError as error:
-            raise DataError(f"{entry.source or entry.path}: {error}; remove the file or mend it") from None
+            name = f"{str(entry.path.relative_to(root))!r}{entry.source}"
+            if strict:
+                raise DataError(f"{str(root)!r}: {name}: {error}; remove the file or mend it") from None
+            unread.append((name, error))
+    if unread:
+        names = ", ".join(name for name, _ in unread[:3]) + (f" and {len(unread) - 3} more" if len(unread) > 3 else "")
+        told = f"{len(unread)} of {total} pictures in {str(root)!r} cannot be read"
+        if len(unread) > total // 100:
+            why = f"at most {total // 100}, 1 %, may be passed over"
+            raise DataError(f"{told}, and {why}: {names}; remove or mend them, the first because {unread[0][1]}")
+        logging.getLogger(__name__).warning("%s and are passed over: %s", told, names)
+    pixels, listed = pixels[: len(read)], read
     labels = torch.tensor([entry.label for entry in listed])
     if not captioned:
         return LabelledImages(pixels, labels, classes)
@@ -173,7 +190,7 @@ def _digest(file: Path) -> str:
 
 
 class _Listed(NamedTuple):
-    """A picture still to be read.  source: the row that names it, for messages."""
+    """A picture still to be read.  source: the row that names it, if one does, for messages."""
 
     path: Path
     label: int = -1
@@ -212,7 +229,7 @@ def _captioned(root: Path) -> list[_Listed]:
         if not line.strip():
             continue
         try:
-            entry = _row(line, root, f"{file}, line {number}")
+            entry = _row(line, root, f" ({METADATA}, line {number})")
         except ValueError as error:
             raise DataError(f"{file}, line {number}: {error}") from None
         if entry.path in seen:
@@ -259,13 +276,20 @@ def _row(line: str, root: Path, source: str) -> _Listed:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(child for child in root.iterdir() if child.is_dir())
+    """Those in a folder, but for links that lead back to it or above: its own pictures would be there once more."""
+    here = root.resolve()
+    return sorted(one for one in root.iterdir() if one.is_dir() and not here.is_relative_to(one.resolve()))
 
 
 def _pictures(folder: Path) -> list[Path]:
+    """The files in a folder that should be pictures, and links that lead nowhere, for they should be too."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists())  # a pipe would be waited for
+    )
 
 
 @lru_cache(maxsize=4)

@@ -64,7 +64,7 @@ def launched(studio: Studio, **options) -> Iterator[str]:
     from mmdemo.ui import build_demo, launch_options
 
     demo = build_demo(studio, **options)
-    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options())
+    demo.launch(server_name="127.0.0.1", prevent_thread_lock=True, **launch_options(demo))
     try:
         yield demo.local_url
     finally:

@@ -1,10 +1,14 @@
 """A tiny pack with random weights, so that everything but the pictures' beauty can be tested in seconds."""
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of two workers on as many cores hold each other up
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -271,16 +275,22 @@ def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def app(tiny_weights: Path) -> Iterator[str]:
-    """Where the app is, started as a person starts it."""
+def running_app(tiny_weights: Path) -> Iterator[tuple[str, int]]:
+    """The app as a person starts it: its address and its process. Whatever it is asked, it must not fail over it."""
     from running import free_port, start_app
 
     started = start_app("--port", free_port(), "--weights", str(tiny_weights), "--device", "cpu", "--memory", "0.5")
     told = started.stdout.readline()
     assert "http://" in told, started.stderr.read()
-    yield told.split()[-1]
+    yield told.split()[-1], started.pid
     started.send_signal(signal.SIGTERM)
-    assert started.wait(timeout=10) == 0, started.stderr.read()
+    _, complaint = started.communicate(timeout=10)
+    assert started.returncode == 0 and "Traceback" not in complaint, complaint
+
+
+@pytest.fixture(scope="session")
+def app(running_app: tuple[str, int]) -> str:
+    return running_app[0]
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,15 @@
 """Data sets and the order in which training sees them."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
 
 import pytest
 import torch
 from PIL import Image
+from running import ROOT
 
 from mmdemo import data
 from mmdemo.datasets import NAMED
@@ -241,6 +245,78 @@ def test_a_picture_cut_short_is_named_in_one_sentence(folder, tmp_path):
     with pytest.raises(DataError) as error:
         data.load(str(folder), "train", image_size=8)
     assert "03.png" in one_sentence(error)
+
+
+@pytest.fixture(params=["classes", "captions"])
+def large_folder(request, tmp_path):
+    """300 pictures in two classes, or with captions, and the places in the training split that their greys tell."""
+    root = tmp_path / "large"
+    for i in range(300):
+        write_picture(root / ("cat", "dog")[i // 150] / f"{i:03}.png", grey=i % 250, size=(4, 4))
+    if request.param == "captions":
+        names = [f"{('cat', 'dog')[i // 150]}/{i:03}.png" for i in range(300)]
+        write_rows(root, [{"file_name": name, "text": f"picture {i}"} for i, name in enumerate(names)])
+    return root
+
+
+def spoil(root, *places: int) -> None:
+    for i in places:
+        (root / ("cat", "dog")[i // 150] / f"{i:03}.png").write_bytes(b"GIF89a"[: i % 7])  # a few bytes, or none
+
+
+def test_up_to_one_picture_in_a_hundred_that_cannot_be_read_is_passed_over(large_folder, caplog):
+    whole, held_out = (data.load(str(large_folder), split, image_size=8) for split in ("train", "test"))
+    spoil(large_folder, 3, 155, 157)
+    rest = data.load(str(large_folder), "train", image_size=8)
+    kept = [i for i, grey in enumerate(greys(whole)) if i not in (3, 140, 142)]  # their places in the split
+    assert torch.equal(rest.pixels, whole.pixels[kept]) and torch.equal(rest.labels, whole.labels[kept])
+    assert rest.captions == tuple(whole.captions[i] for i in kept if whole.captions)
+    assert torch.equal(data.load(str(large_folder), "test", image_size=8).pixels, held_out.pixels)
+    (warning,) = caplog.messages
+    assert "3 of 300 pictures" in warning and "\n" not in warning
+    assert all(f"'{name}.png'" in warning for name in ("cat/003", "dog/155", "dog/157"))
+
+
+def test_more_than_one_in_a_hundred_are_counted_and_the_first_named_in_one_sentence(large_folder, caplog):
+    spoil(large_folder, *range(20, 25))
+    with pytest.raises(DataError) as error:
+        data.load(str(large_folder), "train", image_size=8)
+    text = one_sentence(error)
+    assert "5 of 300 pictures" in text and "at most 3" in text and "'cat/020.png'" in text and "2 more" in text
+    assert len(text) < 500 and caplog.messages == []
+
+
+def test_strict_passes_over_no_picture(large_folder):
+    data.load(str(large_folder), "train", image_size=8, strict=True)
+    spoil(large_folder, 155)
+    with pytest.raises(DataError) as error:
+        data.load(str(large_folder), "train", image_size=8, strict=True)
+    assert "'dog/155.png'" in one_sentence(error)
+
+
+def test_links_that_lead_round_in_a_circle_give_no_picture_twice_and_pipes_are_not_waited_for(large_folder):
+    """In a process of its own: it would wait for ever. What it passes over is a line on stderr."""
+    for link, target in (("again", "."), ("above", ".."), ("cat/loop.png", "loop.png"), ("cat/up", "../..")):
+        (large_folder / link).symlink_to(target)
+    (large_folder / "here").symlink_to("here")
+    os.mkfifo(large_folder / "cat" / "pipe.png")
+    spoil(large_folder, 3)
+    script = "import sys; from mmdemo import data; images = data.load(sys.argv[1], 'train', image_size=8); "
+    script += "print(len(images), images.classes)"
+    command = [sys.executable, "-c", script, str(large_folder)]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    captioned = (large_folder / "metadata.jsonl").exists()
+    assert done.stdout == ("269 ()\n" if captioned else "269 ('cat', 'dog')\n"), done.stderr
+    told = "1 of 300 pictures" if captioned else "2 of 301 pictures"
+    assert done.stderr.count("\n") == 1 and told in done.stderr and captioned != ("loop.png" in done.stderr)
+
+
+def test_a_link_to_the_folder_itself_makes_no_class_of_it(tmp_path):
+    for i in range(11):
+        write_picture(tmp_path / f"{i:02}.png", grey=i)
+    (tmp_path / "again").symlink_to(tmp_path)
+    images = data.load(str(tmp_path), "train", image_size=8)
+    assert images.classes == () and greys(images) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 10]
 
 
 def test_an_empty_folder_is_refused_in_one_sentence(tmp_path):

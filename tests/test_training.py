@@ -1,33 +1,38 @@
 """Real training on `shapes`: it learns, and a run that was interrupted ends as if it had not been."""
 
+import fcntl
 import math
 import os
+import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import scenes
 import torch
-from running import is_one_sentence
+from running import is_one_sentence, one_line, quietly
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmdemo import codec, data, packs
+from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, TrainingError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.models.dit import DiT, timestep_embedding
+from mmdemo.models.vqvae import VQVAE
 from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
-from mmdemo.training.decoder import train_decoder
+from mmdemo.training.decoder import Discriminator, train_decoder
 from mmdemo.training.dit import examples, loss_weight, make_schedule, read_latents, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
 from mmdemo.training.vqvae import train_vqvae
@@ -47,6 +52,7 @@ GRID = VQVAEConfig(
 )  # fmt: skip
 SHORT_CODEC = replace(CODEC, channels=8, num_codes=16, stride=4, steps=12, warmup=3)
 SHORT_TRANSFORMER = replace(TRANSFORMER, hidden_size=16, depth=1, num_heads=2, steps=12, warmup=3)
+SHORT_DECODER = DecoderConfig(channels=8, steps=12, batch_size=16, warmup=1)
 ROOT = Path(__file__).parent.parent
 
 
@@ -77,6 +83,11 @@ def codec_only(short, tmp_path) -> tuple[Path, Path]:
     (tmp_path / "run").mkdir()
     shutil.copy2(short / "run" / "latents.safetensors", tmp_path / "run")
     return tmp_path / "pack", tmp_path / "run"
+
+
+def everything_in(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def mean(records, name: str) -> float:
@@ -353,6 +364,19 @@ def test_a_save_that_fails_halfway_leaves_the_old_checkpoint(tmp_path):
     assert [path.name for path in file.parent.iterdir()] == ["model.pt"]
 
 
+def test_a_checkpoint_on_a_full_disk_is_refused_in_one_sentence_and_leaves_the_old_one(tmp_path):
+    """Also if torch covers what the system says with an error of its own."""
+    save_checkpoint(tmp_path / "model.pt", {"config": {}})
+    for size in (100, 100_000):
+        with (
+            files_of_at_most(size),
+            pytest.raises(PackError, match=r"model.pt cannot be written \(File too large") as error,
+        ):
+            save_checkpoint(tmp_path / "model.pt", {"config": {}, "weights": torch.zeros(500_000)})
+        assert is_one_sentence(str(error.value)) and load_checkpoint(tmp_path / "model.pt", {}) == {"config": {}}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+
+
 def test_a_process_killed_while_it_saves_leaves_the_old_checkpoint(tmp_path):
     file, good = tmp_path / "model.pt", {"config": {}, "weights": torch.arange(1000.0)}
     save_checkpoint(file, good)
@@ -468,6 +492,179 @@ def test_a_decoders_opponent_that_diverges_ends_the_training(codec_only):
         next(records)
 
 
+def command(model: str, config, folder: Path, pictures: Path) -> list[str]:
+    """The words after `python -m mmdemo` that train the pack `pack` of a folder on a folder of pictures."""
+    options = {"pack": "pack", "weights": folder, "runs": folder / "runs", "data_dir": pictures}
+    options |= {field.name: getattr(config, field.name) for field in fields(config)}
+    options |= {"dataset": pictures} if model == "vqvae" else {}
+    given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
+    return ["train", model, *(word for pair in given for word in pair)]
+
+
+@contextmanager
+def signalled(kind: type, call: int, *numbers: int):
+    """Signals that come in the middle of a step: in the given call of a module of that kind."""
+    calls = []
+
+    def come(module, given, out):
+        calls.extend([module] * isinstance(module, kind))
+        if isinstance(module, kind) and len(calls) == call:
+            for number in numbers:
+                signal.raise_signal(number)
+
+    handle = register_module_forward_hook(come)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """120 pictures in class folders. One of the training split cannot be read."""
+    folder, shapes = tmp_path_factory.mktemp("folder"), data.load("shapes", "test", image_size=16)
+    for i, image in enumerate(to_images(shapes.pixels[:120])):
+        file = folder / shapes.classes[shapes.labels[i]] / f"{i:03}.png"
+        file.parent.mkdir(exist_ok=True)
+        image.save(file)
+    (folder / "ring" / "001.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codec_of_pictures(pictures, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("codec")
+    list(train_vqvae(replace(SHORT_CODEC, dataset=str(pictures)), folder / "pack", folder / "run"))
+    return folder / "pack"
+
+
+@pytest.fixture
+def home(codec_of_pictures, tmp_path) -> Path:
+    """A folder of packs, of which `pack` has a codec."""
+    shutil.copytree(codec_of_pictures, tmp_path / "home" / "pack")
+    return tmp_path / "home"
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "kind", "call", "number"),
+    [
+        ("vqvae", SHORT_CODEC, VQVAE, 5, signal.SIGINT),
+        ("dit", SHORT_TRANSFORMER, DiT, 5, signal.SIGTERM),
+        ("decoder", SHORT_DECODER, Discriminator, 10, signal.SIGTERM),  # called twice a step
+    ],
+)
+def test_a_signal_ends_a_training_after_its_step_and_the_command_it_prints_ends_it_bit_for_bit(
+    pictures, home, tmp_path, capsys, model, config, kind, call, number
+):
+    if model == "vqvae":
+        shutil.rmtree(home / "pack")
+    shutil.copytree(home, tmp_path / "whole")
+    with signalled(kind, call, number):
+        assert main(command(model, config, home, pictures)) == 128 + number
+    line = capsys.readouterr().err
+    assert line.startswith("stopped; step 5 is saved; go on: python -m mmdemo train ") and line.count("\n") == 1
+    assert load_checkpoint(home / "runs" / "pack" / f"{model}.pt", {})["step"] == 5
+    assert {path.name for path in home.glob("runs/*/*")} <= {f"{model}.pt", "latents.safetensors"}
+    assert not list(home.glob(".*")), "something is left of what was under way"
+    assert (
+        quietly(*shlex.split(line.split(" -m mmdemo ")[1]))
+        == quietly(*command(model, config, tmp_path / "whole", pictures))
+        == 0
+    )
+    one, whole = (everything_in(folder) for folder in (home, tmp_path / "whole"))
+    weights = [name for name in whole if name.endswith("model.safetensors")]
+    assert weights and all(one[name] == whole[name] for name in weights)
+
+
+def test_a_second_signal_ends_a_training_at_once(pictures, tmp_path, capsys):
+    with signalled(VQVAE, 5, signal.SIGTERM, signal.SIGTERM) as calls:
+        assert main(command("vqvae", SHORT_CODEC, tmp_path, pictures)) == 143
+    told = capsys.readouterr().err
+    assert len(calls) == 5 and told.startswith("stopped before anything was saved; start again: python -m mmdemo ")
+    assert told.count("\n") == 1 and "--resume" not in told and everything_in(tmp_path) == {}
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """A disk that is soon full: no file of this process may grow beyond that many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def export_again(home):
+    """Writes the codec of the pack `pack` once more, with the classes given."""
+    vae = packs.load(packs.read(home / "pack"), "cpu").vae
+    noise = torch.randint(256, (200, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    statistics = codec.statistics(vae, noise)
+    return lambda classes: export.save_codec(home / "pack", vae, statistics, classes, {"dataset": "shapes"})
+
+
+def test_an_export_to_a_full_disk_leaves_the_pack_that_was_there_and_nothing_else(home, export_again):
+    """Whichever of its files is the first that has no room."""
+    export_again(["a"])
+    before = everything_in(home)
+    assert "patches.jpg" in max(before, key=lambda name: len(before[name])), "Pillow is silent where no JPEG has room"
+    for size in {len(file) - 1 for file in before.values()}:
+        with files_of_at_most(size), pytest.raises(PackError, match=r"pack cannot be written \(.*too large") as error:
+            export_again(["a"])
+        assert is_one_sentence(str(error.value)) and ".new" not in str(error.value)
+        assert everything_in(home) == before and [path.name for path in home.iterdir()] == ["pack"]
+
+
+def test_an_export_that_a_signal_ends_leaves_the_pack_that_was_there_and_nothing_else(home, export_again):
+    def classes():
+        yield "a"
+        assert [path.name for path in home.glob(".*")] == [".pack.new"], "it is not being written"
+        signal.default_int_handler(signal.SIGINT, None)
+
+    before = everything_in(home)
+    with pytest.raises(KeyboardInterrupt):
+        export_again(classes())
+    assert everything_in(home) == before and [path.name for path in home.iterdir()] == ["pack"]
+
+
+def test_an_export_puts_back_the_pack_that_an_earlier_one_had_moved_away(home, export_again):
+    """It was killed between two renamings, and then the disk is full."""
+    before = everything_in(home)
+    (home / "pack").rename(home / ".pack.old")
+    with files_of_at_most(1_000), pytest.raises(PackError):
+        export_again(["a"])
+    assert everything_in(home) == before
+
+
+def test_a_training_on_a_full_disk_says_so_in_one_line_and_leaves_no_half_file(pictures, home, capsys):
+    """First there is no room for the latents, then for a checkpoint."""
+    options, run = command("dit", replace(SHORT_TRANSFORMER, steps=2), home, pictures), home / "runs" / "pack"
+    left = []
+    for size, what in ((10_000, "latents.safetensors"), (30_000, "dit.pt")):
+        with files_of_at_most(size):
+            assert main(options) == 1
+        assert f"{what} cannot be written (" in one_line(capsys.readouterr().err)
+        assert [file.name for file in run.iterdir()] == left and not packs.read(home / "pack").can_sample
+        left = ["latents.safetensors"]
+    assert main(options) == 0
+
+
+def test_a_signal_before_there_is_anything_to_clean_up_ends_the_process_where_it_is():
+    """An exception would come out of an import of torch as another one, or as an abort."""
+    script = """
+import signal
+from mmdemo.training.stopping import heeded
+with heeded(lambda: print("how to go on", flush=True)):
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except BaseException as error:
+        raise ImportError from error
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "how to go on\n", "")
+
+
 def test_a_second_training_in_a_run_folder_is_told_of_the_first(codec_only):
     pack, run = codec_only
     first = train_dit(SHORT_TRANSFORMER, pack, run)
@@ -480,6 +677,30 @@ def test_a_second_training_in_a_run_folder_is_told_of_the_first(codec_only):
     next(first)
     first.close()
     next(train_dit(SHORT_TRANSFORMER, pack, run))
+
+
+def test_a_second_training_on_a_pack_is_told_of_the_first_wherever_its_run_is(codec_only, tmp_path):
+    pack, run = codec_only
+    first = train_dit(SHORT_TRANSFORMER, pack, run)
+    next(first)
+    with pytest.raises(TrainingError, match=f"pack is in use by another .*a transformer, process {os.getpid()}, since"):
+        next(train_vqvae(SHORT_CODEC, pack, tmp_path / "another run"))
+    next(train_vqvae(SHORT_CODEC, tmp_path / "another pack", tmp_path / "another run"))
+    first.close()
+    assert not list(tmp_path.glob(".*")) and not list(tmp_path.glob("*/lock")), "a lock outlives its training"
+
+
+def test_a_lock_that_its_last_holder_has_just_removed_is_not_taken(codec_only, monkeypatch):
+    """Between opening and locking it: the next training would make a new one, and both would run."""
+    pack, run = codec_only
+
+    def flock(file, how, real=fcntl.flock):
+        Path(file.name).unlink()
+        real(file, how)
+
+    monkeypatch.setattr("mmdemo.training.loop.fcntl.flock", flock)
+    with pytest.raises(TrainingError, match="in use"):
+        next(train_dit(SHORT_TRANSFORMER, pack, run))
 
 
 def test_a_killed_trainings_lock_is_gone_with_it(tmp_path):
@@ -502,13 +723,14 @@ time.sleep(120)
     finally:
         other.kill()
         other.wait(timeout=20)
+    assert (tmp_path / ".pack.lock").exists() and (tmp_path / "run" / "lock").exists()
     next(train_vqvae(SHORT_CODEC, tmp_path / "pack", tmp_path / "run"))
 
 
-def test_where_nothing_can_be_locked_a_training_warns_and_goes_on(codec_only, monkeypatch):
+def test_where_nothing_can_be_locked_a_training_warns_and_goes_on(codec_only, monkeypatch, caplog):
     monkeypatch.setattr("mmdemo.training.loop.fcntl", None)
-    with pytest.warns(UserWarning, match="cannot be locked"):
-        next(train_dit(SHORT_TRANSFORMER, *codec_only))
+    next(train_dit(SHORT_TRANSFORMER, *codec_only))
+    assert ["cannot be locked" in warning for warning in caplog.messages] == [True, True]
 
 
 def test_a_checkpoint_from_before_an_option_existed_is_resumed_as_one_of_its_default(short, tmp_path):
@@ -718,10 +940,33 @@ def test_pictures_without_classes_cannot_train_a_transformer(tmp_path):
         next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run"))
 
 
-def test_an_unknown_data_set_is_refused_and_leaves_nothing_but_the_runs_lock(tmp_path):
+@pytest.mark.parametrize(
+    ("model", "config"), [("vqvae", SHORT_CODEC), ("dit", SHORT_TRANSFORMER), ("decoder", SHORT_DECODER)]
+)
+def test_strict_refuses_the_picture_that_a_training_passes_over(pictures, home, capsys, model, config):
+    options = [
+        *command(model, replace(config, steps=2), home, pictures),
+        *(["--overwrite"] if model == "vqvae" else []),
+    ]
+    assert main([*options, "--strict"]) == 1
+    assert "'ring/001.png': image '001.png' cannot be read" in one_line(capsys.readouterr().err)
+    assert main(options) == 0
+
+
+def test_resuming_where_a_picture_was_mended_is_refused(pictures, tmp_path):
+    """All others would come in another order."""
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    config = replace(SHORT_CODEC, dataset=str(folder))
+    list(train_vqvae(config, tmp_path / "pack", tmp_path / "run"))
+    shutil.copy(folder / "ring" / "006.png", folder / "ring" / "001.png")
+    with pytest.raises(PackError, match="pictures is 108, but the checkpoint .* was made with 107"):
+        next(train_vqvae(config, tmp_path / "pack", tmp_path / "run", resume=True))
+
+
+def test_an_unknown_data_set_is_refused_and_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="minst"):
         next(train_vqvae(replace(SHORT_CODEC, dataset="minst"), tmp_path / "pack", tmp_path / "run"))
-    assert [file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*")] == ["run", "run/lock"]
+    assert everything_in(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -754,7 +999,9 @@ def test_a_transformers_bad_option_is_refused_by_its_name_before_training(codec_
 # ---------------------------------------------------------------------------------------------- several processes
 
 BOTH_MODELS = """
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from dataclasses import replace
 from functools import partial
@@ -766,6 +1013,7 @@ from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import train_decoder
 from mmdemo.training.dit import train_dit
+from mmdemo.training.stopping import Stopped, heeded
 from mmdemo.training.vqvae import train_vqvae
 
 folder = Path(sys.argv[1])
@@ -789,6 +1037,11 @@ dit = DiTConfig(patch_size=1, hidden_size=16, depth=1, num_heads=2, steps=6, bat
 train(train_dit(dit, folder / "pack", folder / "run"), "transformer")
 decoder = DecoderConfig(channels=8, steps=6, batch_size=32, warmup=2)
 train(train_decoder(decoder, folder / "pack", folder / "run"), "discriminator")
+with suppress(Stopped), heeded(lambda: None):
+    for record in train_vqvae(codec, folder / "stopped", folder / "run"):
+        if record.step == 3 and PartialState().process_index == 1:
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # as a launcher sends its own after the terminal's
 assert main(sys.argv[2:]) == 0
 """
 
@@ -814,6 +1067,7 @@ def test_two_processes_train_one_model_and_the_command_speaks_once(tmp_path):
     for model in ("vae", "transformer", "discriminator"):
         first, second = (torch.load(tmp_path / f"{model}-{rank}.pt", weights_only=True) for rank in (0, 1))
         assert alike(first, second), f"the processes' {model}s went different ways"
+    assert load_checkpoint(tmp_path / "run" / "vqvae.pt", {})["step"] == 3, "the second was stopped, and not the first"
     pack = packs.read(tmp_path / "pack")
     assert pack.problem is None and pack.can_sample
     assert packs.load(pack, "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)

@@ -56,6 +56,7 @@ def train_decoder(
     resume: bool = False,
     mixed_precision: str | None = None,  # None = as accelerate was configured
     checkpoint_every: int = 200,
+    strict: bool = False,  # pass over no picture of a folder that cannot be read
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack has the new decoder, and no card: that is measured anew.
 
@@ -66,7 +67,8 @@ def train_decoder(
     device = accelerator.device
     vae, training = _read(pack, resume)
     with accelerator.main_process_first():  # one process downloads, the others find it there
-        images = data.load(training["dataset"], "train", data_dir, training["image_size"], vae.config.in_channels)
+        shape = training["image_size"], vae.config.in_channels
+        images = data.load(training["dataset"], "train", data_dir, *shape, strict)
     side = images.pixels.shape[-1]
     if side % vae.config.stride:
         raise PackError(f"pack {pack.name!r} was not trained on these pictures: {side} is no multiple of its stride")
@@ -81,9 +83,9 @@ def train_decoder(
         for part in (decoder, discriminator)
     )
     state = {"discriminator": discriminator, "opponent": opponent}
-    codec_of = {"codec": packs.fingerprint(pack)}
+    identity = {"codec": packs.fingerprint(pack), "pictures": len(images)}
     checkpoint = run_folder / "decoder.pt"
-    run = Run(accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, codec_of, **state)
+    run = Run(accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, **state)
     judge, opponent = accelerator.prepare(discriminator, opponent)  # judge: wrapped for several processes
 
     for step in run.steps():

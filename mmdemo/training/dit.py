@@ -37,6 +37,7 @@ def train_dit(
     resume: bool = False,
     mixed_precision: str | None = None,  # None = as accelerate was configured
     checkpoint_every: int = 200,
+    strict: bool = False,  # pass over no picture of a folder that cannot be read
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack on disk can sample.
 
@@ -46,7 +47,7 @@ def train_dit(
     accelerator = Accelerator(mixed_precision=mixed_precision)
     device = accelerator.device
     with accelerator.main_process_first():  # one process encodes, the others read what it wrote
-        latents, labels = read_latents(pack, run_folder, data_dir, config)
+        latents, labels = read_latents(pack, run_folder, data_dir, config, strict)
 
     torch.manual_seed(config.seed)
     try:
@@ -66,7 +67,7 @@ def train_dit(
         start_from(transformer, labels.words, pack.parent / config.start_from)
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    identity = {"codec": packs.fingerprint(pack)} | labels.identity
+    identity = {"codec": packs.fingerprint(pack), "pictures": len(latents)} | labels.identity
     run = Run(accelerator, config, transformer, optimizer, run_folder / "dit.pt", checkpoint_every, resume, identity)
 
     for step in run.steps():
@@ -212,7 +213,7 @@ def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
 
 
 def read_latents(
-    pack: Path, run: Path, data_dir: str | Path | None, config: DiTConfig
+    pack: Path, run: Path, data_dir: str | Path | None, config: DiTConfig, strict: bool = False
 ) -> tuple[Tensor, Classes | Captions]:
     """The training split's latents divided by their standard deviation (N, d, h, w), and what they are drawn by.
 
@@ -227,7 +228,7 @@ def read_latents(
     file, std = run / "latents.safetensors", codec.latent_std(vae)
     training = packs.read_training(pack)["vqvae"]
     if not _are_latents(file, packs.fingerprint(pack), data.metadata(training["dataset"], data_dir)):
-        images = data.load(training["dataset"], "train", data_dir, training["image_size"])
+        images = data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict)
         statistics = codec.statistics(vae, images.pixels)
         export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
     with safe_open(file, "pt") as opened:

@@ -4,18 +4,20 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmdemo import codec, packs
 from mmdemo.codec import CodebookStatistics
 from mmdemo.data import LabelledImages
-from mmdemo.errors import MmdemoError, PackError
+from mmdemo.errors import PackError
 from mmdemo.images import grid, to_images
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
@@ -108,7 +110,9 @@ def save_codebook(pack: Path, vae: VQVAE, statistics: CodebookStatistics) -> Non
     if sprite.mode == "L" or sprite.height > MAX_JPEG:
         sprite.save(folder / "patches.png", optimize=True)
     else:  # photographs would take ten times as much, and a file may have 10 MB
-        sprite.save(folder / "patches.jpg", quality=90, subsampling=0, optimize=True)
+        encoded = BytesIO()  # Pillow writes half a JPEG to a full disk and says nothing
+        sprite.save(encoded, "JPEG", quality=90, subsampling=0, optimize=True)
+        (folder / "patches.jpg").write_bytes(encoded.getvalue())
     stored = {
         "counts": statistics.counts.tolist(),
         "order": order,
@@ -134,7 +138,9 @@ def neighbours(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def set_defaults(pack: Path, **defaults) -> None:
     """Write a pack's defaults (sampler, num_inference_steps, …) into its pipeline configuration."""
-    _write_json(pack / "model_index.json", {**packs.read_json(pack / "model_index.json"), **defaults})
+    index = {**packs.read_json(pack / "model_index.json"), **defaults}
+    with replacing(pack / "model_index.json") as partial:
+        _write_json(partial, index)
 
 
 def _with_earlier(pack: Path, model: str, training: dict, resumed: bool) -> dict:
@@ -156,8 +162,8 @@ def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint
     told = json.dumps({"classes": images.classes, "captions": images.captions, "records": images.records})
     tensors = {"latents": latents.contiguous(), "labels": images.labels}
     tensors["told"] = torch.frombuffer(bytearray(told, "utf-8"), dtype=torch.uint8)
-    save_file(tensors, run / "latents.partial", {"codec": fingerprint, "metadata": images.metadata})
-    os.replace(run / "latents.partial", run / "latents.safetensors")
+    with replacing(run / "latents.safetensors") as partial:
+        save_file(tensors, partial, {"codec": fingerprint, "metadata": images.metadata})
 
 
 def _stored(model: nn.Module, dtype: torch.dtype = torch.float16):
@@ -179,9 +185,7 @@ def _dtype(part: Path) -> torch.dtype:
 
 
 def _write_json(path: Path, content: dict, indent: int | None = 1) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    path.write_text(json.dumps(content, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _copy(pack: Path, folder: Path, *parts: str) -> None:
@@ -197,18 +201,51 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
     """Write a whole folder beside `pack`, then put it in its place: never a half-written pack under that name."""
     pack.parent.mkdir(parents=True, exist_ok=True)
     new, old = pack.with_name(f".{pack.name}.new"), pack.with_name(f".{pack.name}.old")
-    if old.exists() and not pack.exists():  # a run before this one was killed between the two renamings below
-        os.replace(old, pack)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir()
+
+    def tidy() -> None:
+        if old.exists() and not pack.exists():  # ended between the two renamings below
+            os.replace(old, pack)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    tidy()  # what a run before this one left when it was killed
     try:
-        write(new)
-    except MmdemoError:
-        shutil.rmtree(new)
-        raise
-    if pack.exists():
-        _copy(pack, new, "examples", "notes.md", "cover.png", "LICENSE")  # what a person added
-        os.replace(pack, old)
-    os.replace(new, pack)
-    shutil.rmtree(old, ignore_errors=True)
+        with _named(pack):
+            new.mkdir()
+            write(new)
+            if pack.exists():
+                _copy(pack, new, "examples", "notes.md", "cover.png", "LICENSE")  # what a person added
+                os.replace(pack, old)
+            os.replace(new, pack)
+    finally:
+        tidy()
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """Where to write what is to be put in the place of a file, which stays as it was until the new one is on the disk.
+
+    Raises PackError if that cannot be written.
+    """
+    partial = file.with_suffix(".partial")
+    try:
+        with _named(file):
+            yield partial
+            with partial.open("r+b") as written:
+                os.fsync(written.fileno())
+            os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(place: Path) -> Iterator[None]:
+    """Turns what an operating system refuses into a PackError that names the place."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise PackError(
+            f"{place} cannot be written ({why}); what was there is as it was; "
+            f"mend that, and run the command again, a training with --resume"
+        ) from None

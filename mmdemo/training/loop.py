@@ -4,12 +4,13 @@ Every random draw of a step is a pure function of (seed, step, process), so a ch
 resumed run is the uninterrupted run, bit for bit on a CPU.
 """
 
+import logging
 import os
 import pickle
+import signal
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from functools import wraps
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 
 from mmdemo.data import permuted
 from mmdemo.errors import ArgumentError, PackError, TrainingError
+from mmdemo.training.export import replacing
+from mmdemo.training.stopping import Stopped, asked
 
 try:
     import fcntl
@@ -45,7 +48,8 @@ class Run:
 
     `steps()` gives the steps still to do, each to be ended by `finish()`. state: whatever else has a state_dict and
     changes with every step. Raises ArgumentError unless the processes can share a batch evenly, PackError if there is
-    nothing fitting to resume, and TrainingError at the first step whose loss or gradient is no finite number.
+    nothing fitting to resume, TrainingError at the first step whose loss or gradient is no finite number, and Stopped
+    after the step in which a signal asked for it.
     """
 
     def __init__(
@@ -57,7 +61,7 @@ class Run:
         checkpoint: Path,
         checkpoint_every: int,
         resume: bool,
-        identity: dict[str, str] | None = None,  # what else a checkpoint must agree in to be resumed
+        identity: dict[str, str | int] | None = None,  # what else a checkpoint must agree in to be resumed
         **state,
     ):
         if config.batch_size % accelerator.num_processes:
@@ -81,7 +85,7 @@ class Run:
                 for name, part in self.state.items():
                     part.load_state_dict(saved[name])
                 self.done, self.seconds = saved["step"], saved["seconds"]
-                self.saved = self.done
+                self.saved = asked.saved = self.done
             except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 raise unreadable(checkpoint, error) from None
         self.model, self.optimizer = accelerator.prepare(weights, optimizer)  # model: wrapped for several processes
@@ -89,11 +93,16 @@ class Run:
 
     def steps(self) -> Iterator[int]:
         config = self.config
-        for step in range(self.done, config.steps):
-            self._started = time.perf_counter()
-            for group in self.optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-            yield step
+        asked.stepping = True
+        try:
+            for step in range(self.done, config.steps):
+                self._started = time.perf_counter()
+                for group in self.optimizer.param_groups:
+                    group["lr"] = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+                yield step
+                self._stop_if_asked()
+        finally:
+            asked.stepping = False
 
     def places(self, step: int, count: int) -> Tensor:
         """This process's share of the step's batch: places among `count` pictures."""
@@ -151,15 +160,23 @@ class Run:
         machine = name if processes == 1 else f"{processes} processes on {name}"
         return asdict(self.config) | {"minutes": round(self.seconds / 60, 1), "machine": machine}
 
+    def _stop_if_asked(self) -> None:
+        if asked.number:
+            self.accelerator.set_trigger()
+        if self.accelerator.check_trigger():  # in any process: all leave after the same step
+            if self.accelerator.is_main_process and self.saved < self.done:
+                self._save()
+            raise Stopped(asked.number or signal.SIGTERM)
+
     def _save(self) -> None:
         state = {name: part.state_dict() for name, part in self.state.items()}
         counts = {"config": self.identity, "step": self.done, "seconds": self.seconds}
         save_checkpoint(self.checkpoint, counts | state)
-        self.saved = self.done
+        self.saved = asked.saved = self.done
 
 
 def alone(training: str) -> Callable:
-    """Decorates a training loop (config, pack, run_folder, …): one at a time may run in a run folder, by a lock there.
+    """Decorates a training loop (config, pack, run_folder, …): one at a time may use a run folder or write a pack.
 
     training: what it trains, for the TrainingError that the second one raises.
     """
@@ -167,10 +184,12 @@ def alone(training: str) -> Callable:
     def decorate(loop: Callable[..., Iterator[Record]]) -> Callable[..., Iterator[Record]]:
         @wraps(loop)
         def locked(config, pack: Path, run_folder: Path, *arguments, **options) -> Iterator[Record]:
+            asked.begun = True
             if os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process has the lock for all
                 yield from loop(config, pack, run_folder, *arguments, **options)
                 return
-            with _lock(run_folder, training):
+            beside = pack.with_name(f".{pack.name}.lock")
+            with _lock(run_folder / "lock", run_folder, training), _lock(beside, pack, training):
                 yield from loop(config, pack, run_folder, *arguments, **options)
 
         return locked
@@ -179,28 +198,34 @@ def alone(training: str) -> Callable:
 
 
 @contextmanager
-def _lock(run_folder: Path, training: str) -> Iterator[None]:
-    """The system's own lock on a file, which falls with its process however that ends."""
-    run_folder.mkdir(parents=True, exist_ok=True)
-    with (run_folder / "lock").open("a+", encoding="utf-8") as file:  # not "w": it says who has the lock
+def _lock(file: Path, locked: Path, training: str) -> Iterator[None]:
+    """The system's own lock on a file, which falls with its process however that ends.  locked: what it stands for."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a+", encoding="utf-8") as opened:  # not "w": it says who has the lock
         try:
             if fcntl is None:
                 raise OSError("this system has no flock")
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(opened.fileno()).st_nlink:
+                raise BlockingIOError("whoever had the lock removed the file just now")
         except BlockingIOError:
-            file.seek(0)
+            opened.seek(0)
             raise TrainingError(
-                f"{run_folder} is in use by another training ({file.read().strip()}); "
+                f"{locked} is in use by another training ({opened.read().strip()}); "
                 f"wait for its end, stop it, or train under another name"
             ) from None
         except OSError as error:  # some network drives have none either
-            warnings.warn(
-                f"{run_folder} cannot be locked ({error}): see to it that no two trainings use it", stacklevel=2
+            logging.getLogger(__name__).warning(
+                "%s cannot be locked (%s): see to it that no two trainings use it", locked, error
             )
-        file.truncate(0)
-        file.write(f"{training}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
-        file.flush()
-        yield
+        opened.truncate(0)
+        opened.write(f"{training}, process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M}\n")
+        opened.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                file.unlink()
 
 
 def step_generator(device: torch.device, seed: int, step: int, process: int) -> torch.Generator:
@@ -219,15 +244,11 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
 def save_checkpoint(path: Path, state: dict) -> None:
     """All or nothing: a run killed while saving keeps its previous checkpoint."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    try:
-        with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        except RuntimeError as error:  # torch's own, over that of a full disk or a signal
+            raise error.__context__ or error from None
 
 
 def load_checkpoint(path: Path, config: dict, defaults: dict | None = None) -> dict:

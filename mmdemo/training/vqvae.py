@@ -28,6 +28,7 @@ def train_vqvae(
     resume: bool = False,
     mixed_precision: str | None = None,  # None = as accelerate was configured
     checkpoint_every: int = 200,
+    strict: bool = False,  # pass over no picture of a folder that cannot be read
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack is on disk.
 
@@ -36,7 +37,7 @@ def train_vqvae(
     accelerator = Accelerator(mixed_precision=mixed_precision)
     device = accelerator.device
     with accelerator.main_process_first():  # one process downloads, the others find it there
-        images = data.load(config.dataset, "train", data_dir, config.image_size)
+        images = data.load(config.dataset, "train", data_dir, config.image_size, strict=strict)
     if images.pixels.shape[-1] % config.stride:
         side = images.pixels.shape[-1]
         raise ArgumentError(f"image_size is {side}; it must be a multiple of the stride, {config.stride}")
@@ -60,7 +61,8 @@ def train_vqvae(
     optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=config.learning_rate)
     book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
-    run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, codebook=book)
+    seen = {"pictures": len(images)}
+    run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, codebook=book)
 
     for step in run.steps():
         rng = step_generator(device, config.seed, step, 0)  # the same in every process: all must draw the same codes

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from mmdemo.studio import Studio
 from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
 from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, widget
-from mmdemo.ui.limits import BodyLimit
+from mmdemo.ui.gate import MAX_UPLOAD, Gate
 from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
@@ -27,7 +27,7 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
 
     allow_pull: whether whoever sees the page may have any repository fetched from the Hub.
     """
-    with endpoints.Page(title=TITLE, analytics_enabled=False, delete_cache=(3600, 86400)) as demo:
+    with endpoints.Page(title=TITLE, analytics_enabled=False) as demo:
         endpoints.register(studio)  # first, or a handler of the page with an endpoint's name would take it
         gr.HTML(
             f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
@@ -78,8 +78,13 @@ def whenever_opened(pack: gr.components.Component) -> Callable:
     return opened
 
 
-def launch_options() -> dict:
-    """What the page needs from `launch()` to look as it should, keep to itself and store nothing in the browser."""
+def launch_options(
+    demo: endpoints.Page, sweep: Callable[[], None] = lambda: None, status: Callable[[], str] = lambda: "ready"
+) -> dict:
+    """What the page needs from `launch()` to look as it should, keep to itself and store nothing in the browser.
+
+    sweep: called after every upload.  status: what /health says; all is well if it is "ready".
+    """
     theme = gr.themes.Base(
         primary_hue=gr.themes.colors.indigo,
         neutral_hue=gr.themes.colors.slate,
@@ -100,8 +105,12 @@ def launch_options() -> dict:
         ".gradio-container { overflow: clip !important }"  # as gradio's hidden, but what is sticky stays in sight
         ":root:has(body.dark) { color-scheme: dark }</style>" + shared_scripts(),  # scrollbars
         "footer_links": ["api", "settings"],
-        "max_file_size": "64mb",  # a 16-megapixel picture fits; the studio refuses larger ones with a sentence
-        "app_kwargs": {"middleware": [Middleware(BodyLimit)]},
+        "max_file_size": MAX_UPLOAD,  # said here too, the browser refuses a larger one before it sends it
+        "max_threads": 96,  # those of runs that wait for their turn among them
+        "app_kwargs": {
+            "middleware": [Middleware(Gate(lambda: demo.line, sweep, status))],
+            "exception_handlers": dict.fromkeys(endpoints.UNANSWERABLE, endpoints.unanswerable),
+        },
         "state_session_capacity": 500,  # each open page's pictures are kept in memory
         "run_history": False,
         "ssr_mode": False,

@@ -9,7 +9,6 @@ import html
 import inspect
 import io
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 import gradio as gr
 from PIL import Image
 
-from mmdemo.errors import MmdemoError
+from mmdemo.errors import ArgumentError, MmdemoError
 from mmdemo.ui.messages import message
 
 T = TypeVar("T")
@@ -29,9 +28,7 @@ PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every even
 WATCHING = 0.1  # share of a run's time that may go into showing it
 # What a list had chosen is handed over unchecked: the next pack's list may have come to the page in between.
 FITTING = {"preprocess": False, **PRIVATE}
-OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models do not hold up MODELS
-AT_ONCE = threading.BoundedSemaphore(4)  # what scripts ask passes gradio's queue by
-MODELS = {"concurrency_id": "models", "concurrency_limit": 4}  # whatever computes shares one queue of this width
+OPENING = {"concurrency_id": "opening", "concurrency_limit": 16}  # pages that wait for the models hold up nothing else
 
 
 def widget(name: str, **options) -> gr.HTML:
@@ -114,11 +111,18 @@ def answered(answer: Callable[..., Any]) -> Callable[[list], dict]:
 
     def respond(request: list) -> dict:
         try:
-            with AT_ONCE:
-                made = answer(*(request if isinstance(request, list) else [request]))
+            made = answer(*bound(answer, request if isinstance(request, list) else [request]))
         except MmdemoError as error:
             return {"error": str(error)}
         return made if isinstance(made, dict) else json.loads(message(made))
 
     respond.__name__ = answer.__name__
     return respond
+
+
+def bound(answer: Callable, given: list) -> list:
+    """What was given.  Raises ArgumentError if it is not what is taken: too little, too much, or of other types."""
+    taken = inspect.signature(answer).parameters
+    if len(given) != len(taken):
+        raise ArgumentError(f"{answer.__name__} takes {len(taken)} arguments: {', '.join(taken)}; {len(given)} came")
+    return given

@@ -10,10 +10,11 @@ import gradio as gr
 
 from mmdemo.arguments import ARGUMENTS, SETTINGS
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import MODELS, PRIVATE, said_plainly
+from mmdemo.ui.browser import PRIVATE, said_plainly
 from mmdemo.ui.controls import LabelControl, opening
 from mmdemo.ui.edit import Edit
 from mmdemo.ui.film import film, screen
+from mmdemo.ui.turns import MODELS
 from mmdemo.ui.workbench import Form
 
 

@@ -13,11 +13,12 @@ from PIL import Image
 from mmdemo.arguments import ARGUMENTS
 from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
-from mmdemo.ui.browser import MODELS, PRIVATE, picture, said_plainly, widget
+from mmdemo.ui.browser import PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.controls import LabelControl, Values, control, near
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, captions, drawing, examples, marked, refused, thumbnail
+from mmdemo.ui.turns import MODELS
 from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)

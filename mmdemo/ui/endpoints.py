@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import gradio as gr
 from gradio.components.api_component import Api
 from gradio.exceptions import InvalidPathError
+from gradio.route_utils import API_PREFIX, FnIndexInferError
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
-from mmdemo.arguments import Argument, Picture, shown
+from mmdemo.arguments import Argument, Picture, shortened, shown
 from mmdemo.errors import ArgumentError
 from mmdemo.results import Run
 from mmdemo.studio import VERBS, Studio
-from mmdemo.ui.browser import MODELS, said_plainly
+from mmdemo.ui.browser import said_plainly
+from mmdemo.ui.turns import MODELS, Line, in_turns, turn
 
 STREAMED = {"denoise", "noise", "compare"}  # answered item by item; of other runs the result is
 READ = {"codebook", "code", "code_map"}  # answered from files, so they wait for nobody's computation
@@ -63,6 +67,15 @@ ANSWERS = {
 }
 
 
+# What gradio's routes raise on a request that names a function, a component or arguments that are not there.
+UNANSWERABLE = (FnIndexInferError, KeyError, IndexError, TypeError, ValueError)
+
+
+def unanswerable(request: Request, error: Exception) -> JSONResponse:
+    why = f"the request cannot be answered ({shortened(str(error))}); what can be is listed at {API_PREFIX}/info"
+    return JSONResponse({"detail": why}, 400)
+
+
 class Page(gr.Blocks):
     """gradio's page, except that a request may leave out an endpoint's last arguments, which then have their defaults.
 
@@ -70,9 +83,22 @@ class Page(gr.Blocks):
     """
 
     def queue(self, **options) -> gr.Blocks:
-        # gradio calls it as the page begins. Called again once the page is built, it would make a whole app once more.
-        # `/run` would skip the queue and its limits. Light events never wait behind those that compute (MODELS).
-        return super().queue(**{"api_open": False, "default_concurrency_limit": 8} | options)
+        """gradio calls it as the page begins, and would make a whole app then, for nothing: it makes two more."""
+        self.api_open = False  # `/run` would skip the queue and its limits
+        self._queue = Line(
+            live_updates=True,
+            concurrency_count=self.max_threads,
+            update_intervals=1,
+            max_size=None,  # it has bounds of its own
+            blocks=self,
+            default_concurrency_limit=8,  # light events never wait behind those that compute (MODELS)
+        )
+        return self
+
+    @property
+    def line(self) -> Line:
+        """What waits for an answer."""
+        return self._queue
 
     def validate_inputs(self, block_fn, inputs: list) -> None:
         left_out = block_fn.inputs[len(inputs) :]
@@ -127,11 +153,16 @@ def answering(studio: Studio, name: str) -> Callable:
         return made if len(made) > 1 else made[0]
 
     def answer(*sent):
-        result = verb(*given(sent))
-        return parts(result.result() if isinstance(result, Run) else result)
+        with turn():
+            result = verb(*given(sent))
+        if isinstance(result, Run):
+            for _ in in_turns(result):
+                pass
+            result = result.result()
+        return parts(result)
 
     def stream(*sent) -> Iterator:
-        for item in verb(*given(sent)):
+        for item in in_turns(verb(*given(sent))):
             yield parts(item)
 
     handler = stream if name in STREAMED else answer

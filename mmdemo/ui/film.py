@@ -14,6 +14,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import answered, picture, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.messages import Film, Pulls, Shot, WordPull
+from mmdemo.ui.turns import in_turns
 
 
 def screen(studio: Studio, elem_id: str) -> gr.HTML:
@@ -27,7 +28,7 @@ def word_scale(studio: Studio) -> Callable[[list], dict]:
     # A run that nobody looks at is quickly made again, and so nothing of it need be kept for every page that is open.
     @lru_cache(maxsize=8)
     def run(pack: Pack, again: str) -> list[Frame]:
-        return list(studio.denoise(pack.name, **json.loads(again)))
+        return list(in_turns(studio.denoise(pack.name, **json.loads(again))))
 
     @answered
     def weigh_words(pack: str, again: dict, step: int) -> Pulls:

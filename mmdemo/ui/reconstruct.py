@@ -16,11 +16,12 @@ from mmdemo.errors import NO_CODEBOOK, MmdemoError
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import MODELS, OPENING, PRIVATE, picture, said_plainly, sparingly, widget
+from mmdemo.ui.browser import OPENING, PRIVATE, picture, said_plainly, sparingly, widget
 from mmdemo.ui.codebook import code_reader
 from mmdemo.ui.messages import Described, Examples, Reconstructed, Text, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.surgery import answers
+from mmdemo.ui.turns import MODELS, in_turns, turn
 from mmdemo.ui.workbench import waiting
 
 FIRST: Source = ("example", 0)
@@ -73,7 +74,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             found = studio.pack(values[pack])
             picked, image = chosen_picture(found, picked)
             side = size_of(found, side)
-            seen = seen_at(studio, found, image, values[invert], side)
+            with turn():
+                seen = seen_at(studio, found, image, values[invert], side)
         except MmdemoError:
             yield {ask: gr.update(interactive=True)}
             raise
@@ -121,7 +123,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         run = studio.describe(found.name, image, values[invert])
         try:
             yield {description: tell(Text("Looking at the picture…"))}
-            for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, run)):
+            for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, in_turns(run))):
                 last = new[-1]
                 yield {description: tell(Text(f"Step {last.index + 1} of {last.total}: {last.text}…"))}
             if describing.get(request.session_hash) is me:

@@ -18,9 +18,10 @@ from mmdemo.errors import MmdemoError, PackError
 from mmdemo.packs import Pack
 from mmdemo.results import Run
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import FITTING, MODELS, OPENING, PRIVATE, said_plainly, sparingly, widget
+from mmdemo.ui.browser import FITTING, OPENING, PRIVATE, said_plainly, sparingly, widget
 from mmdemo.ui.controls import Component, LabelControl, RecipeControls, Values, flat
 from mmdemo.ui.messages import Text, message, speaker
+from mmdemo.ui.turns import MODELS, in_turns
 
 T = TypeVar("T")
 DRAWING_FIRST = threading.Lock()  # one tab after another: side by side, each would be as late as the last
@@ -161,7 +162,7 @@ class Form:
             if words:
                 yield self._said(tell, words, shown) | begun
             items = []
-            for new in sparingly(takewhile(lambda _: self._latest.get(session) is me, run)):
+            for new in sparingly(takewhile(lambda _: self._latest.get(session) is me, in_turns(run))):
                 items += new
                 if new[-1].index + 1 < new[-1].total:
                     yield self._said(tell, *self.unfinished(values, new)) | (begun if len(items) == 1 else {})

@@ -1,0 +1,183 @@
+"""Who may compute, and when: what waits is bounded, everybody has a share, and nothing is computed for nobody.
+
+gradio's queue holds what was asked; a run takes a turn before every step, so that whoever asks for little need not wait
+until somebody's long run is done, and a run ends as soon as nobody listens to it.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
+
+from gradio.context import LocalContext
+from gradio.exceptions import Error
+from gradio.queueing import Event, Queue
+from gradio.route_utils import get_fn
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from mmdemo.results import Run
+
+T = TypeVar("T")
+
+WIDTH = 4  # runs that compute at once
+SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
+UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
+LATER = 10  # seconds after which whoever is refused may ask again
+MODELS = {"concurrency_id": "models", "concurrency_limit": 32}  # whatever computes; more of it waits in the queue
+# How much may run and wait at once, in all and from one address, behind which there may be a whole class.
+MOST, SHARE = {"models": 128, "": 2000}, {"models": 48, "": 1000}
+
+
+class Line(Queue):
+    """gradio's queue, which refuses at once what it would not answer soon, and knows who listens."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.closing = False  # whether all that is new is refused
+        self._listeners: Counter[str] = Counter()  # of an event, or of a session
+
+    async def push(self, body, request, username):
+        if body.session_hash == "":
+            raise HTTPException(400, "session_hash is empty; leave it out, or give one of your own")
+        if body.fn_index is not None:
+            self._admit(get_fn(self.blocks, None, body).concurrency_id, client(request))
+        return await super().push(body, request, username)
+
+    async def process_events(self, events, *more):
+        await super().process_events(events, *more)
+        for event in events:
+            if event.session_hash == event._id:  # asked without a session, for which gradio made one
+                self.blocks.state_holder.session_data.pop(event._id, None)
+                self.blocks.state_holder.time_last_used.pop(event._id, None)
+
+    def compute_analytics_summary(self, records):
+        """Nothing: nobody reads it, and gradio would import pandas for it and count anew at every event."""
+
+    def admit(self, endpoint: str, asker: str) -> None:
+        """Raises HTTPException, as push would later, if there is no room for a call of an endpoint's."""
+        for function in self.blocks.fns.values():
+            if function.api_name == endpoint:
+                return self._admit(function.concurrency_id, asker)
+
+    def _admit(self, kind: str, asker: str) -> None:
+        kind = kind if kind in MOST else ""
+        going = [event for event in self.event_ids_to_events.copy().values() if kind in ("", event.concurrency_id)]
+        if len(going) >= MOST[kind]:
+            raise refusal(503, f"the app is busy: {len(going)} requests wait; come back in {LATER} seconds")
+        own = sum(client(event.request) == asker for event in going)
+        if own >= SHARE[kind]:
+            raise refusal(429, f"{own} requests of yours are not answered yet; come back in {LATER} seconds")
+
+    @contextmanager
+    def listened_to(self, key: str) -> Iterator[None]:
+        """While somebody listens to an event or a session; "" = to nothing."""
+        self._listeners[key] += 1
+        try:
+            yield
+        finally:
+            self._listeners[key] -= 1
+            if not self._listeners[key]:
+                del self._listeners[key]
+
+    def wants(self, event_id: str) -> bool:
+        """Whether anybody listens for the event's answer, or may be about to."""
+        event: Event | None = self.event_ids_to_events.get(event_id)
+        if event is None or not event.alive:
+            return False
+        heard = event_id in self._listeners or event.session_hash in self._listeners
+        return heard or time.monotonic() - event.enqueue_time < UNHEARD
+
+    def close_to_new(self, patience: float) -> None:
+        """Refuses all that is new, and waits until what runs is answered, or for so many seconds."""
+        self.closing, until = True, time.monotonic() + patience
+        while time.monotonic() < until and (any(map(self.wants, self.event_ids_to_events.copy())) or self._telling()):
+            time.sleep(0.02)
+
+    def _telling(self) -> bool:
+        """Whether a listener has not been told yet of something that is done."""
+        return any(
+            events and session in self._listeners for session, events in self.pending_event_ids_session.copy().items()
+        )
+
+
+def refusal(status: int, why: str) -> HTTPException:
+    return HTTPException(status, why, {"Retry-After": str(LATER)})
+
+
+def client(request: Request | None) -> str:
+    """The address that asks. Behind a proxy it is the proxy's own, unless FORWARDED_ALLOW_IPS says to trust it."""
+    return request.client.host if request is not None and request.client else ""
+
+
+class Turns:
+    """Places for those that compute, given step by step."""
+
+    def __init__(self, width: int = WIDTH):
+        self._width, self._changed = width, threading.Condition()
+        self._runs: list[_Run] = []  # by arrival
+
+    @contextmanager
+    def run(self, asker: str, wanted: Callable[[], bool]) -> Iterator[Callable[[], None]]:
+        """A run of one client's.  Gives what waits for its next turn, and raises Error once it is not wanted."""
+        me = _Run(asker)
+
+        def wait() -> None:
+            with self._changed:
+                me.rest()
+                while me not in self._going():
+                    if not wanted():
+                        break
+                    self._changed.wait(0.2)  # or until then: others grow long, and listeners leave, without a word
+            if not wanted():
+                raise Error("nobody listens for the answer any more", print_exception=False)
+            me.begun = time.monotonic()
+
+        with self._changed:
+            self._runs.append(me)
+        try:
+            yield wait
+        finally:
+            with self._changed:
+                self._runs.remove(me)
+                self._changed.notify_all()
+
+    def _going(self) -> list["_Run"]:
+        """Those that may take a step: one of each client's, short ones first; all of a client's who is alone."""
+        ranks, order = Counter(), []
+        for place, run in enumerate(self._runs):
+            order.append((ranks[run.client], run.served > SHORT, place, run))
+            ranks[run.client] += 1
+        return [run for rank, _, _, run in sorted(order) if rank == 0 or len(ranks) == 1][: self._width]
+
+
+class _Run:
+    def __init__(self, asker: str):
+        self.client, self.served, self.begun = asker, 0.0, None
+
+    def rest(self) -> None:
+        self.served += 0 if self.begun is None else time.monotonic() - self.begun
+        self.begun = None
+
+
+TURNS = Turns()
+
+
+@contextmanager
+def turn() -> Iterator[Callable[[], None]]:
+    """The first turn of whoever asks now, in a handler of gradio's.  Gives what waits for the next."""
+    page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
+    wanted = (lambda: page._queue.wants(event)) if page and event else (lambda: True)
+    with TURNS.run(client(LocalContext.request.get(None)), wanted) as wait:
+        wait()
+        yield wait
+
+
+def in_turns(run: Run[T, Any]) -> Iterator[T]:
+    """The run, each step in its turn; it ends with whoever asked for it."""
+    with turn() as wait, closing(run):
+        for one in run:
+            yield one
+            wait()

@@ -1,0 +1,261 @@
+"""The gate and the turns: how large a request may be, who may compute when, and what is left of it all in the end."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from browsing import SlowStudio, launched
+from running import free_port, is_one_sentence, start_app
+
+from mmdemo.ui import gate, turns
+from mmdemo.ui.sweep import sweep_files
+
+API = "/gradio_api"
+LONG = ["tiny", "circle", 1, 0, 200]  # arguments of a sample that takes 200 steps
+BRIEF = ["tiny", "circle", 1, 0, 4]
+
+
+def asked(address: str, name: str, data: list, by: str = "10.0.0.1", **options) -> httpx.Response:
+    """As a proxy on this machine asks for somebody: the app believes whom it says."""
+    return httpx.post(f"{address}{API}/call/{name}", json={"data": data}, headers={"X-Forwarded-For": by}, **options)
+
+
+def answer(address: str, name: str, data: list, by: str = "10.0.0.1") -> str:
+    event = asked(address, name, data, by).json()["event_id"]
+    return httpx.get(f"{address}{API}/call/{name}/{event}", timeout=60).text
+
+
+# ------------------------------------------------------------------------------------------------------------ size
+
+
+def memory(pid: int, what: str = "VmRSS") -> int:
+    """In MB; VmHWM is the most that it ever was."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) // 1000
+
+
+ROUTES = [
+    "call/decode",
+    "call/upload",
+    "run/upload",
+    "api/upload",
+    "queue/join",
+    "component_server",
+    "cancel",
+    "upload",
+]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "chunked"])
+def test_every_route_refuses_too_large_a_body_without_holding_it(running_app, route: str, counted: bool):
+    address, pid = running_app
+    most = gate.MAX_UPLOAD if route == "upload" else gate.MAX_BYTES
+    pieces, before = 4 * most // 1_000_000, memory(pid)
+    content = (b" " * 1_000_000 for _ in range(pieces))
+    headers = {"Content-Type": "application/json"} | ({"Content-Length": str(pieces * 1_000_000)} if counted else {})
+    if route == "upload":
+        head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+        content, headers["Content-Type"] = (head + piece for piece in content), "multipart/form-data; boundary=x"
+        headers.pop("Content-Length", None)
+    reply = httpx.post(f"{address}{API}/{route}", content=content, headers=headers, timeout=30)
+    assert reply.status_code == 413 and str(most)[:2] in reply.text
+    assert memory(pid) - before < 50
+
+
+def test_a_request_that_takes_too_long_to_come_is_ended():
+    async def trickle():
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] == "http.request":
+            pass
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(gate.Body(trickle, 1000, 0.1).give(app, {"type": "http", "headers": [], "method": "POST"}, send))
+    assert sent[0]["status"] == 408
+
+
+def test_a_room_is_shared_by_addresses_and_so_many_may_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(gate, "WAITING", 5)
+
+    async def visit(room: gate.Room, address: str) -> None:
+        async with room.place(address) as free:
+            order.append(address if free else "refused")
+            await asyncio.sleep(0.01)
+
+    async def everybody() -> None:
+        room = gate.Room(2)
+        await asyncio.gather(*(visit(room, address) for address in ["a", "a", "a", "a", "b", "c", "a", "a"]))
+
+    order = []
+    asyncio.run(everybody())
+    assert order == ["a", "a", "refused", "b", "a", "c", "a", "a"]
+
+
+# ------------------------------------------------------------------------------------------------------ raw requests
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("call/nothing", {"data": []}),
+        ("call/v2/nothing", {}),
+        ("call/v2/sample", {"pack": "tiny"}),
+        ("call/v2/sample", {"pack": "tiny", "lable": "circle"}),
+        ("call/" + "a" * 5000, {"data": []}),
+        ("queue/join", {"data": [], "fn_index": 99999, "session_hash": "s"}),
+        ("queue/join", {"data": [], "fn_index": 1, "session_hash": ""}),
+        ("component_server", {"data": [], "component_id": 99999, "session_hash": "s", "fn_name": "listing"}),
+        ("component_server", {"data": [], "component_id": "x", "session_hash": "s", "fn_name": "listing"}),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_request_for_what_is_not_there_is_answered_in_one_sentence(app: str, route: str, body: dict):
+    reply = httpx.post(f"{app}{API}/{route}", json=body)
+    assert 400 <= reply.status_code < 500 and is_one_sentence(reply.json()["detail"]), reply.text
+
+
+def test_health_says_that_the_models_are_loaded(app: str):
+    for _ in range(300):
+        told = httpx.get(f"{app}/health")
+        if told.status_code == 200:
+            break
+        assert told.status_code == 503 and told.json() == {"status": "loading"}
+        time.sleep(0.1)
+    assert told.json() == {"status": "ready"}
+
+
+# ------------------------------------------------------------------------------------------------------------ turns
+
+
+@pytest.fixture
+def slow(tiny_weights: Path) -> Iterator[tuple[str, SlowStudio]]:
+    """The page of a studio that takes 50 ms a step."""
+    studio = SlowStudio([tiny_weights], device="cpu")
+    studio.load("tiny")
+    with launched(studio) as address:
+        studio.seconds = 0.05
+        yield address.rstrip("/"), studio
+
+
+@contextmanager
+def listening(address: str, events: list[str]) -> Iterator[None]:
+    with ExitStack() as streams, httpx.Client(limits=httpx.Limits(max_connections=100)) as client:
+        for event in events:
+            streams.enter_context(client.stream("GET", f"{address}{API}/call/sample/{event}", timeout=60))
+        yield
+
+
+@pytest.mark.parametrize("name", ["sample", "morph", "denoise"])
+def test_what_nobody_listens_to_is_not_computed(slow, monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setattr(turns, "UNHEARD", 0.5)
+    address, studio = slow
+    data = {"morph": ["tiny", "circle", "square", 0, 1, 3, 200], "denoise": ["tiny", "circle", 0, 200]}.get(name, LONG)
+    event = asked(address, name, data).json()["event_id"]
+    assert studio.stopped.wait(2)
+    studio.stopped.clear()
+    event = asked(address, name, data).json()["event_id"]
+    with httpx.stream("GET", f"{address}{API}/call/{name}/{event}", timeout=5) as reply:
+        assert reply.status_code == 200
+        assert not studio.stopped.wait(1)  # somebody listens
+    assert studio.stopped.wait(0.5)  # a few steps
+
+
+def test_a_client_has_a_share_and_is_told_when_to_come_back(slow, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(turns.SHARE, "models", 6)
+    monkeypatch.setitem(turns.MOST, "models", 8)
+    address, _ = slow
+    replies = [asked(address, "sample", LONG) for _ in range(7)]
+    assert [reply.status_code for reply in replies] == [200] * 6 + [429]
+    others = [asked(address, "sample", LONG, by="10.0.0.2") for _ in range(3)]
+    assert [reply.status_code for reply in others] == [200, 200, 503]
+    for reply in (replies[-1], others[-1]):
+        assert int(reply.headers["retry-after"]) > 0 and "come back" in reply.json()["detail"]
+        assert reply.elapsed.total_seconds() < 1
+    assert "event: complete" in answer(address, "codebook", ["tiny"])  # what is not computed is answered still
+
+
+def test_somebody_with_many_long_runs_does_not_hold_up_the_others(slow):
+    address, _ = slow
+
+    def alone() -> float:
+        began = time.perf_counter()
+        assert "event: complete" in answer(address, "sample", BRIEF, by="10.0.0.2")
+        return time.perf_counter() - began
+
+    usual = min(alone() for _ in range(3))
+    greedy = [asked(address, "sample", LONG).json()["event_id"] for _ in range(20)]
+    with listening(address, greedy):
+        beside = [alone() for _ in range(5)]
+        assert max(beside) < 2 * usual + 0.2
+        assert len(turns.TURNS._runs) >= 4  # they were there all the while
+
+
+def test_of_each_client_one_run_goes_first_and_short_ones_before_long_ones():
+    places = turns.Turns(width=2)
+    runs = [turns._Run(asker) for asker in ("a", "a", "b", "c", "d")]
+    places._runs = runs[:2]
+    assert places._going() == runs[:2]  # whoever is alone may have all
+    places._runs = runs
+    assert places._going() == [runs[0], runs[2]]
+    runs[0].served = turns.SHORT + 1
+    assert places._going() == [runs[2], runs[3]]
+
+
+# ----------------------------------------------------------------------------------------------- in the end, and after
+
+
+def test_files_are_swept_by_size_and_by_age(tmp_path: Path):
+    for i in range(10):
+        (tmp_path / str(i)).mkdir()
+        file = tmp_path / str(i) / "image.png"
+        file.write_bytes(bytes(1000))
+        os.utime(file, (time.time() - 100 * (10 - i),) * 2)
+    gone = sweep_files(tmp_path, most=4500, oldest=10_000)
+    assert gone == {str(tmp_path / str(i) / "image.png") for i in range(6)}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "7", "8", "9"]
+    assert len(sweep_files(tmp_path, most=10**9, oldest=250)) == 2
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_signal_lets_what_runs_end_and_leaves_no_file(tiny_weights: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    port = free_port()
+    left = tmp_path / f"mmdemo-127.0.0.1-{port}" / "left" / "by-one-that-was-killed.png"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    app = start_app("--port", port, "--weights", str(tiny_weights), "--device", "cpu")
+    address = app.stdout.readline().split()[-1]
+    until(lambda: httpx.get(f"{address}/health").status_code == 200)
+    assert not left.exists()
+    answer(address, "sample", ["tiny", "circle", 1, 0, 4])
+    assert list(tmp_path.rglob("*.png"))  # what was answered
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(answer, address, "sample", ["mnist", "all", 10, 0, 20])
+        time.sleep(0.5)
+        app.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{address}/health").json() == {"status": "stopping"}, 5)
+        assert asked(address, "sample", BRIEF).status_code == 503
+        assert "event: complete" in running.result(30)
+    _, complaint = app.communicate(timeout=20)
+    assert app.returncode == 0 and "Traceback" not in complaint
+    assert list(tmp_path.iterdir()) == []
