@@ -6,13 +6,15 @@ a page shows stored pictures before that import is through.
 
 from __future__ import annotations
 
+import os
 import struct
 import warnings
 from colorsys import hls_to_rgb
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
 
@@ -21,37 +23,32 @@ from mmdemo.errors import ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-DRAFT = 1024  # pixels that a JPEG's shorter side keeps at least: 4 times the most that a codec is shown
+DRAFT = 1024  # pixels that a large picture's shorter side keeps at least: 4 times the most that a codec is shown
+LARGE = (2 * DRAFT) ** 2  # pixels up to which a picture stays as it is
+STRIP = 256  # rows of a large picture that are RGB at a time
 MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
+MAX_SCANS = 100  # of a progressive JPEG, which has a dozen: each takes 20 ms, and 36 bytes
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
+
+# One picture at a time, as a file of 2 KB may take 64 MB until it is small; and in one thread, because malloc keeps for
+# each thread much of what it had.
+DECODER = ThreadPoolExecutor(1, "decoder")
+
+# libjpeg holds all of a JPEG of several scans, whatever its draft: this is its own limit on that.
+os.environ.setdefault("JPEGMEM", "100M")
 
 # Pillow warns from 89 megapixels on; ours is an error, and earlier.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.Image:
+def open_image(source: str | Path | BinaryIO | Image.Image, name: str = "image") -> Image.Image:
     """A picture file or PIL image as an upright RGB image; transparency becomes white.
 
+    Of a large picture it is the middle square, which is all that a codec is shown, at least DRAFT pixels a side.
     Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.  name: what it calls it.
     """
     try:
-        if isinstance(source, Image.Image):
-            image = source
-        else:
-            image = Image.open(source, formats=FORMATS)
-            image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half to an eighth of its size
-        width, height = image.size
-        if width * height > MAX_PIXELS:
-            raise ImageError(
-                f"{name} is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed"
-            )
-        with suppress(struct.error):  # an EXIF block too broken to be turned with the picture: the picture is whole
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith(("I", "F")):  # 16-bit PNGs would saturate at 255
-            low, high = image.getextrema()
-            depth = 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)
-            image = image.convert("F").point(lambda value: value * (255 / depth) + 0).convert("L")
-        image = image.convert("RGBA" if image.has_transparency_data else "RGB").convert("RGBA")
+        return DECODER.submit(_decoded, source, name).result()
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -66,8 +63,65 @@ def open_image(source: str | Path | Image.Image, name: str = "image") -> Image.I
             else "no known format"
         )
         raise ImageError(f"{name}{file} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _decoded(source: str | Path | BinaryIO | Image.Image, name: str) -> Image.Image:
+    image = source if isinstance(source, Image.Image) else _opened(source, name)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{name} is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed")
+    try:
+        image.load()
+    except OSError as error:
+        if image.info.get("progressive") and "broken" in str(error):  # all that is said of a JPEG beyond JPEGMEM
+            raise OSError("it is broken, or large and progressive; save it as one that is not progressive") from None
+        raise
+    seen = _small(image) if width * height > LARGE else _on_white(image, _depth(image))
+    seen.info = dict(image.info)  # some of what says how it is to be turned is known only once it is decoded
+    with suppress(struct.error):  # an EXIF block too broken to be turned with the picture: the picture is whole
+        seen = ImageOps.exif_transpose(seen)
+    seen.info = {}
+    return seen
+
+
+def _opened(file: str | Path | BinaryIO, name: str) -> Image.Image:
+    image = Image.open(file, formats=FORMATS)
+    image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half to an eighth of its size
+    if image.info.get("progressive"):
+        image.fp.seek(0)
+        if image.fp.read().count(b"\xff\xda") > MAX_SCANS:
+            raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans; save it as one that is not progressive")
+    return image
+
+
+def _small(image: Image.Image) -> Image.Image:
+    """A large picture's middle square, a whole number of times smaller. As RGB at its full size there is never more
+    than a strip of it, which would take several times what it takes as it is."""
+    side, depth = min(image.size), _depth(image)
+    times = max(1, side // DRAFT)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = Image.new("RGB", (ceil(side / times), ceil(side / times)))
+    for row in range(0, small.height, STRIP // times):
+        bottom = min(side, (row + STRIP // times) * times)
+        strip = image.crop((left, top + row * times, left + side, top + bottom))
+        small.paste(_on_white(strip, depth).reduce(times), (0, row))
+    return small
+
+
+def _depth(image: Image.Image) -> float:
+    """The value that stands for white, where it is not 255: 16-bit PNGs would saturate there."""
+    if not image.mode.startswith(("I", "F")):
+        return 255
+    _, high = image.getextrema()
+    return 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)
+
+
+def _on_white(image: Image.Image, depth: float) -> Image.Image:
+    if image.mode.startswith(("I", "F")):
+        image = image.convert("F").point(lambda value: value * (255 / depth) + 0).convert("L")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
 
 
 def fit_square(image: Image.Image, size: int, channels: int) -> Image.Image:

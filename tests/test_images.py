@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -167,7 +169,74 @@ def test_more_than_16_megapixels_are_refused_before_they_are_decoded(tmp_path, w
 
 def test_16_megapixels_exactly_are_allowed(tmp_path):
     Image.new("1", (4000, 4000)).save(tmp_path / "large.png")
-    assert images.open_image(tmp_path / "large.png").size == (4000, 4000)
+    assert min(images.open_image(tmp_path / "large.png").size) >= 1024
+
+
+SIX_AT_ONCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from mmdemo.images import open_image
+
+def most() -> int:
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])  # kB
+
+before = most()
+with ThreadPoolExecutor(6) as pool:
+    opened = list(pool.map(open_image, [sys.argv[1]] * 6))
+print(most() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for what a process has taken at most")
+@pytest.mark.parametrize("mode", ["1", "RGBA"])
+def test_six_large_pictures_at_once_take_little_memory(tmp_path, mode):
+    Image.new(mode, (4000, 4000)).save(tmp_path / "large.png", compress_level=1)
+    command = [sys.executable, "-c", SIX_AT_ONCE, str(tmp_path / "large.png")]
+    assert int(subprocess.run(command, capture_output=True, text=True, check=True).stdout) < 200_000
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_a_large_picture_is_read_smaller_and_looks_the_same(tmp_path, mode):
+    pattern = Image.fromarray(colourful(5, 8))
+    if mode == "I;16":
+        pattern = Image.fromarray(array(pattern.convert("L")).astype(np.uint16) * 257)
+    elif mode == "RGBA":
+        pattern.putalpha(Image.fromarray(colourful(5, 8)[::-1, :, 0]))
+    else:
+        pattern = pattern.convert(mode)
+    clear = {"transparency": 0} if mode == "P" else {}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for times in (20, 500):
+        sized = pattern.resize((5 * times, 8 * times), Image.Resampling.NEAREST)
+        sized.save(tmp_path / f"{times}.png", exif=exif, compress_level=1, **clear)
+    small, large = (images.open_image(tmp_path / f"{times}.png") for times in (20, 500))
+    assert small.size == (160, 100) and large.size == (1250, 1250)
+    assert abs(array(images.fit_square(large, 50, 3)) - array(images.fit_square(small, 50, 3))).max() < 12
+
+
+def test_a_picture_that_is_not_large_keeps_its_pixels(tmp_path):
+    noise = Image.fromarray(colourful(2048, 2048))
+    noise.save(tmp_path / "noise.bmp")
+    assert images.open_image(tmp_path / "noise.bmp").tobytes() == noise.tobytes()
+
+
+def progressive() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(colourful(16, 16)).save(file, "JPEG", progressive=True, subsampling=0)
+    return file.getvalue()
+
+
+def test_a_progressive_jpeg_that_would_take_much_memory_or_time_is_refused(tmp_path):
+    assert images.open_image(io.BytesIO(progressive())).size == (16, 16)
+    large = bytearray(progressive())
+    start = large.index(b"\xff\xc2") + 5
+    large[start : start + 4] = struct.pack(">HH", 13000, 13000)  # 1 GB, though it is drafted at an eighth
+    assert "not progressive" in refused(io.BytesIO(large))
+    body, end = progressive()[:-2], progressive()[-2:]
+    endless = body + body[body.rindex(b"\xff\xda") :] * 100 + end
+    assert "100 scans" in refused(io.BytesIO(endless))
 
 
 def test_a_telephones_jpeg_is_read_smaller_and_looks_the_same(tmp_path):

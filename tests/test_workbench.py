@@ -155,6 +155,7 @@ def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights
     assert second_picture(["tiny", 7, 16, "auto"]) == {
         "error": "example is 7; it must be a whole number from 0 to 0"  # another pack's number
     }
-    text = "data:image/png;base64," + base64.b64encode(b"no picture").decode()
-    assert "did not arrive whole" in between(["tiny", text, text, 16])["error"]
+    for content in (b"no picture", b"\x89PNG\r\n\x1a\n\0\0\0\0IHDR" + bytes(50)):
+        uri = "data:image/png;base64," + base64.b64encode(content).decode()
+        assert "image cannot be read as a picture" in between(["tiny", uri, uri, 16])["error"]
     assert "tokens is" in decode_tokens(["tiny", "[[1]]"])["error"]

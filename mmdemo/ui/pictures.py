@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from mmdemo.arguments import MAX_SIDE
 from mmdemo.errors import ImageError
+from mmdemo.images import open_image
 from mmdemo.packs import Pack
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
@@ -92,10 +93,7 @@ def sent(uri: str) -> io.BytesIO:
 
 
 def drawing(uri: str) -> Image.Image:
-    try:
-        return Image.open(sent(uri), formats=("PNG",))
-    except (OSError, Image.DecompressionBombError):
-        raise ImageError("The drawing did not arrive whole; draw it again.") from None
+    return open_image(sent(uri), "drawing")
 
 
 def marked(source: Source) -> messages.Source:

@@ -5,10 +5,7 @@ Knows what the studio says of ids and of a second picture; which token becomes w
 
 from collections.abc import Callable
 
-from PIL import Image
-
 from mmdemo.arguments import whole
-from mmdemo.errors import ImageError
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import answered, picture
 from mmdemo.ui.pictures import examples, seen_at, sent
@@ -37,11 +34,7 @@ def answers(studio: Studio) -> list[Callable[[list], dict]]:
     def between(pack: str, image: str, other: str, side: int) -> dict:
         """image, other: pictures as the model saw them."""
         size = None if side == studio.pack(pack).image_size else side
-        try:
-            ends = [Image.open(sent(uri), formats=("PNG",)) for uri in (image, other)]
-        except (OSError, Image.DecompressionBombError):
-            raise ImageError("A picture did not arrive whole; choose it again.") from None
-        strips = studio.interpolate(pack, *ends, invert="no", size=size)
+        strips = studio.interpolate(pack, sent(image), sent(other), invert="no", size=size)
         return {
             "latent": [picture(one) for one in strips.latent],
             "tokens": [picture(one) for one in strips.tokens],
