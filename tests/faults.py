@@ -197,7 +197,7 @@ def user_of_all(address: str, number: int, until: float, done: list[int]) -> Non
     with httpx.Client() as http:
         while time.monotonic() < until:
             label, pack = str(order.randrange(10)), order.choice(["mnist", "faces"])
-            (path,) = http.post(f"{address}{API}/upload", files={"files": photograph.open("rb")}).json()
+            (path,) = http.post(f"{address}{API}/upload", files={"files": photograph.open("rb")}, timeout=60).json()
             sent = {"path": path, "meta": {"_type": "gradio.FileData"}}
             name, data = order.choice([
                 ("sample", ["mnist", label, order.randrange(1, 5), None, 4]),

@@ -65,6 +65,7 @@ ROUTES = [
 @pytest.mark.parametrize("counted", [True, False], ids=["counted", "chunked"])
 def test_every_route_refuses_too_large_a_body_without_holding_it(running_app, route: str, counted: bool):
     address, pid = running_app
+    until(lambda: httpx.get(f"{address}/health").status_code == 200)  # or what is loaded meanwhile would count
     most = gate.MAX_UPLOAD if route == "upload" else gate.MAX_BYTES
     pieces, before = 4 * most // 1_000_000, memory(pid)
     content = (b" " * 1_000_000 for _ in range(pieces))
@@ -144,11 +145,18 @@ def test_a_request_for_what_is_not_there_is_answered_in_one_sentence(app: str, r
 
 
 @pytest.mark.parametrize(
-    "path", [f"{API}/call/sample/unknown", f"{API}/queue/data?session_hash=u", f"{API}/heartbeat/%00"]
+    "path",
+    [
+        f"{API}/call/sample/unknown",
+        f"{API}/queue/data?session_hash=u",
+        f"{API}/heartbeat/%00",
+        f"{API}/dev/reload",
+        "/?page=x",
+    ],
 )
 def test_there_is_nothing_to_listen_to_where_nothing_was_asked(app: str, path: str):
     reply = httpx.get(f"{app}{path}", timeout=5)
-    assert reply.status_code == 404 and is_one_sentence(reply.json()["detail"])
+    assert reply.status_code in (400, 404) and is_one_sentence(reply.json()["detail"])
 
 
 def test_health_says_that_the_models_are_loaded(app: str):

@@ -12,6 +12,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
 from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, widget
 from mmdemo.ui.gate import MAX_UPLOAD, Gate
+from mmdemo.ui.policy import Policy
 from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
@@ -108,7 +109,7 @@ def launch_options(
         "max_file_size": MAX_UPLOAD,  # said here too, the browser refuses a larger one before it sends it
         "max_threads": 96,  # those of runs that wait for their turn among them
         "app_kwargs": {
-            "middleware": [Middleware(Gate(lambda: demo.line, sweep, status))],
+            "middleware": [Middleware(Gate(lambda: demo.line, sweep, status)), Middleware(Policy)],
             "exception_handlers": dict.fromkeys(endpoints.UNANSWERABLE, endpoints.unanswerable),
         },
         "state_session_capacity": 500,  # each open page's pictures are kept in memory

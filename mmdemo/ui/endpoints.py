@@ -109,9 +109,11 @@ class Page(gr.Blocks):
         inputs += [argument.value for argument in left_out if isinstance(argument, Api)]
         super().validate_inputs(block_fn, inputs)
 
-    async def preprocess_data(self, *args, **options) -> list:
+    async def preprocess_data(self, block_fn, inputs: list, *args, **options) -> list:
+        if is_elsewhere(inputs):  # gradio would fetch any public address that a visitor names
+            raise gr.Error("a picture is an address; the app fetches none: upload it first", print_exception=False)
         try:
-            return await super().preprocess_data(*args, **options)
+            return await super().preprocess_data(block_fn, inputs, *args, **options)
         except (
             InvalidPathError,
             ValueError,
@@ -120,6 +122,19 @@ class Page(gr.Blocks):
             raise gr.Error(
                 "a picture is a file that was not uploaded; upload it first", print_exception=False
             ) from None
+
+
+def is_elsewhere(sent: list) -> bool:
+    """Whether a file in what was sent is an address of another machine."""
+    unseen = [*sent]
+    while unseen:
+        one = unseen.pop()
+        if isinstance(one, dict):
+            if str(one.get("path")).startswith(("http:", "https:")):
+                return True
+            one = list(one.values())
+        unseen += one if isinstance(one, list) else []
+    return False
 
 
 def register(studio: Studio) -> None:

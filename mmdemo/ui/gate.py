@@ -5,6 +5,7 @@ of those. It also notes who listens for an answer, says whether the app is ready
 """
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +26,7 @@ MAX_BYTES = 8_000_000  # of a request: the largest sensible ones, a picture as t
 MAX_UPLOAD = 64_000_000  # of a file: a 16-megapixel picture fits; the studio refuses larger ones with a sentence
 FORM = 100_000  # bytes that a form may add to its file
 MAX_PATH = 1000
+NOWHERE = re.compile(r"/(file[=/]|proxy=)\w+:/|/dev/reload")  # gradio would fetch it elsewhere, or never end
 UPLOAD, FUNCTIONS, CALL = (f"{API_PREFIX}/{name}" for name in ("upload", "component_server", "call/"))
 AT_ONCE = {UPLOAD: 3, FUNCTIONS: 4}  # read and answered at once; the rest waits unread
 WAITING = 64  # for each of these; more are refused
@@ -44,7 +46,7 @@ class Gate:
             if scope["type"] != "http":
                 return await app(scope, receive, send)
             path, send = scope["path"].rstrip("/"), with_headers(send)
-            if len(scope["path"]) > MAX_PATH or not scope["path"].isprintable():
+            if len(scope["path"]) > MAX_PATH or not scope["path"].isprintable() or NOWHERE.search(scope["path"]):
                 await refuse(scope, send, 404, "there is no page of such a name")
             elif path == "/health":
                 await self._health(scope, send)
