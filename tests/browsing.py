@@ -103,6 +103,8 @@ def open_pack(page: Page, name: str) -> None:
 
 def choose_cell(grid: Locator, i: int, columns: int = 4) -> None:
     """Clicks the middle of the i-th cell; a grid has no elements for its cells."""
-    expect(grid).to_be_visible()
-    side = grid.evaluate("grid => grid.getBoundingClientRect().width") / columns  # waits for one just drawn anew
+    expect(grid).to_have_attribute("aria-colcount", str(columns))
+    side = 0
+    while not side:  # one just drawn anew has no place yet
+        side = grid.evaluate("grid => grid.getBoundingClientRect().width") / columns
     grid.click(position={"x": (i % columns + 0.5) * side, "y": (i // columns + 0.5) * side})
