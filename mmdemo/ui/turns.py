@@ -37,6 +37,7 @@ class Line(Queue):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.closing = False  # whether all that is new is refused
+        self.sleep_when_free = 0.005  # to look a thousand times a second, as gradio does, takes 4 % of a core
         self._listeners: Counter[str] = Counter()  # of an event, or of a session
 
     async def push(self, body, request, username):
@@ -50,11 +51,13 @@ class Line(Queue):
         return await super().push(body, request, username)
 
     async def process_events(self, events, *more):
-        await super().process_events(events, *more)
-        for event in events:
-            if event.session_hash == event._id:  # asked without a session, for which gradio made one
-                self.blocks.state_holder.session_data.pop(event._id, None)
-                self.blocks.state_holder.time_last_used.pop(event._id, None)
+        try:
+            await super().process_events(events, *more)
+        finally:
+            for event in events:
+                if event.session_hash == event._id:  # asked without a session, for which gradio made one
+                    self.blocks.state_holder.session_data.pop(event._id, None)
+                    self.blocks.state_holder.time_last_used.pop(event._id, None)
 
     def compute_analytics_summary(self, records):
         """Nothing: nobody reads it, and gradio would import pandas for it and count anew at every event."""
