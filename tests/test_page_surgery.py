@@ -261,7 +261,9 @@ def second(page: Page) -> Locator:
     return page.get_by_role("grid", name="Tokens of the second picture")
 
 
-def test_tokens_change_sides_between_two_pictures_and_come_back_and_lead_to_code_and_place(page: Page, studio: Studio):
+def test_tokens_change_sides_between_two_pictures_back_and_lead_to_codes_but_replace_none_chosen_since(
+    page: Page, studio: Studio
+):
     page.get_by_label("Second picture: example 2").click()
     expect(second(page)).to_be_visible()
     mine, theirs = ids(tokens(page)), ids(second(page))
@@ -282,24 +284,22 @@ def test_tokens_change_sides_between_two_pictures_and_come_back_and_lead_to_code
     choose_cell(second(page), 13)
     expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {ids(second(page))[3][1]}")
     expect(page.get_by_role("button", name="Swap tokens at 1 place")).to_be_visible()
-
-
-def test_of_two_second_pictures_chosen_quickly_the_last_one_stays(page: Page, studio: Studio, tmp_path: Path):
-    Image.effect_noise((3000, 3000), 80).convert("RGB").save(tmp_path / "large.png")
-    page.get_by_label("A second picture's file").set_input_files(tmp_path / "large.png")
-    page.get_by_label("Second picture: example 2").click()
-    example = page.locator("[data-index='1'][aria-pressed='true']").and_(page.get_by_label("Second picture: example 2"))
-    expect(example).to_be_visible()
-    page.wait_for_timeout(1500)
-    expect(example).to_be_visible()
-    shown = ids(second(page))
     with answered(page):
-        page.get_by_label("Second picture: example 1").click()
         page.get_by_label("Second picture: example 2").click()
-    assert ids(second(page)) == shown
+    assert ids(second(page)) == theirs
+    drag(page, tokens(page), 0, 3)
+    with answered(page), held(page, "decode_tokens") as asked:
+        page.get_by_role("button", name="Swap tokens at 4 places").click()
+        arrived(page, asked, 2)
+        page.get_by_label("Second picture: example 3").click()
+        expect(page.get_by_label("Second picture: example 3")).to_have_attribute("aria-pressed", "true")
+    shown, expected = page.get_by_alt_text("Second picture", exact=True), studio.decode("cifar", ids(second(page)))
+    assert np.array_equal(pixels(shown), np.asarray(expected))
 
 
-def test_the_brush_copies_what_a_second_file_has_there(page: Page, studio: Studio, tmp_path: Path):
+def test_the_brush_copies_what_a_second_file_has_there_and_of_two_chosen_quickly_the_last_one_stays(
+    page: Page, studio: Studio, tmp_path: Path
+):
     expect(page.get_by_label("copies from the second picture")).to_be_disabled()
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     page.get_by_label("A second picture's file").set_input_files(tmp_path / "red.png")
@@ -314,9 +314,23 @@ def test_the_brush_copies_what_a_second_file_has_there(page: Page, studio: Studi
     page.get_by_label("A second picture's file").set_input_files(tmp_path / "words.png")
     expect(page.get_by_role("alert")).to_contain_text("cannot be read as a picture")
     assert ids(second(page)) == theirs
+    Image.effect_noise((3000, 3000), 80).convert("RGB").save(tmp_path / "large.png")
+    page.get_by_label("A second picture's file").set_input_files(tmp_path / "large.png")
+    page.get_by_label("Second picture: example 2").click()
+    example = page.locator("[data-index='1'][aria-pressed='true']").and_(page.get_by_label("Second picture: example 2"))
+    expect(example).to_be_visible()
+    page.wait_for_timeout(1500)
+    expect(example).to_be_visible()
+    shown = ids(second(page))
+    with answered(page):
+        page.get_by_label("Second picture: example 1").click()
+        page.get_by_label("Second picture: example 2").click()
+    assert ids(second(page)) == shown
 
 
-def test_a_hurried_hand_asks_for_few_pictures_and_sees_the_last(page: Page, studio: Studio):
+def test_a_hurried_hand_asks_for_few_pictures_and_edits_stay_when_editing_ends_and_go_with_the_picture(
+    page: Page, studio: Studio
+):
     asked = []
     page.on("request", lambda request: asked.append(request) if "component_server" in request.url else None)
     page.get_by_label("paints with").check()
@@ -332,10 +346,6 @@ def test_a_hurried_hand_asks_for_few_pictures_and_sees_the_last(page: Page, stud
     is_decoded(page, studio, [[1] * 4] * 4)
     decoded = [request for request in asked if "decode_tokens" in (request.post_data or "")]
     assert 1 <= len(decoded) <= 16
-
-
-def test_edits_stay_when_editing_ends_and_go_with_the_picture(page: Page, studio: Studio):
-    page.get_by_label("paints with").check()
     page.get_by_label("Code", exact=True).fill("2")
     page.keyboard.press("Enter")
     drag(page, tokens(page), 0, 15)
@@ -440,23 +450,9 @@ def lose(asked: list) -> None:
     asked.pop(0).fulfill(status=200, body="lost")
 
 
-def test_a_question_that_is_lost_says_so_and_does_not_hold_up_the_next(page: Page, studio: Studio):
-    expected = ids(tokens(page))
-    with held(page, "decode_tokens") as asked:
-        for place in (0, 1):
-            choose_cell(tokens(page), place)
-            code = other_than(expected[0][place])
-            page.get_by_label("Code", exact=True).fill(str(code))
-            page.keyboard.press("Enter")
-            expected[0][place] = code
-        arrived(page, asked)
-        lose(asked)
-        expect(page.get_by_role("alert")).to_contain_text("The server did not answer")
-    is_decoded(page, studio, expected)
-    assert ids(tokens(page)) == expected
-
-
-def test_what_lies_between_is_shown_by_latents_and_tokens_though_it_failed_before(page: Page, studio: Studio):
+def test_what_lies_between_is_shown_though_it_failed_before_and_a_lost_question_does_not_hold_up_the_next(
+    page: Page, studio: Studio
+):
     original = opened_uri(page.get_by_alt_text("Original").get_attribute("src"))
     mine = ids(tokens(page))
     page.get_by_label("Second picture: example 2").click()
@@ -479,19 +475,19 @@ def test_what_lies_between_is_shown_by_latents_and_tokens_though_it_failed_befor
         assert len(shown) == 7
         assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown, expected, strict=True))
     assert np.array_equal(shown[0], np.asarray(studio.decode("cifar", mine)))
-
-
-def test_a_second_picture_is_not_replaced_by_what_was_made_of_the_one_before(page: Page, studio: Studio):
-    page.get_by_label("Second picture: example 2").click()
-    expect(second(page)).to_be_visible()
-    drag(page, tokens(page), 0, 3)
-    with answered(page), held(page, "decode_tokens") as asked:
-        page.get_by_role("button", name="Swap tokens at 4 places").click()
-        arrived(page, asked, 2)
-        page.get_by_label("Second picture: example 3").click()
-        expect(page.get_by_label("Second picture: example 3")).to_have_attribute("aria-pressed", "true")
-    shown, expected = page.get_by_alt_text("Second picture", exact=True), studio.decode("cifar", ids(second(page)))
-    assert np.array_equal(pixels(shown), np.asarray(expected))
+    expected = ids(tokens(page))
+    with held(page, "decode_tokens") as asked:
+        for place in (0, 1):
+            choose_cell(tokens(page), place)
+            code = other_than(expected[0][place])
+            page.get_by_label("Code", exact=True).fill(str(code))
+            page.keyboard.press("Enter")
+            expected[0][place] = code
+        arrived(page, asked)
+        lose(asked)
+        expect(page.get_by_role("alert")).to_contain_text("The server did not answer")
+    is_decoded(page, studio, expected)
+    assert ids(tokens(page)) == expected
 
 
 def test_a_codes_card_that_comes_late_is_not_shown_under_another_packs_picture(page: Page, studio: Studio):
