@@ -43,6 +43,16 @@ class SlowStudio(Studio):
         super().__init__(*args, **options)
         self.seconds, self.stopped = seconds, threading.Event()
 
+    @contextmanager
+    def taking(self, seconds: float) -> Iterator[None]:
+        """Its time, until the end."""
+        self.seconds = seconds
+        self.stopped.clear()
+        try:
+            yield
+        finally:
+            self.seconds = 0
+
     def _with_models(self, *given):
         work = super()._with_models(*given)
         try:
@@ -78,6 +88,34 @@ def opened_uri(uri: str) -> Image.Image:
 
 def is_local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+
+
+@contextmanager
+def answered(page: Page, waiting: list | None = None) -> Iterator[None]:
+    """Until all that the scripts ask Python from now on is answered and they had time to show it.
+    waiting: what they have asked before."""
+    waiting = list(waiting or [])
+
+    def asks(request) -> None:
+        if "component_server" in request.url:
+            waiting.append(request)
+
+    def ends(request) -> None:
+        if request in waiting:
+            waiting.remove(request)
+
+    heard = {"request": asks, "requestfinished": ends, "requestfailed": ends}
+    for event, does in heard.items():
+        page.on(event, does)
+    yield
+    for _ in range(200):
+        page.wait_for_timeout(100)
+        if not waiting:
+            break
+    assert not waiting, f"no answer to {waiting}"
+    page.wait_for_timeout(200)
+    for event, does in heard.items():
+        page.remove_listener(event, does)
 
 
 def open_tab(page: Page, name: str) -> None:

@@ -354,9 +354,9 @@ def watched(window) -> Iterator:
 
 @pytest.fixture(scope="module")
 def studio(request: pytest.FixtureRequest) -> Studio:
-    """Of the packs that the module names, or of the tiny ones."""
+    """Of the kind and of the packs that the module names, or of the tiny ones."""
     weights = request.getfixturevalue(getattr(request.module, "WEIGHTS", "tiny_weights"))
-    return Studio([weights], device="cpu")
+    return getattr(request.module, "STUDIO", Studio)([weights], device="cpu")
 
 
 @pytest.fixture(scope="module")

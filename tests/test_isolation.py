@@ -51,16 +51,25 @@ def open_compare(page: Page) -> Locator:
     return grid
 
 
-def test_markup_that_a_person_types_is_said_back_as_text(page: Page):
+def test_markup_that_a_person_types_or_a_tampered_request_has_is_said_back_as_text(page: Page):
     grid = open_compare(page)
     for markup in MARKUP:
         grid.get_by_label("Guidance: values").fill(markup)
         grid.get_by_role("button", name="Compare", exact=True).click()
         said_as_text(page, markup[:16])
+    # Refused by the studio, which says it back, and by gradio, which is given no choice of words:
+    open_tab(page, "Reconstruct")
+    for sent, said in (("tiny", MARKUP[0]), ("yes", "upload it first")):
+        page.route("**/queue/join*", tampering(sent))
+        page.get_by_label("yes" if sent == "yes" else "no", exact=True).check()
+        said_as_text(page, said)
+        page.unroute("**/queue/join*")
 
 
-def test_markup_in_the_name_of_a_file_runs_nothing(browser, address: str, tmp_path: Path):
-    page = browser.new_page()  # not a watched one: the policy complains of what gradio's own message would run
+def test_markup_in_the_name_of_a_file_runs_nothing_nor_does_any_that_came_into_the_page(
+    window, address: str, tmp_path: Path
+):
+    page = window.new_page()  # not a watched one: the policy complains of what gradio's own message would run
     page.goto(address)
     open_tab(page, "Reconstruct")
     for kind in ("png", "txt"):
@@ -69,6 +78,11 @@ def test_markup_in_the_name_of_a_file_runs_nothing(browser, address: str, tmp_pa
         if kind == "png":
             said_as_text(page, "cannot be read as a picture")
     expect(page.get_by_test_id("toast-text")).to_contain_text("Invalid file type")  # gradio's, in the browser
+    assert page.evaluate("window.ran") is None
+    for markup in MARKUP:  # and under the policy nothing runs however it came into the page
+        page.evaluate("markup => document.body.insertAdjacentHTML('beforeend', markup)", markup)
+    page.get_by_role("link", name="here").evaluate("link => link.click()")
+    page.wait_for_timeout(500)
     assert page.evaluate("window.ran") is None
     page.close()
 
@@ -103,16 +117,6 @@ def test_markup_in_a_strangers_pack_runs_nothing_in_any_tab(watched: Page, named
         said_as_text(watched, MARKUP[0])
 
 
-def test_markup_in_a_request_that_was_tampered_with_runs_nothing(page: Page):
-    """Refused by the studio, which says it back, and by gradio, which is given no choice of words."""
-    open_tab(page, "Reconstruct")
-    for sent, said in (("tiny", MARKUP[0]), ("yes", "upload it first")):
-        page.route("**/queue/join*", tampering(sent))
-        page.get_by_label("yes" if sent == "yes" else "no", exact=True).check()
-        said_as_text(page, said)
-        page.unroute("**/queue/join*")
-
-
 def tampering(sent: str) -> Callable[[Route], None]:
     def tamper(route: Route) -> None:
         body = route.request.post_data_json
@@ -142,18 +146,6 @@ def test_the_page_does_nothing_that_its_policy_refuses(policy: str, page: Page, 
     Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
     page.locator("#upload input[type=file]").set_input_files(tmp_path / "white.png")
     expect(original).not_to_have_attribute("src", before)
-
-
-def test_under_the_policy_markup_runs_nothing_however_it_came_into_the_page(policy: str, browser, address: str):
-    page = browser.new_page()
-    page.goto(address)
-    open_tab(page, "Codebook")
-    for markup in MARKUP:
-        page.evaluate("markup => document.body.insertAdjacentHTML('beforeend', markup)", markup)
-    page.get_by_role("link", name="here").evaluate("link => link.click()")
-    page.wait_for_timeout(500)
-    assert page.evaluate("window.ran") is None
-    page.close()
 
 
 # -------------------------------------------------------------------------------------------------- what is kept secret

@@ -24,6 +24,8 @@ from PIL import Image, ImageDraw
 
 from mmdemo.studio import Studio
 
+STUDIO = SlowStudio
+
 
 def canvases(page: Page) -> list[np.ndarray]:
     """The pictures of the Sample tab as bytes, (height, width) each."""
@@ -32,13 +34,19 @@ def canvases(page: Page) -> list[np.ndarray]:
     return [np.array(values, dtype=np.uint8).reshape(16, 16, 4)[..., 0] for values in pictures]
 
 
-def test_codebook_shows_a_code_at_once_and_any_other_on_choosing(page: Page, studio: Studio):
+def test_codebook_draws_swatches_where_their_buttons_are_shows_a_code_at_once_and_any_other_on_choosing(
+    page: Page, studio: Studio
+):
     book = studio.codebook("tiny")
     codes = page.get_by_role("grid", name="Codes")
     card = page.locator("#codebook-view .mm-card")
     expect(card).to_contain_text(re.compile(r"Code \d+"))
     expect(page.locator(".mm-tile", has_text="Perplexity")).to_contain_text(f"{book.perplexity:.1f}")
     expect(page.locator(".mm-swatches canvas")).to_be_visible()
+    middle = "c => [...c.getContext('2d').getImageData(c.width / 8, c.height * 7 / 8, 1, 1).data]"  # column 0, last row
+    last_row = book.swatches.convert("L").crop((0, 3 * book.swatch_size, book.swatch_size, 4 * book.swatch_size))
+    inside = np.asarray(last_row)[book.swatch_size // 2 - 1 :, book.swatch_size // 2 - 1 :][:2, :2]
+    assert page.locator(".mm-swatches canvas").evaluate(middle)[0] in inside
     choose_cell(codes, 5)
     expect(card).to_contain_text(f"Code {book.order[5]}")
     page.keyboard.press("ArrowRight")
@@ -55,20 +63,17 @@ def test_codebook_shows_a_code_at_once_and_any_other_on_choosing(page: Page, stu
     expect(card.locator(".mm-patches img").first).to_be_visible()
 
 
-def test_swatches_are_drawn_where_their_buttons_are(page: Page, studio: Studio):
-    book = studio.codebook("tiny")
-    expect(page.locator(".mm-swatches canvas")).to_be_visible()
-    middle = "c => [...c.getContext('2d').getImageData(c.width / 8, c.height * 7 / 8, 1, 1).data]"  # column 0, last row
-    last_row = book.swatches.convert("L").crop((0, 3 * book.swatch_size, book.swatch_size, 4 * book.swatch_size))
-    inside = np.asarray(last_row)[book.swatch_size // 2 - 1 :, book.swatch_size // 2 - 1 :][:2, :2]
-    assert page.locator(".mm-swatches canvas").evaluate(middle)[0] in inside
-
-
-def test_reconstruct_shows_an_example_and_its_tokens_lead_to_codes(page: Page):
+def test_reconstruct_shows_an_example_the_divider_uncovers_it_and_its_tokens_lead_to_codes(page: Page):
     open_tab(page, "Reconstruct")
     tokens = page.locator("#reconstruct-view .mm-token")
     expect(tokens).to_have_count(16)
     expect(page.locator(".mm-tile", has_text="PSNR")).to_contain_text("dB")
+    divider = page.get_by_label("Divider between original and reconstruction")
+    divider.focus()
+    page.keyboard.press("End")
+    clip = page.locator(".mm-after").evaluate("image => getComputedStyle(image).clipPath")
+    assert "100%" in clip
+    assert page.locator(".mm-after").evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
     choose_cell(page.get_by_role("grid", name="Tokens"), 6)
     code = tokens.nth(6).inner_text()
     expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
@@ -77,17 +82,9 @@ def test_reconstruct_shows_an_example_and_its_tokens_lead_to_codes(page: Page):
     expect(page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
 
 
-def test_the_divider_uncovers_the_reconstruction(page: Page):
-    open_tab(page, "Reconstruct")
-    divider = page.get_by_label("Divider between original and reconstruction")
-    divider.focus()
-    page.keyboard.press("End")
-    clip = page.locator(".mm-after").evaluate("image => getComputedStyle(image).clipPath")
-    assert "100%" in clip
-    assert page.locator(".mm-after").evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
-
-
-def test_drawing_is_reconstructed_after_the_stroke(page: Page):
+def test_a_drawing_is_shown_after_the_stroke_and_a_file_is_kept_when_invert_changes_and_when_the_next_is_bad(
+    page: Page, tmp_path: Path
+):
     open_tab(page, "Reconstruct")
     original = page.get_by_alt_text("Original")
     before = original.get_attribute("src")
@@ -100,11 +97,6 @@ def test_drawing_is_reconstructed_after_the_stroke(page: Page):
     expect(page.locator("#reconstruct")).to_contain_text("The picture was inverted.")
     pixels = seen(page)
     assert pixels[:, 3:5].mean() > 3 * pixels[:, 10:].mean()  # bright where the pen was, dark elsewhere
-
-
-def test_an_opened_file_is_kept_when_invert_changes_and_when_the_next_file_is_bad(page: Page, tmp_path: Path):
-    open_tab(page, "Reconstruct")
-    original = page.get_by_alt_text("Original")
     before = original.get_attribute("src")
     picture = Image.new("L", (64, 64), 255)
     ImageDraw.Draw(picture).rectangle([20, 20, 43, 43], fill=0)
@@ -135,9 +127,13 @@ def seen(page: Page) -> np.ndarray:
     return np.asarray(opened_uri(uri))
 
 
-def test_sample_draws_what_python_draws_and_the_download_tells_how(page: Page, studio: Studio):
+def test_sample_draws_what_python_draws_tells_how_and_the_random_seed_and_leads_to_the_film(page: Page, studio: Studio):
     open_tab(page, "Sample")
     expect(page.locator(".mm-picture")).to_have_count(10)  # there before any click
+    page.locator(".mm-picture").nth(1).click()
+    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
+    expect(page.locator("#denoise .mm-status")).to_contain_text(re.compile("square, seed 1, .* denoised in"))
+    open_tab(page, "Sample")
     page.locator("#sample").get_by_label("Class").click()
     page.get_by_role("option", name="square").click()
     page.locator("#sample").get_by_label("number input for How many").fill("3")
@@ -153,41 +149,35 @@ def test_sample_draws_what_python_draws_and_the_download_tells_how(page: Page, s
     grid = Image.open(download.value.path())
     assert json.loads(grid.text["mmdemo"])["seed"] == 5
     assert download.value.suggested_filename == "tiny-seed-5.png"
-
-
-def test_a_random_seed_is_written_back(page: Page):
-    open_tab(page, "Sample")
+    page.locator("#sample").get_by_label("Randomize").check()
     page.get_by_role("button", name="Draw", exact=True).click()
     box = page.locator("#sample").get_by_label("Seed", exact=True)
-    expect(box).not_to_have_value("0")
+    expect(box).not_to_have_value("5")
     seed = box.input_value()
     expect(page.locator("#sample .mm-status")).to_contain_text(f"Seed {seed},")
 
 
-def test_stop_works_at_once_the_first_time(watched: Page, tiny_weights: Path):
-    studio = SlowStudio([tiny_weights], device="cpu")
-    with launched(studio) as address:
-        watched.goto(address)
-        open_tab(watched, "Sample")
-        studio.seconds = 0.1
-        sample = watched.locator("#sample")
-        open_advanced(sample)
-        steps = sample.get_by_label("number input for Steps")
-        expect(steps).to_have_value("6")  # the pack's own default
-        steps.fill("100")
-        sample.get_by_label("number input for How many").fill("12")
-        draw = watched.get_by_role("button", name="Draw", exact=True)
+def test_stop_works_at_once_the_first_time(page: Page, studio: SlowStudio):
+    open_tab(page, "Sample")
+    sample = page.locator("#sample")
+    open_advanced(sample)
+    steps = sample.get_by_label("number input for Steps")
+    expect(steps).to_have_value("6")  # the pack's own default
+    steps.fill("100")
+    sample.get_by_label("number input for How many").fill("12")
+    draw = page.get_by_role("button", name="Draw", exact=True)
+    with studio.taking(0.1):
         draw.click()
         status = sample.locator(".mm-status")
         expect(status).to_contain_text(re.compile(r"Step \d+ of 100"))
-        expect(watched.locator(".mm-picture")).to_have_count(12)  # seen while being denoised
+        expect(page.locator(".mm-picture")).to_have_count(12)  # seen while being denoised
         sample.get_by_role("button", name="Stop").click()
         expect(status).to_have_text("Stopped.", timeout=3000)
         expect(draw).to_be_enabled()
         assert studio.stopped.wait(3)
-        watched.wait_for_timeout(500)
+        page.wait_for_timeout(500)
         expect(status).to_have_text("Stopped.")  # nothing arrives late
-        expect(watched.locator(".mm-picture")).to_have_count(12)
+        expect(page.locator(".mm-picture")).to_have_count(12)
 
 
 def test_denoise_streams_then_scrubs_and_plays_without_the_server(page: Page, studio: Studio):
@@ -220,14 +210,11 @@ def test_denoise_streams_then_scrubs_and_plays_without_the_server(page: Page, st
     assert [url for url in asked if "heartbeat" not in url] == []
 
 
-def test_a_sampled_picture_can_be_watched_being_denoised(page: Page):
-    open_tab(page, "Sample")
-    page.locator(".mm-picture").nth(1).click()
-    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
-    expect(page.locator("#denoise .mm-status")).to_contain_text(re.compile("square, seed 1, .* denoised in"))
-
-
-def test_a_pack_without_transformer_says_so_where_it_matters(page: Page):
+def test_a_damaged_pack_cannot_be_chosen_and_one_without_transformer_says_so_where_it_matters(page: Page):
+    expect(page.locator("#notice")).to_contain_text(re.compile("broken cannot be opened: .*vae"))
+    choices = page.get_by_role("group", name="Pack").get_by_role("radio")
+    expect(choices).to_have_count(3)
+    assert "broken" not in choices.evaluate_all("all => all.map(one => one.value)")
     open_tab(page, "Denoise")
     choose_pack(page, "tiny-codec")
     expect(page.locator("#denoise .mm-status")).to_contain_text("has no transformer")
@@ -255,26 +242,22 @@ def test_choosing_packs_quickly_shows_the_last_one_and_then_is_quiet(page: Page,
     assert asked == []
 
 
-def test_a_damaged_pack_is_listed_with_its_reason_and_cannot_be_chosen(page: Page):
-    expect(page.locator("#notice")).to_contain_text(re.compile("broken cannot be opened: .*vae"))
-    choices = page.get_by_role("group", name="Pack").get_by_role("radio")
-    expect(choices).to_have_count(3)
-    assert "broken" not in choices.evaluate_all("all => all.map(one => one.value)")
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_every_tab_fits_a_phone_and_a_desk_in_light_and_dark(watched: Page, address: str, width: int, theme: str):
-    watched.set_viewport_size({"width": width, "height": 844})
-    watched.goto(f"{address}?__theme={theme}")
-    for tab in TABS:
-        open_tab(watched, tab)
-        root = watched.locator(":root")
-        assert root.evaluate("page => page.scrollWidth - page.clientWidth") <= 0, f"{tab} scrolls sideways"
-        picture = Image.open(io.BytesIO(watched.screenshot())).convert("L")
-        assert (picture.getpixel((2, 2)) < 64) == (theme == "dark")
-        darkest, brightest = picture.crop(box_of(watched, "#title h1")).getextrema()
-        assert brightest - darkest > 128, f"the title of {tab} is hard to read"
+@pytest.mark.parametrize(("theme", "widths"), [("light", (390, 1280)), ("dark", (1280, 390))])
+def test_every_tab_fits_a_phone_and_a_desk_in_light_and_dark(watched: Page, address: str, theme: str, widths):
+    """Whether it is opened so or becomes so, as when a window is resized or a phone turned."""
+    for width in widths:
+        watched.set_viewport_size({"width": width, "height": 844})
+        if width == widths[0]:
+            watched.goto(f"{address}?__theme={theme}")
+        for tab in TABS:
+            open_tab(watched, tab)
+            watched.evaluate("window.scrollTo(0, 0)")
+            root = watched.locator(":root")
+            assert root.evaluate("page => page.scrollWidth - page.clientWidth") <= 0, f"{tab} scrolls sideways"
+            picture = Image.open(io.BytesIO(watched.screenshot())).convert("L")
+            assert (picture.getpixel((2, 2)) < 64) == (theme == "dark")
+            darkest, brightest = picture.crop(box_of(watched, "#title h1")).getextrema()
+            assert brightest - darkest > 128, f"the title of {tab} is hard to read"
 
 
 def box_of(page: Page, selector: str) -> tuple[float, float, float, float]:

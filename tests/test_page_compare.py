@@ -2,11 +2,10 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, SlowStudio, choose_pack, expect, launched, open_advanced, opened_uri
+from browsing import Locator, Page, SlowStudio, choose_pack, expect, open_advanced, opened_uri
 from PIL import Image
 
 from mmdemo.errors import ArgumentError
@@ -14,6 +13,8 @@ from mmdemo.images import enlarge
 from mmdemo.studio import Studio
 from mmdemo.ui.grid import read
 from mmdemo.ui.labelled import LINES, SIDE, font_for, table, wrapped
+
+STUDIO = SlowStudio
 
 
 @pytest.fixture
@@ -71,7 +72,9 @@ def holds(page: Image.Image, picture: Image.Image) -> bool:
     return any(np.array_equal(pixels[y : y + len(large), x : x + len(large)], large) for y, x in places)
 
 
-def test_a_grid_is_there_before_any_click_with_its_headings_and_times(grid: Locator, studio: Studio):
+def test_a_grid_is_there_before_any_click_with_headings_and_times_and_a_cell_can_be_watched(
+    grid: Locator, studio: Studio
+):
     assert grid.locator("th[scope=col]").all_inner_texts() == ["0", "1", "2", "4"]
     assert grid.locator("th[scope=row]").all_inner_texts() == ["circle", "square", "triangle"]
     assert grid.locator(".mm-axis").all_inner_texts() == ["Guidance", "Class"]
@@ -81,6 +84,11 @@ def test_a_grid_is_there_before_any_click_with_its_headings_and_times(grid: Loca
     ours = [studio.sample("tiny", label, 1, 0, 6, guidance).images[0]
             for label in ("circle", "square", "triangle") for guidance in (0, 1, 2, 4)]  # fmt: skip
     assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(grid.locator("td")), ours, strict=True))
+    grid.get_by_role("button", name=re.compile("^Class square, Guidance 4,")).click()
+    page = grid.page
+    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
+    words = re.compile("square, seed 0, 6 steps of .*, guidance 4: denoised in")
+    expect(page.locator("#denoise .mm-status").filter(has_text=words)).to_be_visible()
 
 
 def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tells_them(grid: Locator, studio: Studio):
@@ -106,24 +114,9 @@ def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tell
     assert all(holds(page, picture) for picture in ours)
 
 
-def test_an_axis_given_to_the_other_side_makes_the_two_change_places(grid: Locator):
-    choose(grid.get_by_role("combobox", name="Across"), "Class")
-    expect(grid.get_by_role("combobox", name="Down")).to_have_value("Guidance")
-    compare(grid)
-    expect(grid.locator("th[scope=col]")).to_have_text(["circle", "square", "triangle"])
-    expect(grid.locator("th[scope=row]")).to_have_text(["0", "1", "2", "4"])
-    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_hidden()  # it is an axis
-    choose(grid.get_by_role("combobox", name="Across"), "Steps")
-    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_visible()
-    expect(grid.get_by_label("Steps: values")).to_be_visible()
-    open_advanced(grid)
-    expect(grid.get_by_label("number input for Steps")).to_be_disabled()
-    expect(grid.get_by_label("number input for Guidance")).to_be_disabled()
-    choose(grid.get_by_role("combobox", name="Down"), "Class")
-    expect(grid.get_by_label("number input for Guidance")).to_be_enabled()
-
-
-def test_wrong_values_get_one_sentence_and_lose_nothing(grid: Locator):
+def test_wrong_values_get_one_sentence_and_lose_nothing_and_two_axes_change_places(
+    grid: Locator,
+):
     pictures = grid.locator("td img").evaluate_all("all => all.map(one => one.src)")
     box, toast = grid.get_by_label("Guidance: values"), grid.page.get_by_test_id("toast-body")
     for typed, sentence in (
@@ -142,6 +135,20 @@ def test_wrong_values_get_one_sentence_and_lose_nothing(grid: Locator):
     box.fill("2 ; 3")
     compare(grid)
     expect(grid.locator("th[scope=col]")).to_have_text(["2", "3"])
+    choose(grid.get_by_role("combobox", name="Across"), "Class")
+    expect(grid.get_by_role("combobox", name="Down")).to_have_value("Guidance")
+    compare(grid)
+    expect(grid.locator("th[scope=col]")).to_have_text(["circle", "square", "triangle"])
+    expect(grid.locator("th[scope=row]")).to_have_text(["2", "3"])
+    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_hidden()  # it is an axis
+    choose(grid.get_by_role("combobox", name="Across"), "Steps")
+    expect(grid.get_by_role("combobox", name="Class", exact=True)).to_be_visible()
+    expect(grid.get_by_label("Steps: values")).to_be_visible()
+    open_advanced(grid)
+    expect(grid.get_by_label("number input for Steps")).to_be_disabled()
+    expect(grid.get_by_label("number input for Guidance")).to_be_disabled()
+    choose(grid.get_by_role("combobox", name="Down"), "Class")
+    expect(grid.get_by_label("number input for Guidance")).to_be_enabled()
 
 
 @pytest.mark.parametrize("typed", ["1, 1.5, 2, 4", "1 1.5 2 4", "1;1.50;2.0;4,", "  1,1.5,\n2,4", "1，1.5、2；4"])
@@ -166,12 +173,9 @@ def test_what_no_axis_can_have_is_said_in_the_words_of_the_page(axis: str, wante
         read(axis, wanted)
 
 
-def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tiny_weights: Path):
-    studio = SlowStudio([tiny_weights], device="cpu")
-    with launched(studio) as address:
-        grid = opened(watched, address, "Grid")
-        studio.seconds = 0.5
-        grid.get_by_label("Guidance: values").fill("0 1 2 3 4 5 6 7")
+def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(grid: Locator, studio: SlowStudio):
+    grid.get_by_label("Guidance: values").fill("0 1 2 3 4 5 6 7")
+    with studio.taking(0.5):
         compare(grid)
         expect(grid.locator(".mm-status")).to_contain_text("Picture 3 of 24…")
         expect(grid.locator("td .mm-empty").last).to_be_visible()
@@ -179,23 +183,20 @@ def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(watched: Page, tin
         expect(grid.locator(".mm-status")).to_have_text("Stopped.", timeout=3000)
         expect(grid.get_by_role("button", name="Compare", exact=True)).to_be_enabled()
         assert studio.stopped.wait(3)
-        watched.wait_for_timeout(800)
+        grid.page.wait_for_timeout(800)
         expect(grid.locator(".mm-status")).to_have_text("Stopped.")  # nothing arrives late
         assert 2 <= grid.locator("td button").count() < 8
 
 
-def test_a_cell_can_be_watched_being_denoised(grid: Locator, studio: Studio):
-    grid.get_by_role("button", name=re.compile("^Class square, Guidance 4,")).click()
-    page = grid.page
-    expect(page.get_by_role("tab", name="Denoise")).to_have_attribute("aria-selected", "true")
-    words = re.compile("square, seed 0, 6 steps of .*, guidance 4: denoised in")
-    expect(page.locator("#denoise .mm-status").filter(has_text=words)).to_be_visible()
-
-
-def test_a_strip_is_there_before_any_click(strip: Locator, studio: Studio):
+def test_a_strip_is_there_before_any_click_and_stays_when_one_of_equal_ends_is_refused(strip: Locator, studio: Studio):
     ours = studio.morph("tiny", "circle", "square", 0, None, 8).images
     assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(shown(strip.locator("li")), ours, strict=True))
     assert strip.locator("li span").all_inner_texts()[::7] == ["0 %", "100 %"]
+    before = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
+    choose(strip.get_by_label("To class"), "circle")
+    strip.get_by_role("button", name="Draw strip").click()
+    expect(strip.page.get_by_test_id("toast-body")).to_contain_text("Both ends are the same")
+    assert strip.locator("li img").evaluate_all("all => all.map(one => one.src)") == before
 
 
 def test_a_strip_goes_from_one_class_and_seed_to_the_others(strip: Locator, studio: Studio):
@@ -215,14 +216,11 @@ def test_a_strip_goes_from_one_class_and_seed_to_the_others(strip: Locator, stud
     assert all(holds(page, picture) for picture in ours)
 
 
-def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page, tiny_weights: Path):
-    studio = SlowStudio([tiny_weights], device="cpu")
-    with launched(studio) as address:
-        strip = opened(watched, address, "Strip")
-        studio.seconds = 0.2
-        first = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
-        open_advanced(strip)
-        strip.get_by_label("number input for Steps").fill("50")
+def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(strip: Locator, studio: SlowStudio):
+    first = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
+    open_advanced(strip)
+    strip.get_by_label("number input for Steps").fill("50")
+    with studio.taking(0.2):
         strip.get_by_role("button", name="Draw strip").click()
         expect(strip.locator(".mm-status")).to_contain_text(re.compile(r"Step [3-9] of 50"))
         forming = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
@@ -231,14 +229,6 @@ def test_a_strip_is_watched_while_it_forms_and_stop_ends_the_work(watched: Page,
         expect(strip.locator(".mm-status")).to_have_text("Stopped.", timeout=3000)
         assert studio.stopped.wait(3)
         expect(strip.get_by_role("button", name="Draw strip")).to_be_enabled()
-
-
-def test_a_strip_from_one_end_to_the_same_is_refused_and_the_last_one_stays(strip: Locator):
-    before = strip.locator("li img").evaluate_all("all => all.map(one => one.src)")
-    choose(strip.get_by_label("To class"), "circle")
-    strip.get_by_role("button", name="Draw strip").click()
-    expect(strip.page.get_by_test_id("toast-body")).to_contain_text("Both ends are the same")
-    assert strip.locator("li img").evaluate_all("all => all.map(one => one.src)") == before
 
 
 def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
@@ -254,14 +244,15 @@ def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
     expect(page.locator("#strip li")).to_have_count(8)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str, width: int):
-    watched.set_viewport_size({"width": width, "height": 844})
+def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str):
+    watched.set_viewport_size({"width": 390, "height": 844})
     opened(watched, address, "Grid")
-    for mode in ("Grid", "Strip"):
-        watched.get_by_role("tab", name=mode, exact=True).click()
-        expect(watched.locator(f"#{mode.lower()}").get_by_role("link", name="Download PNG")).to_be_visible()
-        assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+    for width in (390, 1280):
+        watched.set_viewport_size({"width": width, "height": 844})
+        for mode in ("Grid", "Strip"):
+            watched.get_by_role("tab", name=mode, exact=True).click()
+            expect(watched.locator(f"#{mode.lower()}").get_by_role("link", name="Download PNG")).to_be_visible()
+            assert watched.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
 
 
 def test_words_too_long_for_the_table_are_cut_and_the_pictures_stay_whole():

@@ -14,10 +14,10 @@ from browsing import (
     Locator,
     Page,
     SlowStudio,
+    answered,
     choose_cell,
     choose_pack,
     expect,
-    launched,
     open_advanced,
     open_tab,
     opened_uri,
@@ -27,6 +27,8 @@ from PIL import Image, ImageDraw
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import sparingly
 from mmdemo.ui.film import film as film_of
+
+STUDIO = SlowStudio
 
 
 @pytest.fixture
@@ -57,7 +59,9 @@ def requests_of(page: Page) -> list[str]:
     return asked
 
 
-def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film: Locator, studio: Studio):
+def test_every_step_shows_what_python_saw_with_the_label_without_and_guided_and_marks_the_flips(
+    film: Locator, studio: Studio
+):
     frames = list(studio.denoise("tiny", "circle", 3))
     film.get_by_label("Step", exact=True).focus()
     film.page.keyboard.press("Home")
@@ -73,10 +77,7 @@ def test_every_step_shows_what_python_saw_with_the_label_without_and_guided(film
             assert np.array_equal(decoded(film, name), np.asarray(picture)), name
         assert not np.array_equal(np.asarray(frames[i].x0_label), np.asarray(frames[i].x0_null))
         film.page.keyboard.press("ArrowRight")
-
-
-def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Studio):
-    frames = list(studio.denoise("tiny", "circle", 3))
+    film.page.keyboard.press("End")
     for i in (5, 4, 3):
         at_step(film, i + 1)
         shown = [int(text) for text in film.locator(".mm-token").all_inner_texts()]
@@ -90,7 +91,7 @@ def test_flips_are_marked_on_the_tokens_that_changed(film: Locator, studio: Stud
     assert any(frame.flips for frame in frames[3:])
 
 
-def test_pointing_at_a_curve_shows_a_step_and_pressing_goes_there_without_the_server(film: Locator):
+def test_a_run_is_pointed_at_played_and_saved_as_gif_video_and_png_without_the_server(film: Locator):
     asked = requests_of(film.page)
     plot = film.locator(".mm-curve svg").nth(2)
     plot.scroll_into_view_if_needed()
@@ -111,10 +112,6 @@ def test_pointing_at_a_curve_shows_a_step_and_pressing_goes_there_without_the_se
     film.get_by_role("button", name="Play").click()
     at_step(film, 6)
     assert [url for url in asked if "heartbeat" not in url] == []
-
-
-def test_a_run_can_be_saved_as_gif_video_and_png_without_the_server(film: Locator):
-    asked = requests_of(film.page)
     saved = {}
     for name in ("GIF", "Video", "PNG strip"):
         with film.page.expect_download() as download:
@@ -139,14 +136,15 @@ def test_a_run_can_be_saved_as_gif_video_and_png_without_the_server(film: Locato
     strip = Image.open(io.BytesIO(saved["PNG strip"]))
     side = (strip.height - 24) // 2
     assert strip.format == "PNG" and strip.width == 6 * (side + 8) + 8
+    keeps_colours_close(film.page)
 
 
-def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
+def keeps_colours_close(page: Page) -> None:
+    """A GIF does, however many there are."""
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(noise).save(file, "PNG")
     uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-    open_tab(page, "Denoise")
     made = page.evaluate(
         """async (uri) => {
           const blob = await window.mmdemo.exports.gif([1, 2].map((words) => ({ uris: [uri], name: "", words })), 50);
@@ -161,7 +159,32 @@ def test_a_gif_keeps_colours_close_however_many_there_are(page: Page):
     assert np.abs(seen.astype(int) - noise).mean() < 16  # 1024 random colours through 256
 
 
-def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
+def test_a_code_that_comes_late_is_not_shown_under_another_packs_film(page: Page, studio: Studio):
+    open_tab(page, "Denoise")
+    held = []
+    with page.expect_request("**/component_server/**"):
+        page.route("**/component_server/**", lambda route: held.append(route))  # what the scripts ask of Python
+        choose_cell(page.locator("#denoise-view").get_by_role("grid", name="Tokens"), 0)
+    choose_pack(page, "tiny-v")
+    (default, *_) = studio.pack("tiny-v").samplers
+    expect(page.locator("#denoise .mm-status").first).to_contain_text(default)
+    expect(page.locator("#denoise .mm-status").first).to_contain_text("denoised in")
+    expect(page.locator("#denoise-view .mm-readout")).to_contain_text("of 6")
+    with answered(page, [route.request for route in held]):
+        assert held
+        for route in held:
+            route.continue_()
+        page.unroute("**/component_server/**")
+    expect(page.locator("#denoise-view .mm-card")).to_have_count(0)
+
+
+def test_a_film_is_saved_under_its_own_name_though_another_has_begun_and_its_tokens_lead_to_their_codes(film: Locator):
+    film.page.locator("#denoise").get_by_label("Seed", exact=True).fill("4")
+    with film.page.expect_download() as download:
+        film.get_by_role("button", name="Video").click()
+        film.page.get_by_role("button", name="Denoise", exact=True).click()
+        expect(film.page.locator("#denoise .mm-status")).to_contain_text(re.compile("seed 4, .* denoised in"))
+    assert download.value.suggested_filename.startswith("tiny-circle-seed-3.")
     film.get_by_role("grid", name="Tokens").click(position={"x": 10, "y": 10})
     code = film.locator(".mm-token").first.inner_text()
     expect(film.locator(".mm-card h3")).to_have_text(f"Code {code}")
@@ -169,35 +192,9 @@ def test_a_token_of_the_guess_leads_to_its_code(film: Locator):
     expect(film.page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
 
 
-def test_a_code_that_comes_late_is_not_shown_under_another_packs_film(page: Page):
-    open_tab(page, "Denoise")
-    held = []
-    page.route("**/component_server/**", lambda route: held.append(route))  # what the page's scripts ask of Python
-    choose_cell(page.locator("#denoise-view").get_by_role("grid", name="Tokens"), 0)
-    page.wait_for_timeout(500)
-    asked = list(held)
-    assert asked
-    choose_pack(page, "tiny-v")
-    expect(page.locator("#denoise-view .mm-readout")).to_contain_text("of 6")
-    expect(page.locator("#denoise .mm-status")).to_contain_text("denoised in")
-    page.wait_for_timeout(500)
-    for route in held:
-        route.continue_()
-    page.unroute("**/component_server/**")
-    page.wait_for_timeout(1000)
-    expect(page.locator("#denoise-view .mm-card")).to_have_count(0)
-
-
-def test_a_film_is_saved_under_its_own_name_though_another_has_begun(film: Locator):
-    film.page.locator("#denoise").get_by_label("Seed", exact=True).fill("4")
-    with film.page.expect_download() as download:
-        film.get_by_role("button", name="Video").click()
-        film.page.get_by_role("button", name="Denoise", exact=True).click()
-        expect(film.page.locator("#denoise .mm-status")).to_contain_text(re.compile("seed 4, .* denoised in"))
-    assert download.value.suggested_filename.startswith("tiny-circle-seed-3.")
-
-
-def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(page: Page, studio: Studio):
+def test_guidance_between_two_noise_levels_is_shaded_and_what_python_draws_and_no_seed_but_a_whole_one_is_taken(
+    page: Page, studio: Studio
+):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     expect(film.locator(".mm-shade[d]").first).to_have_attribute("d", "")  # off by default
@@ -217,6 +214,12 @@ def test_guidance_between_two_noise_levels_is_shaded_and_is_what_python_draws(pa
     tab.get_by_label("number input for Guide down to noise level").fill("0.9")
     page.get_by_role("button", name="Denoise", exact=True).click()
     expect(page.get_by_test_id("toast-body")).to_contain_text("interval is (0.9, 0.7)")
+    tab.get_by_label("number input for Guide down to noise level").fill("0.4")
+    tab.get_by_label("Seed", exact=True).fill("1.7")
+    page.get_by_role("button", name="Denoise", exact=True).click()
+    said = page.get_by_test_id("toast-body").filter(has_text="seed is 1.7; it must be a whole number")
+    expect(said).to_be_visible()
+    expect(tab.get_by_label("Seed", exact=True)).to_have_value("1.7")
 
 
 def test_a_film_is_sent_in_few_messages_and_the_last_one_is_whole(studio: Studio):
@@ -274,71 +277,17 @@ def test_a_browser_that_lags_draws_few_frames_and_still_keeps_all(page: Page):
         page.keyboard.press("ArrowLeft")
 
 
-def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(watched: Page, tiny_weights: Path):
-    with launched(SlowStudio([tiny_weights], device="cpu", seconds=0.02)) as url:
-        watched.goto(url)
-        open_tab(watched, "Denoise")
-        tab, film = watched.locator("#denoise"), watched.locator("#denoise-view")
-        open_advanced(tab)
-        tab.get_by_label("number input for Steps").fill("100")
-        watched.get_by_role("button", name="Denoise", exact=True).click()
-        readout = film.locator(".mm-readout")
-        expect(readout).to_contain_text(re.compile(r"step [4-9]\d of 100"))
-        tab.get_by_role("button", name="Stop").click()
-        expect(tab.locator(".mm-status")).to_have_text("Stopped.")
-        slider = film.get_by_label("Step", exact=True)
-        slider.focus()
-        watched.keyboard.press("Home")
-        at_step(film, 1, 100)
-        seen = [1]
-        for _ in range(5):
-            watched.keyboard.press("ArrowRight")
-            seen.append(int(re.search(r"step (\d+) of", readout.inner_text())[1]))
-        assert seen == sorted(set(seen))  # every press goes on
-        film.get_by_role("button", name="Play").click()
-        expect(film.get_by_role("button", name="Play")).to_be_visible(timeout=10_000)
-
-
-def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(watched: Page, tiny_weights: Path):
-    studio = SlowStudio([tiny_weights], device="cpu")
-    with launched(studio) as url:
-        watched.goto(url)
-        open_tab(watched, "Sample")
-        open_tab(watched, "Denoise")
-        tab = watched.locator("#denoise")
-        status, stop = tab.locator(".mm-status").first, tab.get_by_role("button", name="Stop").first
-        studio.seconds = 0.6
-        watched.get_by_role("button", name="Denoise", exact=True).click()
-        expect(status).to_contain_text("Step 1 of 6")
-        watched.get_by_role("tab", name="Sample").click()
-        watched.locator(".mm-picture").nth(1).click()  # square, seed 1
-        assert studio.stopped.wait(5)  # the first one has ended
-        expect(status).to_contain_text(re.compile("Step [3-5] of 6"))
-        expect(stop).to_be_enabled()
-        stop.click()
-        expect(status).to_have_text("Stopped.")
-        expect(watched.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
-
-
-def test_a_seed_that_is_not_whole_is_refused_and_stays_in_its_field(page: Page):
-    open_tab(page, "Denoise")
-    tab = page.locator("#denoise")
-    tab.get_by_label("Randomize").uncheck()
-    tab.get_by_label("Seed", exact=True).fill("1.7")
-    page.get_by_role("button", name="Denoise", exact=True).click()
-    expect(page.get_by_test_id("toast-body")).to_contain_text("seed is 1.7; it must be a whole number")
-    expect(tab.get_by_label("Seed", exact=True)).to_have_value("1.7")
-
-
-@pytest.mark.parametrize(("place", "box"), [("Reconstruct", "#upload"), ("Edit a picture", "#edit-upload")])
-def test_a_refused_file_leaves_its_box_again(page: Page, tmp_path: Path, place: str, box: str):
+def test_a_refused_file_leaves_its_box_again(page: Page, tmp_path: Path):
     (tmp_path / "letter.png").write_text("no picture")
-    open_tab(page, "Reconstruct" if place == "Reconstruct" else "Denoise")
-    page.get_by_role("tab", name=place).click()
-    page.locator(f"{box} input").set_input_files(tmp_path / "letter.png")
-    expect(page.get_by_test_id("toast-body")).to_contain_text("cannot be read as a picture")
-    expect(page.locator(box)).to_contain_text("Drop File Here")
-    expect(page.locator(box)).not_to_contain_text("letter")
+    for tab, place, box in (("Reconstruct", "Reconstruct", "#upload"), ("Denoise", "Edit a picture", "#edit-upload")):
+        open_tab(page, tab)
+        page.get_by_role("tab", name=place).click()
+        page.locator(f"{box} input").set_input_files(tmp_path / "letter.png")
+        expect(page.get_by_test_id("toast-body")).to_contain_text("cannot be read as a picture")
+        expect(page.locator(box)).to_contain_text("Drop File Here")
+        expect(page.locator(box)).not_to_contain_text("letter")
+        page.get_by_test_id("toast-close").click()
+        expect(page.get_by_test_id("toast-body")).to_have_count(0)
 
 
 @pytest.fixture
@@ -350,14 +299,35 @@ def edit(page: Page) -> Locator:
     return tab
 
 
-def test_an_edit_is_there_before_the_first_click(edit: Locator):
+def test_an_edit_is_there_at_once_stays_when_a_seed_is_refused_and_fits_a_phone_and_a_desk(
+    edit: Locator,
+):
     expect(edit.locator(".mm-status")).to_contain_text("Turned into triangle, strength 0.8, seed 3")
     original = decoded(edit, "The picture to edit")
     assert not np.array_equal(original, decoded(edit, "The guess of the finished picture"))
     expect(edit.locator(".mm-formula")).to_contain_text("+ s ε")
+    said = edit.locator(".mm-status").inner_text()
+    edit.get_by_label("Randomize").uncheck()
+    toast = edit.page.get_by_test_id("toast-body")
+    for seed in ("1e30", "99999999999", "-1"):
+        edit.get_by_label("Seed", exact=True).fill(seed)
+        edit.get_by_role("button", name="Edit", exact=True).click()
+        expect(toast).to_contain_text("must be a whole number from 0 to 2147483647")
+        expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
+        expect(edit.locator(".mm-status")).to_have_text(said)
+        expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
+        edit.page.get_by_test_id("toast-close").click()
+        expect(toast).to_have_count(0)
+    for width in (390, 1280):
+        edit.page.set_viewport_size({"width": width, "height": 844})
+        for half in ("From noise", "Edit a picture"):
+            edit.page.get_by_role("tab", name=half).click()
+            assert edit.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
 
 
-def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit: Locator, studio: Studio):
+def test_noise_is_scrubbed_strength_marks_the_way_back_and_a_drawing_and_an_example_are_taken_and_marked(
+    edit: Locator, studio: Studio
+):
     from mmdemo.ui.pictures import stand_in
 
     frames = list(studio.noise("tiny", stand_in(), 3))
@@ -369,11 +339,24 @@ def test_noise_is_scrubbed_with_its_numbers_and_strength_marks_the_way_back(edit
         expect(edit.locator(".mm-formula")).to_contain_text(f"= {frames[i].a:.2f} x0 + {frames[i].s:.2f} ε")
         assert np.array_equal(decoded(edit, "The picture under noise"), np.asarray(frames[i].image))
     assert [url for url in asked if "heartbeat" not in url] == []
-    edit.get_by_label("number input for Strength").fill("0.35")
+    edit.get_by_label("number input for Strength").fill("0.35")  # under more noise every picture looks alike
     readout = edit.locator("#noised-view .mm-readout")
     expect(readout).to_contain_text("strength 0.35: the way back begins here, 2 of 6 steps into noise")
     expect(readout).to_contain_text(f"timestep {frames[1].timestep:.0f}")
     expect(edit.locator("#noised-view .mm-unused")).to_have_count(4)
+    pad = edit.locator(".mm-pad")
+    pad.scroll_into_view_if_needed()
+    box, before = pad.bounding_box(), decoded(edit, "The picture under noise")
+    edit.page.mouse.move(box["x"] + 60, box["y"] + 40)
+    edit.page.mouse.down()
+    edit.page.mouse.move(box["x"] + 60, box["y"] + 200, steps=5)
+    edit.page.mouse.up()
+    picker = edit.locator("#edit-picker .mm-picker")
+    expect(picker).to_have_attribute("data-shown", "drawing")
+    assert not np.array_equal(before, decoded(edit, "The picture under noise"))
+    edit.get_by_label("Example 1", exact=True).click()
+    expect(picker).to_have_attribute("data-shown", "example")
+    expect(edit.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
 
 
 def square(path: Path) -> Path:
@@ -406,53 +389,54 @@ def test_ones_own_picture_is_noised_at_once_and_edited_as_python_does(edit: Loca
     assert strip.width == strip.height  # three steps, and of each the original, the noisy picture and the guess
 
 
-@pytest.mark.parametrize("seed", ["1e30", "99999999999", "-1"])
-def test_a_seed_that_is_none_is_refused_and_the_edit_stays(edit: Locator, seed: str):
-    said = edit.locator(".mm-status").inner_text()
-    edit.get_by_label("Randomize").uncheck()
-    edit.get_by_label("Seed", exact=True).fill(seed)
-    edit.get_by_role("button", name="Edit", exact=True).click()
-    expect(edit.page.get_by_test_id("toast-body").last).to_contain_text("must be a whole number from 0 to 2147483647")
-    expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
-    expect(edit.locator(".mm-status")).to_have_text(said)
+def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(page: Page, studio: SlowStudio):
+    open_tab(page, "Denoise")
+    tab, film = page.locator("#denoise"), page.locator("#denoise-view")
+    open_advanced(tab)
+    tab.get_by_label("number input for Steps").fill("100")
+    with studio.taking(0.02):
+        page.get_by_role("button", name="Denoise", exact=True).click()
+        readout = film.locator(".mm-readout")
+        expect(readout).to_contain_text(re.compile(r"step [4-9]\d of 100"))
+        tab.get_by_role("button", name="Stop").click()
+        expect(tab.locator(".mm-status")).to_have_text("Stopped.")
+    slider = film.get_by_label("Step", exact=True)
+    slider.focus()
+    page.keyboard.press("Home")
+    at_step(film, 1, 100)
+    seen = [1]
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+        seen.append(int(re.search(r"step (\d+) of", readout.inner_text())[1]))
+    assert seen == sorted(set(seen))  # every press goes on
+    film.get_by_role("button", name="Play").click()
+    expect(film.get_by_role("button", name="Play")).to_be_visible(timeout=10_000)
+
+
+def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(page: Page, studio: SlowStudio):
+    open_tab(page, "Sample")
+    open_tab(page, "Denoise")
+    tab = page.locator("#denoise")
+    status, stop = tab.locator(".mm-status").first, tab.get_by_role("button", name="Stop").first
+    with studio.taking(0.6):
+        page.get_by_role("button", name="Denoise", exact=True).click()
+        expect(status).to_contain_text("Step 1 of 6")
+        page.get_by_role("tab", name="Sample").click()
+        page.locator(".mm-picture").nth(1).click()  # square, seed 1
+        assert studio.stopped.wait(5)  # the first one has ended
+        expect(status).to_contain_text(re.compile("Step [3-5] of 6"))
+        expect(stop).to_be_enabled()
+        stop.click()
+        expect(status).to_have_text("Stopped.")
+        expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
+
+
+def test_another_picture_ends_the_edit_of_the_last_one(page: Page, studio: SlowStudio):
+    open_tab(page, "Denoise")
+    page.get_by_role("tab", name="Edit a picture").click()
+    edit = page.locator("#edit")
     expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
-
-
-def test_a_drawing_and_an_example_can_be_edited_and_are_marked(edit: Locator):
-    edit.get_by_label("number input for Strength").fill("0.35")  # under more noise every picture looks alike
-    expect(edit.locator("#noised-view .mm-readout")).to_contain_text("strength 0.35")
-    pad = edit.locator(".mm-pad")
-    pad.scroll_into_view_if_needed()
-    box, before = pad.bounding_box(), decoded(edit, "The picture under noise")
-    edit.page.mouse.move(box["x"] + 60, box["y"] + 40)
-    edit.page.mouse.down()
-    edit.page.mouse.move(box["x"] + 60, box["y"] + 200, steps=5)
-    edit.page.mouse.up()
-    picker = edit.locator("#edit-picker .mm-picker")
-    expect(picker).to_have_attribute("data-shown", "drawing")
-    assert not np.array_equal(before, decoded(edit, "The picture under noise"))
-    edit.get_by_label("Example 1", exact=True).click()
-    expect(picker).to_have_attribute("data-shown", "example")
-    expect(edit.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_both_halves_fit_a_phone_and_a_desk(edit: Locator, width: int):
-    edit.page.set_viewport_size({"width": width, "height": 844})
-    for half in ("Edit a picture", "From noise"):
-        edit.page.get_by_role("tab", name=half).click()
-        assert edit.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
-
-
-def test_another_picture_ends_the_edit_of_the_last_one(watched: Page, tiny_weights: Path):
-    studio = SlowStudio([tiny_weights], device="cpu")
-    with launched(studio) as url:
-        watched.goto(url)
-        open_tab(watched, "Denoise")
-        watched.get_by_role("tab", name="Edit a picture").click()
-        edit = watched.locator("#edit")
-        expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
-        studio.seconds = 0.5
+    with studio.taking(0.5):
         edit.get_by_role("button", name="Edit", exact=True).click()
         expect(edit.locator(".mm-status")).to_contain_text(re.compile(r"Step \d of"))
         edit.get_by_label("Example 1").click()
@@ -460,5 +444,5 @@ def test_another_picture_ends_the_edit_of_the_last_one(watched: Page, tiny_weigh
         expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
         expect(edit.get_by_role("button", name="Stop")).to_be_disabled()
         assert studio.stopped.wait(3)
-        watched.wait_for_timeout(500)
+        page.wait_for_timeout(500)
         expect(edit.locator(".mm-status")).to_contain_text("Choose what to turn it into")  # nothing arrives late

@@ -63,7 +63,7 @@ def shows(page: Page, name: str, expected: Image.Image) -> None:
     raise AssertionError(f"{name} is another picture")
 
 
-def test_the_map_has_every_code_where_the_studio_puts_it_and_says_how_much_it_shows(page: Page, studio: Studio):
+def test_the_map_has_every_code_where_the_studio_puts_it_and_a_pointer_or_arrows_choose_it(page: Page, studio: Studio):
     plane = studio.code_map("cifar")
     expect(page.locator("#codebook-view")).to_contain_text(f"shows {plane.explained:.2%} of their variance")
     found = []
@@ -75,9 +75,6 @@ def test_the_map_has_every_code_where_the_studio_puts_it_and_says_how_much_it_sh
     ours, theirs = np.array([(bx - ax, ay - by), (cx - ax, ay - cy)]), points[1:] - points[0]  # up is up
     scale = np.abs(ours).max() / np.abs(theirs).max()
     assert np.abs(ours - scale * theirs).max() < 2  # pixels
-
-
-def test_a_dot_is_named_when_pointed_at_and_chosen_when_clicked_and_the_grid_follows(page: Page, studio: Studio):
     choose(page, studio, 7)
     page.locator(".mm-map").scroll_into_view_if_needed()
     box, (x, y) = page.locator(".mm-map").bounding_box(), middle(ring(page))
@@ -93,10 +90,7 @@ def test_a_dot_is_named_when_pointed_at_and_chosen_when_clicked_and_the_grid_fol
     expect(card(page)).to_have_text("Code 7")
     picked = page.get_by_role("grid", name="Codes").locator("[aria-selected=true]")
     expect(picked).to_have_attribute("title", re.compile("^Code 7,"))
-
-
-def test_arrows_go_over_the_map_and_enter_chooses(page: Page, studio: Studio):
-    points = np.array(studio.code_map("cifar").points)
+    points = np.array(plane.points)
     leftmost = int(points[:, 0].argmin())
     choose(page, studio, leftmost)
     page.mouse.move(0, 0)
@@ -121,9 +115,19 @@ def test_dots_have_the_average_colour_of_their_swatches(studio: Studio):
         assert np.abs(mean - shown).max() <= 1
 
 
-def test_the_chosen_code_is_found_in_the_picture_and_its_replacement_is_the_studios(page: Page, studio: Studio):
+def test_the_chosen_code_is_found_in_the_picture_and_the_other_is_the_commonest_or_typed_or_clicked_as_in_the_studio(
+    page: Page, studio: Studio
+):
     seen = studio.reconstruct("cifar", photographs()[0])
-    code, count = Counter(id for row in seen.tokens for id in row).most_common()[0]
+    times = Counter(id for row in seen.tokens for id in row)
+    absent = next(code for code in range(16) if not times[code])
+    choose(page, studio, absent)
+    expect(places(page)).to_contain_text("None of the 16 tokens")
+    common = int(places(page).get_by_label("The other code").input_value())
+    assert times[common] == max(times.values())
+    shows(page, "after", studio.replace("cifar", seen.tokens, common, absent).after)
+    expect(places(page)).to_contain_text(f"{times[common]} tokens changed.")
+    code, count = times.most_common()[0]
     choose(page, studio, code)
     expect(places(page)).to_contain_text(f"{count} of the 16 tokens of Example 1 ")
     bright = """canvas => { const side = canvas.width / 4, c = canvas.getContext('2d'); return [...Array(16).keys()]
@@ -143,28 +147,12 @@ def test_the_chosen_code_is_found_in_the_picture_and_its_replacement_is_the_stud
     places(page).get_by_label("The other code").fill("16")
     page.keyboard.press("Enter")
     expect(places(page)).to_contain_text("by is 16; it must be a whole number from 0 to 15")
-
-
-def test_a_code_that_the_picture_lacks_takes_the_place_of_its_commonest(page: Page, studio: Studio):
-    tokens = studio.reconstruct("cifar", photographs()[0]).tokens
-    uses = Counter(id for row in tokens for id in row)
-    absent = next(code for code in range(16) if not uses[code])
-    choose(page, studio, absent)
-    expect(places(page)).to_contain_text("None of the 16 tokens")
-    common = int(places(page).get_by_label("The other code").input_value())
-    assert uses[common] == max(uses.values())
-    shows(page, "after", studio.replace("cifar", tokens, common, absent).after)
-    expect(places(page)).to_contain_text(f"{uses[common]} tokens changed.")
-
-
-def test_the_other_code_can_be_chosen_with_a_click_above(page: Page, studio: Studio):
-    tokens = studio.reconstruct("cifar", photographs()[0]).tokens
-    code = tokens[0][0]
+    code = seen.tokens[0][0]
     other = (code + 6) % 16
     choose(page, studio, code)
     places(page).get_by_role("button", name="Choose it in the grid").click()
     choose_cell(page.get_by_role("grid", name="Codes"), studio.codebook("cifar").order.index(other))
-    shows(page, "after", studio.replace("cifar", tokens, code, other).after)
+    shows(page, "after", studio.replace("cifar", seen.tokens, code, other).after)
     expect(card(page)).to_have_text(f"Code {code}")
     choose(page, studio, other)  # the next one is chosen as ever
 

@@ -63,9 +63,17 @@ def test_the_opening_pack_is_a_named_one_or_else_the_first_that_samples(studio: 
     assert opens_on([]) is None
 
 
-def test_cards_say_what_a_pack_is_and_arrow_keys_choose_one(page: Page):
+def test_the_codes_card_stays_in_sight_and_packs_cards_say_what_they_are_and_arrow_keys_choose_one(page: Page):
+    card = page.locator("#codebook-view .mm-card")
+    expect(page.locator("#codebook-view .mm-four img").first).to_be_visible()  # nothing will grow any more
+    for height in (700, 1000):
+        page.set_viewport_size({"width": 1280, "height": height})
+        page.locator(".mm-bars").scroll_into_view_if_needed()
+        assert page.evaluate("window.scrollY") > 0
+        expect(card.locator("h3")).to_be_in_viewport()
+    page.evaluate("window.scrollTo(0, 0)")
     cards = page.locator(".mm-pack")
-    assert [card.partition("\n")[0] for card in cards.all_inner_texts()] == ["cifar", "mnist", "photos"]
+    assert [one.partition("\n")[0] for one in cards.all_inner_texts()] == ["cifar", "mnist", "photos"]
     expect(cards.nth(0)).to_contain_text("2 classes, 16 codes, 16 × 16")
     expect(cards.nth(2)).to_contain_text("codec only, 4096 codes")
     expect(cards.nth(2)).to_contain_text("trained here")
@@ -91,7 +99,9 @@ def test_a_class_the_next_pack_has_stays_and_another_does_not(page: Page):
         expect(box).to_have_value(kept)
 
 
-def test_colour_packs_begin_with_a_photograph_and_offer_sizes(page: Page):
+def test_colour_packs_begin_with_a_photograph_lead_to_their_own_codes_keep_a_persons_picture_and_offer_sizes(
+    page: Page, tmp_path: Path
+):
     choose_pack(page, "photos")
     open_tab(page, "Reconstruct")
     expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
@@ -102,6 +112,29 @@ def test_colour_packs_begin_with_a_photograph_and_offer_sizes(page: Page):
     assert first.locator("img").evaluate("image => image.naturalWidth") == 96
     expect(page.get_by_label("auto", exact=True)).to_be_hidden()
     expect(page.get_by_label("32", exact=True)).to_be_checked()
+    tokens = page.get_by_role("grid", name="Tokens")
+    choose_cell(tokens, 9, columns=8)
+    title = tokens.locator("[aria-selected=true]").get_attribute("title")
+    code = re.match(r"Token (\d+),", title)[1]
+    expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
+    page.get_by_role("button", name="Open in Codebook").click()
+    expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
+    expect(page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
+    expect(chosen(page)).to_have_attribute("value", "photos")
+    open_tab(page, "Reconstruct")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
+    page.locator("#upload input[type=file]").set_input_files(tmp_path / "red.png")
+    status = page.locator("#reconstruct .mm-status")
+    expect(status).to_contain_text("Your file: 32 × 32 pixels")
+    expect(page.locator(".mm-thumbs [aria-pressed=true]")).to_have_count(0)
+    assert page.locator("#upload").evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
+    choose_pack(page, "cifar")
+    expect(status).to_contain_text("Your file: 16 × 16 pixels")
+    assert colours(page) == 255
+    page.get_by_label("Example 1", exact=True).click()
+    expect(page.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
+    choose_pack(page, "photos")
+    expect(status).to_contain_text("32 × 32 pixels")
     before = original.get_attribute("src")
     page.get_by_label("64", exact=True).check()
     expect(page.locator("#reconstruct .mm-status")).to_contain_text("64 × 64 pixels became 16 × 16 tokens")
@@ -123,38 +156,6 @@ def colours(page: Page) -> int:
         d.drawImage(image, 0, 0, 16, 16); return [...d.getImageData(0, 0, 16, 16).data]; }"""
     )
     return max(abs(channels[i] - channels[i + 2]) for i in range(0, len(channels), 4))
-
-
-def test_a_persons_own_picture_stays_and_is_marked_as_shown(page: Page, tmp_path: Path):
-    choose_pack(page, "photos")
-    open_tab(page, "Reconstruct")
-    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
-    Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
-    page.locator("#upload input[type=file]").set_input_files(tmp_path / "red.png")
-    status = page.locator("#reconstruct .mm-status")
-    expect(status).to_contain_text("Your file: 32 × 32 pixels")
-    expect(page.locator(".mm-thumbs [aria-pressed=true]")).to_have_count(0)
-    assert page.locator("#upload").evaluate("box => getComputedStyle(box).outlineStyle") == "solid"
-    choose_pack(page, "cifar")
-    expect(status).to_contain_text("Your file: 16 × 16 pixels")
-    assert colours(page) == 255
-    page.get_by_label("Example 1", exact=True).click()
-    expect(page.get_by_label("Example 1", exact=True)).to_have_attribute("aria-pressed", "true")
-
-
-def test_a_token_leads_to_its_code_in_the_pack_that_it_is_of(page: Page):
-    choose_pack(page, "photos")
-    open_tab(page, "Reconstruct")
-    expect(page.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
-    tokens = page.get_by_role("grid", name="Tokens")
-    choose_cell(tokens, 9, columns=8)
-    title = tokens.locator("[aria-selected=true]").get_attribute("title")
-    code = re.match(r"Token (\d+),", title)[1]
-    expect(page.locator("#reconstruct-view .mm-card h3")).to_have_text(f"Code {code}")
-    page.get_by_role("button", name="Open in Codebook").click()
-    expect(page.locator(".mm-tile", has_text="Codes").first).to_contain_text("4096")
-    expect(page.locator("#codebook-view .mm-card h3")).to_have_text(f"Code {code}")
-    expect(chosen(page)).to_have_attribute("value", "photos")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -185,39 +186,45 @@ def test_4096_codes_are_large_enough_to_choose_and_quick_to_build(watched: Page,
     assert frame["y"] <= cell["y"] <= frame["y"] + frame["height"]
 
 
+class SlowBooks(Studio):
+    """A studio that takes its time to read what it has not read before, and the longer the larger."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.begun, self.read = [], []
+
+    def code_map(self, pack: str):
+        self.begun.append(pack)
+        time.sleep(self.codebook(pack).codes / 8192)
+        made = super().code_map(pack)
+        self.read.append(pack)
+        return made
+
+
 def test_quick_choices_leave_one_codebook_and_it_is_the_last_ones(watched: Page, kinds: Path):
-    with launched(SlowBooks([kinds], device="cpu")) as address:
+    studio = SlowBooks([kinds], device="cpu")
+    with launched(studio) as address:
         watched.goto(address)
         expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
         for name in ("photos", "cifar", "mnist", "photos", "mnist"):
             choose_pack(watched, name)
             watched.wait_for_timeout(60)
-        watched.wait_for_timeout(3000)
+        for _ in range(200):
+            watched.wait_for_timeout(100)
+            if set(studio.read) == {"mnist", "photos", "cifar"} and len(studio.read) == len(studio.begun):
+                break
+        assert "photos" in studio.read
+        watched.wait_for_timeout(700)  # what is read is shown by now, if it ever is
         expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
         expect(watched.locator(".mm-swatches canvas")).to_have_count(1)
         assert watched.evaluate("window.mmdemo.store.get('code').pack") == "mnist"
 
 
-class SlowBooks(Studio):
-    """A studio that takes its time to read what it has not read before, and the longer the larger."""
-
-    def code_map(self, pack: str):
-        time.sleep(self.codebook(pack).codes / 4096)
-        return super().code_map(pack)
-
-
-def test_the_chosen_codes_card_stays_in_sight_beside_the_map_and_the_bars(page: Page):
-    card = page.locator("#codebook-view .mm-card")
-    expect(page.locator("#codebook-view .mm-four img").first).to_be_visible()  # nothing will grow any more
-    for height in (700, 1000):
-        page.set_viewport_size({"width": 1280, "height": height})
-        page.locator(".mm-bars").scroll_into_view_if_needed()
-        assert page.evaluate("window.scrollY") > 0
-        expect(card.locator("h3")).to_be_in_viewport()
-
-
-def test_a_run_begun_at_the_bottom_of_a_phone_is_brought_into_view(page: Page):
+def test_no_lone_dot_stands_in_a_phones_footer_and_a_run_begun_at_its_bottom_is_brought_into_view(page: Page):
     page.set_viewport_size({"width": 390, "height": 600})
+    expect(page.get_by_role("button", name="Use via API")).to_be_hidden()
+    for dot in page.locator("footer .divider").all():
+        expect(dot).to_be_hidden()
     for tab, button in (("Sample", "Draw"), ("Denoise", "Denoise")):
         open_tab(page, tab)
         go = page.get_by_role("button", name=button, exact=True)
@@ -229,13 +236,6 @@ def test_a_run_begun_at_the_bottom_of_a_phone_is_brought_into_view(page: Page):
         page.wait_for_function("one => one.getBoundingClientRect().top >= -1", arg=stage.element_handle())
 
 
-def test_no_lone_dot_stands_in_a_phones_footer(page: Page):
-    page.set_viewport_size({"width": 390, "height": 844})
-    expect(page.get_by_role("button", name="Use via API")).to_be_hidden()
-    for dot in page.locator("footer .divider").all():
-        expect(dot).to_be_hidden()
-
-
 def test_sizes_double_up_to_256_and_a_mere_codec_begins_with_the_second(studio: Studio):
     packs = {pack.name: pack for pack in studio.packs()}
     photos = replace(packs["photos"], image_size=64)
@@ -244,20 +244,6 @@ def test_sizes_double_up_to_256_and_a_mere_codec_begins_with_the_second(studio: 
     assert size_of(replace(photos, image_size=512), 128) == 512  # nothing else fits
     assert size_of(replace(packs["cifar"], image_size=32), None) == 32
     assert sizes(packs["mnist"]) == [16]
-
-
-def test_a_pack_taken_away_while_the_page_is_open_is_said_to_be_gone(watched: Page, kinds: Path, tmp_path: Path):
-    shutil.copytree(kinds, tmp_path / "weights")
-    with launched(Studio([tmp_path / "weights"], device="cpu")) as address:
-        watched.goto(address)
-        expect(chosen(watched)).to_have_attribute("value", "mnist")
-        shutil.rmtree(tmp_path / "weights" / "cifar")
-        choose_pack(watched, "cifar")
-        said = watched.get_by_test_id("toast-body").filter(has_text="cifar")
-        expect(said.first).to_contain_text(re.compile("no longer there|must be one of"))
-        choose_pack(watched, "mnist")
-        open_tab(watched, "Sample")
-        expect(watched.locator("#sample .mm-status")).to_contain_text("Seed 0")
 
 
 # ---------------------------------------------------------------------------------------------------------- their cards
@@ -336,7 +322,9 @@ def test_a_pictures_bytes_count_each_time_it_is_shown(hostile: Path, monkeypatch
     assert re.findall(r'alt="(\w)"', markdown.card(packs.read(hostile))) == ["a", "b"]
 
 
-def test_more_than_six_packs_can_be_searched(watched: Page, kinds: Path, tmp_path: Path):
+def test_more_than_six_packs_can_be_searched_and_one_taken_away_is_said_to_be_gone(
+    watched: Page, kinds: Path, tmp_path: Path
+):
     for i in range(7):
         shutil.copytree(kinds / ("cifar" if i % 2 else "photos"), tmp_path / f"pack-{i}")
     with launched(Studio([tmp_path], device="cpu")) as address:
@@ -352,6 +340,13 @@ def test_more_than_six_packs_can_be_searched(watched: Page, kinds: Path, tmp_pat
         expect(watched.get_by_text("No pack is found by “nothing”.")).to_be_visible()
         search.fill("")
         expect(cards).to_have_count(7)
+        shutil.rmtree(tmp_path / "pack-3")
+        choose_pack(watched, "pack-3")
+        said = watched.get_by_test_id("toast-body").filter(has_text="pack-3")
+        expect(said.first).to_contain_text(re.compile("no longer there|must be one of"))
+        choose_pack(watched, "pack-1")
+        open_tab(watched, "Sample")
+        expect(watched.locator("#sample .mm-status")).to_contain_text("Seed 0")
 
 
 # ----------------------------------------------------------------------------------------------------------- the Hub
@@ -413,16 +408,15 @@ def test_what_arrives_does_not_disturb_who_has_begun_with_another_pack(
 
 
 def test_a_visitor_may_name_a_repository_only_where_the_app_was_started_so(
-    watched: Page, hub_server: Hub, tiny_weights: Path, kinds: Path
+    watched: Page, address: str, studio: Studio, hub_server: Hub, tiny_weights: Path, kinds: Path
 ):
     hub_server.fill("some/tiny", tiny_weights / "tiny")
+    for name in ("pull", "fetch"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            called(address, name, "some/tiny")
+    assert "whoever starts the app" in called(address, "try_again", "some/tiny")["error"]
+    assert not studio.hub and not hub_server.asked
     studio = Studio([kinds], device="cpu")
-    with launched(studio) as address:
-        for name in ("pull", "fetch"):
-            with pytest.raises(urllib.error.HTTPError, match="404"):
-                called(address, name, "some/tiny")
-        assert "whoever starts the app" in called(address, "try_again", "some/tiny")["error"]
-        assert not studio.hub and not hub_server.asked
     with launched(studio, allow_pull=True) as address:
         watched.goto(address)
         choose_pack(watched, "cifar")

@@ -13,15 +13,12 @@ def page(watched: Page, address: str) -> Page:
     return watched
 
 
-def test_the_store_refuses_a_name_it_does_not_know(page: Page):
+def test_the_store_refuses_unknown_names_and_tells_its_listeners_and_an_unanswered_question_says_so(page: Page):
     for call in ("get('colour')", "set('colour', 1)", "on('colour', () => {})", "take('colour')"):
         refused = page.evaluate(
             f"() => {{ try {{ window.mmdemo.store.{call} }} catch (error) {{ return error.message }} }}"
         )
         assert refused == "The store has no field colour"
-
-
-def test_a_listener_hears_what_is_there_and_what_comes_until_its_element_is_gone(page: Page):
     heard = page.evaluate(
         """() => {
           const { store, el } = window.mmdemo, heard = [], node = el('div');
@@ -36,9 +33,6 @@ def test_a_listener_hears_what_is_there_and_what_comes_until_its_element_is_gone
           return heard; }"""
     )
     assert heard == [["first", 0.25], ["first", 0.5], ["second", 0.5], ["second", 0.75]]
-
-
-def test_a_question_that_goes_unanswered_says_so_and_the_newest_is_still_asked(page: Page):
     shown = page.evaluate(
         """async () => {
           const shown = [], lost = { 1: Promise.reject(new Error('lost')), 2: Promise.resolve(undefined) };
@@ -51,8 +45,8 @@ def test_a_question_that_goes_unanswered_says_so_and_the_newest_is_still_asked(p
     assert shown == [[1, silence], [4, {"x": 4}], [2, silence], [5, {"x": 5}]]
 
 
-def test_an_error_of_ours_is_seen_as_what_it_is_and_holds_up_no_question(browser, address: str):
-    page = browser.new_page()  # no `watched` one, which lets no error pass
+def test_an_error_of_ours_is_seen_as_what_it_is_and_holds_up_no_question(window, address: str):
+    page = window.new_page()  # no `watched` one, which lets no error pass
     page.goto(address)
     expect(page.locator("#codebook-view .mm-card")).to_be_visible()
     errors = []
@@ -90,23 +84,21 @@ def test_the_guess_of_a_class_to_avoid_is_named_so_and_is_what_python_draws(page
     assert opened_uri(uri).tobytes() == drawn.x0.tobytes()
 
 
-@pytest.mark.parametrize("width", [390, 1280])
-def test_what_to_edit_and_the_button_are_where_a_hand_looks_for_them(page: Page, width: int):
-    page.set_viewport_size({"width": width, "height": 844})
+def test_what_to_edit_and_the_button_are_where_a_hand_looks_for_them(page: Page):
+    page.set_viewport_size({"width": 1280, "height": 844})
     open_tab(page, "Denoise")
     page.get_by_role("tab", name="Edit a picture").click()
     edit = page.locator("#edit")
     expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
+    label = edit.get_by_role("combobox", name="Turn it into")
+    button = edit.get_by_role("button", name="Edit", exact=True)
 
     def top(one: Locator) -> float:
         return one.bounding_box()["y"]
 
-    # Where there is room beside the picture, the button is in the first screen instead.
-    button = top(edit.get_by_role("button", name="Edit", exact=True))
-    label = top(edit.get_by_role("combobox", name="Turn it into"))
-    if width > 760:
-        assert label < button < 844 and top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload"))
-        return
-    assert top(edit.locator(".mm-status")) < top(edit.locator("#edit-picker")) < label < button
+    # Where there is room beside the picture, the button is in the first screen.
+    assert top(label) < top(button) < 844 and top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload"))
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert top(edit.locator(".mm-status")) < top(edit.locator("#edit-picker")) < top(label) < top(button)
     edit.get_by_role("button", name="Open a file").click()  # one way of choosing at a time
-    assert top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload")) < label
+    assert top(edit.locator("#edit-picker")) < top(edit.locator("#edit-upload")) < top(label)

@@ -71,7 +71,7 @@ def test_sample_draws_its_examples_and_then_what_is_typed_a_line_each(page: Page
     expect(pictures.locator("span")).to_have_text([""] * 10)
 
 
-def test_of_a_pack_that_reads_no_help_speaks_of_classes(page: Page):
+def test_of_a_pack_that_reads_no_help_speaks_of_classes_and_with_long_prompts_every_tab_fits(page: Page):
     for name, button in (("Sample", "Draw"), ("Denoise", "Denoise"), ("Compare", "Compare")):
         page.get_by_role("tab", name=name, exact=True).click()
         tab = page.locator(f"#{name.lower()}")
@@ -79,6 +79,20 @@ def test_of_a_pack_that_reads_no_help_speaks_of_classes(page: Page):
         expect(prompt(tab).first).to_be_visible()
         tab.get_by_role("button", name="Advanced").locator("visible=true").click()
         expect(tab.get_by_text("How strongly to follow").locator("visible=true")).to_contain_text("prompt")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        for tab, half in (
+            ("Sample", ""),
+            ("Denoise", "From noise"),
+            ("Denoise", "Edit a picture"),
+            ("Compare", "Strip"),
+        ):
+            page.get_by_role("tab", name=tab, exact=True).click()
+            if half:
+                page.get_by_role("tab", name=half, exact=True).click()
+            box = page.locator("textarea:visible").first
+            box.fill("a very long prompt without end, " * 12 + "x" * 200)
+            assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
 
 
 def test_an_example_is_taken_by_a_click_and_a_list_of_classes_takes_the_box_s_place(page: Page):
@@ -97,7 +111,9 @@ def test_an_example_is_taken_by_a_click_and_a_list_of_classes_takes_the_box_s_pl
     expect(tab.locator(".mm-pulls")).to_be_hidden()
 
 
-def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull(page: Page, studio: Studio):
+def test_words_are_weighed_once_the_picture_is_there_at_most_so_many_and_lead_to_where_they_pull(
+    page: Page, studio: Studio
+):
     open_tab(page, "Denoise")
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     keep_seed(tab, 3)
@@ -137,13 +153,8 @@ def test_words_are_weighed_once_the_picture_is_there_and_lead_to_where_they_pull
         for key, step in (("Home", 0), ("End", 5)):  # and where the film goes, it goes too
             page.keyboard.press(key)
             shows(n, step)
-
-
-def test_that_only_the_first_words_of_a_long_text_are_weighed_is_said(page: Page):
-    open_tab(page, "Denoise")
     prompt(page.locator("#denoise")).fill("red circle " * MAX_WORDS)
     page.get_by_role("button", name="Denoise", exact=True).click()
-    pulls = page.locator("#denoise-view .mm-pulls")
     expect(pulls.get_by_role("status")).to_contain_text(f"Only the first {MAX_WORDS} words and commas are weighed.")
     expect(pulls.locator(".mm-prompt button")).to_have_count(MAX_WORDS)
 
@@ -167,7 +178,9 @@ def test_a_stranger_s_text_is_shown_as_text_and_makes_a_file_name_that_any_syste
     assert page.title() == title
 
 
-def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(page: Page, studio: Studio):
+def test_a_grid_of_prompts_and_a_strip_are_there_and_can_be_typed_and_a_legend_explains_long_ones(
+    page: Page, studio: Studio
+):
     page.get_by_role("tab", name="Compare", exact=True).click()
     grid = page.locator("#grid")
     expect(grid.locator("th[scope=row]")).to_have_text(list(studio.pack("words").prompts))
@@ -205,11 +218,8 @@ def test_a_grid_of_prompts_and_a_strip_between_two_are_there_and_can_be_typed(pa
         strip.get_by_role("link", name="Download PNG").click()
     assert json.loads(Image.open(download.value.path()).text["mmdemo"])["other_label"] == "a blue circle"
 
-
-def test_prompts_with_no_room_over_a_picture_are_numbers_that_a_legend_explains(page: Page):
-    page.get_by_role("tab", name="Compare", exact=True).click()
-    grid = page.locator("#grid")
-    expect(grid.locator("th[scope=row]").first).to_have_text("a red circle")
+    page.get_by_role("tab", name="Grid", exact=True).click()  # prompts with no room over a picture are numbers
+    grid.get_by_label("Guidance: values").fill("0, 1, 2, 4")
     grid.get_by_role("combobox", name="Across").click()
     page.get_by_role("option", name="Prompt", exact=True).click()
     columns, legend = grid.locator("th[scope=col]"), grid.locator(".mm-legend li")
@@ -223,7 +233,6 @@ def test_prompts_with_no_room_over_a_picture_are_numbers_that_a_legend_explains(
             grid.get_by_role("link", name="Download PNG").click()
         return Image.open(download.value.path())
 
-    long = "a red square, " * 9 + "on black"
     told = compared([long, "a red circle"])
     expect(columns).to_have_text(["1", "2"])
     expect(legend).to_have_text([f"1{long}", "2a red circle"])
@@ -288,18 +297,6 @@ def test_an_edit_begins_with_the_example_s_own_caption(watched: Page, reading_we
         expect(status).to_contain_text("Turned into “a red ring”, strength 0.7, seed 3, ")
         take(2)
         expect(box).to_have_value("a small red triangle")
-
-
-@pytest.mark.parametrize("width", [390, 1280])
-def test_every_tab_fits_a_phone_and_a_desk_with_long_prompts(page: Page, width: int):
-    page.set_viewport_size({"width": width, "height": 844})
-    for tab, half in (("Sample", ""), ("Denoise", ""), ("Denoise", "Edit a picture"), ("Compare", "Strip")):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        if half:
-            page.get_by_role("tab", name=half, exact=True).click()
-        box = page.locator("textarea:visible").first
-        box.fill("a very long prompt without end, " * 12 + "x" * 200)
-        assert page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0, tab
 
 
 class DescribingStudio(Studio):
