@@ -179,7 +179,7 @@ class Studio:
 
     def is_loaded(self, pack: str) -> bool:
         """Whether the pack's models are in memory."""
-        return pack in self._pipelines
+        return isinstance(pack, str) and pack in self._pipelines
 
     def load(self, pack: str) -> None:
         """Bring the pack's models into memory: seconds the first time, for torch and diffusers; then nothing."""

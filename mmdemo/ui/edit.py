@@ -18,7 +18,7 @@ from mmdemo.ui.controls import LabelControl, Values, control, near
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, IntoNoise, NoisedShot, speaker
 from mmdemo.ui.pictures import Source, captions, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.turns import MODELS
+from mmdemo.ui.turns import MODELS, in_turns
 from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)
@@ -108,7 +108,7 @@ class Edit(Form):
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
         kind, image = source
         if kind not in ("first", "example"):
-            return source, image
+            return source, drawing(image) if kind == "drawing" else image
         offered = examples(self.studio, pack)
         if kind == "first" and pack.words:
             image = 0
@@ -128,7 +128,7 @@ class Edit(Form):
     def noised(self, pack: Pack, values: Values, settings: dict) -> IntoNoise:
         source, image = self.chosen(pack, values[self.source])
         how = {name: settings.get(name) for name in ("seed", "steps", "sampler")}
-        frames = self.studio.noise(pack.name, image, **how).result()
+        frames = list(in_turns(self.studio.noise(pack.name, image, **how)))
         return IntoNoise(pack.name, marked(source), values[self.strength], [noised_shot(frame) for frame in frames])
 
     def _take(self, values: Values, source: Source, request: gr.Request) -> Iterator[Values]:
@@ -149,7 +149,7 @@ class Edit(Form):
         yield from self._take(values, ("example", told(event, "index", int)), request)
 
     def _take_drawing(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
-        yield from self._take(values, ("drawing", drawing(told(event, "png", str))), request)
+        yield from self._take(values, ("drawing", told(event, "png", str)), request)
 
     def _take_file(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self._take(values, ("file", values[self.upload]), request)

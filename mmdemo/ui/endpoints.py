@@ -23,6 +23,7 @@ from mmdemo.errors import ArgumentError
 from mmdemo.results import Run
 from mmdemo.studio import VERBS, Studio
 from mmdemo.ui.browser import said_plainly
+from mmdemo.ui.sessions import Sessions
 from mmdemo.ui.turns import MODELS, Line, in_turns, turn
 
 STREAMED = {"denoise", "noise", "compare"}  # answered item by item; of other runs the result is
@@ -98,6 +99,12 @@ class Page(gr.Blocks):
             default_concurrency_limit=8,  # light events never wait behind those that compute (MODELS)
         )
         return self
+
+    def launch(self, *args, **options):
+        launched = super().launch(*args, **options)
+        self.app.state_holder = Sessions(self.line.is_open)
+        self.app.state_holder.set_blocks(self)
+        return launched
 
     @property
     def line(self) -> Line:

@@ -26,7 +26,7 @@ def word_scale(studio: Studio) -> Callable[[list], dict]:
     """What a script calls as server.weigh_words(pack, again, step): how much each word of a text pulls at a step."""
 
     # A run that nobody looks at is quickly made again, and so nothing of it need be kept for every page that is open.
-    @lru_cache(maxsize=8)
+    @lru_cache(maxsize=2)
     def run(pack: Pack, again: str) -> list[Frame]:
         return list(in_turns(studio.denoise(pack.name, **json.loads(again))))
 

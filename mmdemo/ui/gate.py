@@ -6,10 +6,12 @@ of those. It also notes who listens for an answer, says whether the app is ready
 
 import asyncio
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from gradio.route_utils import API_PREFIX
@@ -20,17 +22,35 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mmdemo.ui.turns import LATER, Line
+from mmdemo.ui.turns import LATER, Line, heartbeat
 
-MAX_BYTES = 8_000_000  # of a request: the largest sensible ones, a picture as text or a grid of tokens, are below
-MAX_UPLOAD = 64_000_000  # of a file: a 16-megapixel picture fits; the studio refuses larger ones with a sentence
+MAX_UPLOAD = 64_000_000  # bytes of a file: a 16-megapixel picture fits; the studio refuses larger ones with a sentence
 FORM = 100_000  # bytes that a form may add to its file
 MAX_PATH = 1000
 NOWHERE = re.compile(r"/(file[=/]|proxy=)\w+:/|/dev/reload")  # gradio would fetch it elsewhere, or never end
-UPLOAD, FUNCTIONS, CALL = (f"{API_PREFIX}/{name}" for name in ("upload", "component_server", "call/"))
-AT_ONCE = {UPLOAD: 3, FUNCTIONS: 4}  # read and answered at once; the rest waits unread
-WAITING = 64  # for each of these; more are refused
-SLOWEST, SLOWEST_UPLOAD = 30, 120  # seconds in which a request must have come
+UPLOAD, FUNCTIONS, CALL, HEARTBEAT = (
+    f"{API_PREFIX}/{name}" for name in ("upload", "component_server", "call/", "heartbeat/")
+)
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of a request.  count: how often `mark` may occur in it, as every value and every file brings one."""
+
+    bytes: int
+    seconds: float  # in which it must have come
+    mark: bytes
+    count: int
+    at_once: int  # that are read and answered; the rest waits unread
+
+
+# A token grid of 64 × 64 is the longest of lists; unpacked, a value takes up to a hundred times what its text does.
+BOUNDS = {
+    UPLOAD: Bounds(MAX_UPLOAD + FORM, 120, b"filename", 8, 3),
+    FUNCTIONS: Bounds(8_000_000, 30, b",", 20_000, 4),  # a picture may come as text
+}
+OTHERS = Bounds(1_000_000, 30, b",", 20_000, 16)
+WAITING = 500  # in front of each of these; more are refused
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 
 
@@ -39,7 +59,7 @@ class Gate:
 
     def __init__(self, line: Callable[[], Line], sweep: Callable[[], None], status: Callable[[], str]):
         self._line, self._sweep, self._status = line, sweep, status
-        self._rooms = {path: Room(width) for path, width in AT_ONCE.items()}
+        self._rooms = {path: Room(bounds.at_once) for path, bounds in (BOUNDS | {"": OTHERS}).items()}
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         async def gate(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,16 +80,18 @@ class Gate:
         return gate
 
     async def _listen(self, app: ASGIApp, scope: Scope, key: str, receive: Receive, send: Send) -> None:
-        if key and not self._line().knows(key):  # gradio would begin to answer, and fail
+        if scope["path"].startswith(HEARTBEAT):
+            key = heartbeat(scope["path"].removeprefix(HEARTBEAT))
+        elif key and not self._line().knows(key):  # gradio would begin to answer, and fail
             return await refuse(scope, send, 404, "there is nothing to listen to: it was never asked, or is answered")
         with self._line().listened_to(key):
             await app(scope, receive, send)
 
     async def _let_in(self, app: ASGIApp, scope: Scope, path: str, receive: Receive, send: Send) -> None:
-        upload = path == UPLOAD
-        body = Body(receive, MAX_UPLOAD + FORM if upload else MAX_BYTES, SLOWEST_UPLOAD if upload else SLOWEST)
+        bounds = BOUNDS.get(path, OTHERS)
+        body = Body(receive, bounds)
         length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > body.most:
+        if not length.isdigit() or int(length) > bounds.bytes:
             await body.drain()
             return await refuse(scope, send, *body.too_large)
         address = (scope.get("client") or [""])[0]
@@ -78,12 +100,10 @@ class Gate:
                 self._line().admit(path.rpartition("/")[2], address)
             except HTTPException as full:
                 return await refuse(scope, send, full.status_code, full.detail)
-        if path not in self._rooms:
-            return await body.give(app, scope, send)
-        async with self._rooms[path].place(address) as free:
+        async with self._rooms[path if path in BOUNDS else ""].place(address) as free:
             if free:
                 await body.give(app, scope, send)
-                if upload:  # before the next is let in
+                if path == UPLOAD:  # before the next is let in
                     await run_in_threadpool(self._sweep)
             else:
                 await refuse(scope, send, 429, f"too many requests at once; come back in {LATER} seconds")
@@ -94,7 +114,7 @@ class Gate:
 
 
 class Room:
-    """Room for a few requests at once: whose address has fewest inside is next."""
+    """Room for a few requests at once: whose address has fewest inside is next, and none has more than half of it."""
 
     def __init__(self, width: int):
         self._width, self._inside, self._waiting = width, [], []
@@ -119,6 +139,8 @@ class Room:
         while self._waiting and len(self._inside) < self._width:
             inside = Counter(address for address, *_ in self._inside)
             first = min(self._waiting, key=lambda one: (inside[one[0]], one[1]))
+            if inside[first[0]] >= (self._width + 1) // 2:
+                return
             self._waiting.remove(first)
             self._inside.append(first)
             if not first[-1].done():  # or its client left just now
@@ -128,14 +150,23 @@ class Room:
 class Body:
     """What a request holds: counted as it comes, and cut off once it is too much or too late."""
 
-    def __init__(self, receive: Receive, most: int, seconds: float):
-        self.most, self.too_large = most, (413, f"a request may hold at most {most} bytes here")
-        self._receive, self._left, self._until = receive, most, time.monotonic() + seconds
-        self._whole, self._refusal = False, None
+    def __init__(self, receive: Receive, bounds: Bounds):
+        self.too_large = 413, f"a request may hold at most {bounds.bytes} bytes here"
+        self._receive, self._bounds, self._until = receive, bounds, time.monotonic() + bounds.seconds
+        self._came, self._marks = 0, 0
+        self._whole, self._refusal, self._gone = False, None, threading.Event()
 
     async def give(self, app: ASGIApp, scope: Scope, send: Send) -> None:
         """To the app. Whatever it makes of a body that was cut off, the answer is the refusal."""
         begun = False
+        scope["gone"] = self._gone  # for what computes while the client may leave
+
+        async def watched() -> None:
+            while not self._whole:
+                await asyncio.sleep(0.1)
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+            self._gone.set()
 
         async def guarded(message: Message) -> None:
             nonlocal begun
@@ -143,10 +174,13 @@ class Body:
                 begun = True
                 await send(message)
 
+        watcher = asyncio.create_task(watched())
         try:
             await app(scope, self._counted, guarded)
         except ClientDisconnect:  # cut off, or the client left
             pass
+        finally:
+            watcher.cancel()
         if self._refusal and not begun:
             await self.drain()
             await refuse(scope, send, *self._refusal)
@@ -162,19 +196,23 @@ class Body:
                 return
 
     async def _counted(self) -> Message:
-        if self._whole:  # all that comes now is that the client leaves
-            return await self._receive()
+        if self._whole:  # whether the client leaves is watched for elsewhere
+            while not self._gone.is_set():
+                await asyncio.sleep(0.1)
+            return {"type": "http.disconnect"}
         try:
             message = await asyncio.wait_for(self._receive(), self._until - time.monotonic())
         except asyncio.TimeoutError:
             self._refusal = 408, "the request took too long to come"
             return {"type": "http.disconnect"}
-        self._left -= len(message.get("body", b""))
+        body = message.get("body", b"")
+        self._came, self._marks = self._came + len(body), self._marks + body.count(self._bounds.mark)
         self._whole = not message.get("more_body")
-        if self._left < 0:
+        if self._came > self._bounds.bytes:
             self._refusal = self.too_large
-            return {"type": "http.disconnect"}
-        return message
+        elif self._marks > self._bounds.count:
+            self._refusal = 413, f"a request may hold at most {self._bounds.count} values or files"
+        return {"type": "http.disconnect"} if self._refusal else message
 
 
 def heard(scope: Scope, path: str) -> str:

@@ -20,7 +20,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui import messages
 from mmdemo.ui.browser import PRIVATE, picture
 
-Source = tuple[str, Any]  # ("example", its number), ("drawing", a picture) or ("file", its path)
+Source = tuple[str, Any]  # ("example", its number), ("drawing", a data URI) or ("file", its path)
 PHOTOGRAPHS = ("cheetah1.jpg", "tower.jpg", "lion.jpg", "cheetah.jpg")  # gradio brings them along
 THUMBNAIL = 96
 

@@ -57,7 +57,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
         kind, image = picked
         if kind != "example":
-            return picked, image
+            return picked, drawing(image) if kind == "drawing" else image
         offered = examples(studio, found)
         image = image if image < len(offered) else 0
         return (kind, image), offered[image]
@@ -137,7 +137,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         yield from look(values, ("example", told(event, "index", int)))
 
     def take_drawing(values: Values, event: gr.EventData) -> Iterator[Values]:
-        yield from look(values, ("drawing", drawing(told(event, "png", str))))
+        yield from look(values, ("drawing", told(event, "png", str)))
 
     def take_file(values: Values) -> Iterator[Values]:
         yield from look(values, ("file", values[upload]))

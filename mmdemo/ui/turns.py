@@ -19,12 +19,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mmdemo.results import Run
+from mmdemo.ui.sessions import LONGEST
 
 T = TypeVar("T")
 
 WIDTH = 4  # runs that compute at once
 SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
 UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
+UNFETCHED = 60.0  # seconds for which an answer is kept that nobody came for
 LATER = 10  # seconds after which whoever is refused may ask again
 MODELS = {"concurrency_id": "models", "concurrency_limit": 32}  # whatever computes; more of it waits in the queue
 # How much may run and wait at once, in all and from one address, behind which there may be a whole class.
@@ -37,12 +39,14 @@ class Line(Queue):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.closing = False  # whether all that is new is refused
+        self.ANALYTICS_MAX_EVENTS = 1
         self.sleep_when_free = 0.005  # to look a thousand times a second, as gradio does, takes 4 % of a core
-        self._listeners: Counter[str] = Counter()  # of an event, or of a session
+        self._listeners: Counter[str] = Counter()  # of an event, of a session, or to keep a page's session
+        self._unheard: dict[str, float] = {}  # sessions that nobody listens to, and since when
 
     async def push(self, body, request, username):
-        if body.session_hash == "":
-            raise HTTPException(400, "session_hash is empty; leave it out, or give one of your own")
+        if body.session_hash is not None and not 0 < len(body.session_hash) <= LONGEST:
+            raise HTTPException(400, f"session_hash has 1 to {LONGEST} characters; or leave it out")
         if body.fn_index is not None:
             function = get_fn(self.blocks, None, body)
             if function.fn is None:
@@ -56,8 +60,7 @@ class Line(Queue):
         finally:
             for event in events:
                 if event.session_hash == event._id:  # asked without a session, for which gradio made one
-                    self.blocks.state_holder.session_data.pop(event._id, None)
-                    self.blocks.state_holder.time_last_used.pop(event._id, None)
+                    self.blocks.state_holder.forget(event._id)
 
     def compute_analytics_summary(self, records):
         """Nothing: nobody reads it, and gradio would import pandas for it and count anew at every event."""
@@ -96,6 +99,20 @@ class Line(Queue):
             or any(key in events for events in self.pending_event_ids_session.copy().values())
         )
 
+    def is_open(self, session: str) -> bool:
+        """Whether a page's heartbeat is heard."""
+        return heartbeat(session) in self._listeners
+
+    def sweep(self) -> None:
+        """Forgets answers that nobody came for, and what gradio keeps of those that were given."""
+        asked = {event.session_hash for event in self.event_ids_to_events.copy().values()}
+        left = {*self.pending_messages_per_session, *self.pending_event_ids_session} - asked - {*self._listeners}
+        self._unheard = {one: self._unheard.get(one, time.monotonic()) for one in left}
+        for session, since in self._unheard.items():
+            if time.monotonic() - since > UNFETCHED:
+                self.pending_messages_per_session.pop(session, None)
+                self.pending_event_ids_session.pop(session, None)
+
     def wants(self, event_id: str) -> bool:
         """Whether anybody listens for the event's answer, or may be about to."""
         event: Event | None = self.event_ids_to_events.get(event_id)
@@ -115,6 +132,11 @@ class Line(Queue):
         return any(
             events and session in self._listeners for session, events in self.pending_event_ids_session.copy().items()
         )
+
+
+def heartbeat(session: str) -> str:
+    """What is listened to by a page, for as long as it is open."""
+    return f"heartbeat of {session}"
 
 
 def refusal(status: int, why: str) -> HTTPException:
@@ -183,8 +205,12 @@ TURNS = Turns()
 def turn() -> Iterator[Callable[[], None]]:
     """The first turn of whoever asks now, in a handler of gradio's.  Gives what waits for the next."""
     page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-    wanted = (lambda: page._queue.wants(event)) if page and event else (lambda: True)
-    with TURNS.run(client(LocalContext.request.get(None)), wanted) as wait:
+    request = LocalContext.request.get(None)
+    if page and event:
+        wanted = lambda: page._queue.wants(event)  # noqa: E731
+    else:  # a function that a script calls, and waits for; or nobody
+        wanted = lambda: request is None or not request.scope["gone"].is_set()  # noqa: E731
+    with TURNS.run(client(request), wanted) as wait:
         wait()
         yield wait
 
