@@ -139,7 +139,7 @@ def test_a_room_is_shared_by_addresses_and_so_many_may_wait(monkeypatch: pytest.
         ("reset", '"\\ud800"'),
         ("cancel", b"\xb6"),
         ("call/sample", "[" * 100_000),
-        ("queue/join", '{"data": [], "fn_index": 1, "session_hash": "s", "event_data": [' + "[]," * 30_000 + "[]]}"),
+        ("queue/join", '{"data": [], "fn_index": 1, "session_hash": "s", "event_data": [' + "[]," * 60_000 + "[]]}"),
         ("queue/join", {"data": [], "fn_index": 1, "session_hash": "s" * 1000}),
         ("component_server", {"data": [], "component_id": 1, "session_hash": "s" * 1000, "fn_name": "listing"}),
         ("upload", b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\n1\r\n--x--\r\n'),

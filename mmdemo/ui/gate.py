@@ -47,9 +47,9 @@ class Bounds:
 # A token grid of 64 × 64 is the longest of lists; unpacked, a value takes up to a hundred times what its text does.
 BOUNDS = {
     UPLOAD: Bounds(MAX_UPLOAD + FORM, 120, b"filename", 8, 3),
-    FUNCTIONS: Bounds(8_000_000, 30, b",", 20_000, 4),  # a picture may come as text
+    FUNCTIONS: Bounds(8_000_000, 30, b",", 50_000, 4),  # a picture may come as text
 }
-OTHERS = Bounds(1_000_000, 30, b",", 20_000, 16)
+OTHERS = Bounds(1_000_000, 30, b",", 50_000, 16)
 WAITING = 500  # in front of each of these; more are refused
 HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
 
