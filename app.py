@@ -19,6 +19,7 @@ from mmdemo.studio import DEVICES, Studio
 
 SHIPPED = Path(__file__).parent / "weights"
 PATIENCE = 20.0  # seconds that running requests have to end
+STARTING = 60.0  # seconds in which an app listens
 
 
 def main() -> int:
@@ -32,12 +33,11 @@ def main() -> int:
         models = {"device": args.device} if "SPACES_ZERO_GPU" not in os.environ else on_zero_gpu()
         studio = Studio([SHIPPED, *args.weights], hub=args.hub, memory=args.memory, **models)
         claim(args.host, args.port)
+        with temporary_folder(f"mmdemo-{args.host}-{args.port}".replace(":", "_")) as folder:
+            serve(studio, args.host, args.port, args.allow_pull, folder)
     except (MmdemoError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    try:
-        with temporary_folder(f"mmdemo-{args.host}-{args.port}".replace(":", "_")) as folder:
-            serve(studio, args.host, args.port, args.allow_pull, folder)
     except SystemExit:
         sys.stdout.flush()
         os._exit(0)  # the loading thread may be deep in an import, which the interpreter would wait for
@@ -108,10 +108,10 @@ def temporary_folder(name: str) -> Iterator[Path]:
     base = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     try:
         folder = base / name
-        if folder.exists():
+        if folder.exists() and time.time() - folder.stat().st_mtime > STARTING:
             shutil.rmtree(folder)
         folder.mkdir(mode=0o700, parents=True)
-    except OSError:  # it is somebody else's
+    except OSError:  # it is somebody else's, or of one that is starting beside this one
         folder = Path(tempfile.mkdtemp(prefix="mmdemo-"))
     tempfile.tempdir = os.environ["TMPDIR"] = os.environ["GRADIO_TEMP_DIR"] = str(folder)
     try:

@@ -208,6 +208,17 @@ def test_what_nobody_listens_to_is_not_computed(slow, monkeypatch: pytest.Monkey
     assert studio.stopped.wait(0.5)  # a few steps
 
 
+def test_a_function_of_the_page_ends_with_the_script_that_called_it(slow):
+    address, studio = slow
+    components = httpx.get(f"{address}/config").json()["components"]
+    component = next(one["id"] for one in components if "weigh_words" in one["props"].get("server_fns", ()))
+    again = {"label": "circle", "seed": 0, "steps": 200}
+    asking = {"data": ["tiny", again, 0], "component_id": component, "fn_name": "weigh_words", "session_hash": "s"}
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{address}{API}/component_server", json=asking, timeout=1)
+    assert studio.stopped.wait(1)
+
+
 def test_a_client_has_a_share_and_is_told_when_to_come_back(slow, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(turns.SHARE, "models", 6)
     monkeypatch.setitem(turns.MOST, "models", 8)
@@ -310,6 +321,7 @@ def test_a_signal_lets_what_runs_end_and_leaves_no_file(tiny_weights: Path, tmp_
     left = tmp_path / f"mmdemo-127.0.0.1-{port}" / "left" / "by-one-that-was-killed.png"
     left.parent.mkdir(parents=True)
     left.touch()
+    os.utime(left.parent.parent, (time.time() - 100,) * 2)
     app = start_app("--port", port, "--weights", str(tiny_weights), "--device", "cpu")
     address = app.stdout.readline().split()[-1]
     until(lambda: httpx.get(f"{address}/health").status_code == 200)

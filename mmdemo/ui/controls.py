@@ -232,5 +232,6 @@ def among(choices: Sequence[str], chosen: str | None, otherwise: str | None = No
 
 def some(choices: Sequence[str], chosen: list | None, otherwise: list) -> dict:
     """The same of a list of which several may be chosen."""
-    value = [one for one in chosen or () if one in choices] or [one for one in otherwise if one in choices]
+    chosen = chosen if isinstance(chosen, list) else []  # what a page hands over is not checked: FITTING
+    value = [one for one in chosen if one in choices] or [one for one in otherwise if one in choices]
     return gr.update(choices=list(choices), value=value)

@@ -72,7 +72,7 @@ class Grid(Form):
 
     def fit(self, pack, values):
         guidance, typed = self.fields["guidance"], values[self.fields["guidance"]]
-        untouched = typed in {FIRST["guidance"], *map(guidances, self.studio.packs())}
+        untouched = typed in [FIRST["guidance"], *map(guidances, self.studio.packs())]
         axes, chosen = self.varied(values), values[self.fields["sampler"]]
         fitted = {one: gr.update(choices=axes_of(pack.words), value=values[one]) for one in (self.x, self.y)}
         fitted |= self.fields["label"].fit(pack, values, seen="label" in axes)
