@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 from gradio.state_holder import SessionState, StateHolder
 
-FORGOTTEN = 600  # seconds after its last request at which a page that is no longer open is forgotten
+FORGOTTEN = 300  # seconds after its last request at which a page that is no longer open is forgotten
 LONGEST = 100  # characters of a session's name
 
 
