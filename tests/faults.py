@@ -179,7 +179,7 @@ def memory(minutes: float = 30, leak: bool = False) -> None:
                 time.sleep(5)
             for one in users:
                 one.result()
-    later = sizes[len(sizes) // 2 :]
+    later = lowest(sizes[len(sizes) // 2 :])  # above that is what a request needs for a moment
     grown = 3600 * slope(later)
     what = (
         f"{sum(done)} requests in {minutes:g} minutes: {sizes[0][1]:.0f} MB at first, {later[0][1]:.0f} MB half way, "
@@ -241,6 +241,15 @@ def processor(pid: int) -> float:
 def resident(pid: int) -> float:
     """In MB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def lowest(points: list[tuple[float, float]], seconds: float = 60) -> list[tuple[float, float]]:
+    """The lowest of each minute."""
+    minutes: dict[int, tuple[float, float]] = {}
+    for when, size in points:
+        minute = int(when // seconds)
+        minutes[minute] = min(minutes.get(minute, (when, size)), (when, size), key=lambda one: one[1])
+    return list(minutes.values())
 
 
 def slope(points: list[tuple[float, float]]) -> float:
