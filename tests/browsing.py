@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -121,6 +122,15 @@ def answered(page: Page, waiting: list | None = None) -> Iterator[None]:
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
     expect(page.locator(READY[name]).first).to_be_visible()
+
+
+def give_picture(page: Page, file: Path) -> None:
+    """Uploads a white one in the open Reconstruct tab, and waits until it has taken the place of the last one."""
+    original = page.get_by_alt_text("Original")
+    before = original.get_attribute("src")
+    Image.new("L", (64, 64), 255).save(file)
+    page.locator("#upload input[type=file]").set_input_files(file)
+    expect(original).not_to_have_attribute("src", before)
 
 
 def open_advanced(tab: Locator) -> None:

@@ -313,6 +313,7 @@ def test_files_are_swept_by_size_and_by_age(tmp_path: Path):
     assert gone == {str(tmp_path / str(i) / "image.png") for i in range(6)}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "7", "8", "9"]
     assert len(sweep_files(tmp_path, most=10**9, oldest=250)) == 2
+    assert len(sweep_files(tmp_path, many=1)) == 1
 
 
 def test_a_signal_lets_what_runs_end_and_leaves_no_file(tiny_weights: Path, tmp_path: Path, monkeypatch):

@@ -11,10 +11,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
-from browsing import TABS, Locator, Page, expect, launched, open_tab
+from browsing import TABS, Locator, Page, expect, give_picture, launched, open_tab
 from gradio_client import Client
 from gradio_client.exceptions import AppError
-from PIL import Image
 from playwright.sync_api import Route
 from running import ROOT, free_port, start_app
 
@@ -141,11 +140,7 @@ def test_the_page_does_nothing_that_its_policy_refuses(policy: str, page: Page, 
             page.locator("#denoise").get_by_role("button", name=name).click()
     open_compare(page)
     open_tab(page, "Reconstruct")
-    original = page.get_by_alt_text("Original")
-    before = original.get_attribute("src")
-    Image.new("L", (64, 64), 255).save(tmp_path / "white.png")
-    page.locator("#upload input[type=file]").set_input_files(tmp_path / "white.png")
-    expect(original).not_to_have_attribute("src", before)
+    give_picture(page, tmp_path / "white.png")
 
 
 # -------------------------------------------------------------------------------------------------- what is kept secret

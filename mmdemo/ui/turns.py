@@ -39,7 +39,7 @@ class Line(Queue):
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.closing = False  # whether all that is new is refused
-        self.ANALYTICS_MAX_EVENTS = 1
+        self.ANALYTICS_MAX_EVENTS = 1  # gradio would keep ten thousand, which nobody reads
         self.sleep_when_free = 0.005  # to look a thousand times a second, as gradio does, takes 4 % of a core
         self._listeners: Counter[str] = Counter()  # of an event, of a session, or to keep a page's session
         self._unheard: dict[str, float] = {}  # sessions that nobody listens to, and since when
@@ -207,7 +207,7 @@ def turn() -> Iterator[Callable[[], None]]:
     page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     request = LocalContext.request.get(None)
     if page and event:
-        wanted = lambda: page._queue.wants(event)  # noqa: E731
+        wanted = lambda: page.line.wants(event)  # noqa: E731
     else:  # a function that a script calls, and waits for; or nobody
         wanted = lambda: request is None or not request.scope["gone"].is_set()  # noqa: E731
     with TURNS.run(client(request), wanted) as wait:
