@@ -90,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
     _add_training(command("dit", "Train a transformer on a pack's codec.", train_dit, train), "dit")
     sharper = command("decoder", "Train a pack's decoder further, to paint its tokens sharper.", train_decoder, train)
     _add_training(sharper, "decoder")
+    quick = command("student", "Train a transformer that draws in a few steps what a pack's draws in many.", train_student, train)
+    _add_training(quick, "student")
 
     rebuild = command("reconstruct", _does("reconstruct"), reconstruct)
     rebuild.add_argument("images", nargs="+", metavar="IMAGE", help=ARGUMENTS["image"].help)
@@ -214,6 +216,16 @@ def train_decoder(options) -> None:
     _show(train_decoder(config, pack, **_how_to_run(options)))
     if _speaks():
         print(f"wrote {pack}; measure it again: python -m mmdemo evaluate --pack {options.pack}")
+
+
+def train_student(options) -> None:
+    from mmdemo.training.student import StudentConfig, train_student
+
+    pack = _trained_pack(options)
+    config = StudentConfig(**{field.name: getattr(options, field.name) for field in fields(StudentConfig)})
+    _show(train_student(config, pack, **_how_to_run(options)))
+    if _speaks():
+        print(f"wrote {pack}; measure it: python -m mmdemo evaluate --pack {options.pack}")
 
 
 def reconstruct(options) -> None:
@@ -347,9 +359,10 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     """The options all trainings have, and one for every field of the model's configuration."""
     from mmdemo.training import config
 
-    settings = {"vqvae": config.VQVAEConfig, "dit": config.DiTConfig, "decoder": config.DecoderConfig}[model]
+    settings = {"vqvae": config.VQVAEConfig, "dit": config.DiTConfig, "decoder": config.DecoderConfig,
+                "student": config.StudentConfig}[model]  # fmt: skip
     command.add_argument("--pack", required=True, metavar="NAME", help="the pack to write")
-    if model != "decoder":  # it goes on from what there is
+    if model in ("vqvae", "dit"):  # the others go on from what there is
         overwriting = "replace what was trained before under that name"
         command.add_argument("--overwrite", action="store_true", help=overwriting)
     command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
@@ -357,8 +370,15 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     command.add_argument("--strict", action="store_true", help=passed_over)
     command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
+    compiling = "have torch.compile make the step faster, after a minute; if not given, on a GPU"
+    command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=compiling)
     for field in fields(settings):
-        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}[str(field.type).split(" ")[0]]
+        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}.get(str(field.type).split(" ")[0])
+        if kind is None:  # yes or no
+            command.add_argument(
+                f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"]
+            )
+            continue
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
             choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
@@ -369,7 +389,7 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
 def _how_to_run(options) -> dict:
     """The arguments of a training loop that do not change the model."""
     given = {name: getattr(options, name) for name in ("data_dir", "resume", "strict")}
-    return {"run_folder": Path(options.runs) / options.pack} | given
+    return {"run_folder": Path(options.runs) / options.pack, "compiled": options.compile} | given
 
 
 def _show(records: Iterator) -> None:

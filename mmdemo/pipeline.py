@@ -264,6 +264,11 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows])
 
 
+def stops(stations: int, count: int) -> list[int]:
+    """The places among a student's times where `count` jumps begin and end, evenly apart."""
+    return [round(k * (stations - 1) / count) for k in range(count + 1)]
+
+
 def first_step(count: int, strength: float) -> int:
     """The first of `count` steps to take so that their share is `strength`, at least one of them."""
     return count - max(1, min(count, round(count * strength)))

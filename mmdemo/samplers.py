@@ -25,6 +25,9 @@ FLOW = {
     "ddim": ("DPMSolverMultistepScheduler", {**_FIRST_ORDER, "algorithm_type": "dpmsolver++"}),
     "ddpm": ("DPMSolverMultistepScheduler", {**_FIRST_ORDER, "algorithm_type": "sde-dpmsolver++"}),
 }
+# A pack with a student has one more, which needs no scheduler: its jumps, how many at most, and how many unless asked.
+FAST = "fast"
+MAX_JUMPS, USUAL_JUMPS = 8, 4
 # Those that a pack may be saved with.
 SCHEDULERS = tuple(dict.fromkeys(name for name, _ in (*VARIANCE_PRESERVING.values(), *FLOW.values())))
 

@@ -26,7 +26,10 @@ class DiT(ModelMixin, ConfigMixin):
     sample_size: h = w of the latents, a multiple of patch_size.  in_channels: d of the latents.  hidden_size: a
     multiple of num_heads and of 4.  num_classes: labels; class id num_classes is the null class of classifier-free
     guidance (arXiv:2207.12598).  vocab_size: ids of tokens, if labels are texts; 0 = they are classes.  text_depth:
-    blocks of the text encoder.  Raises ValueError where the sizes do not divide.
+    blocks of the text encoder.  long_skips: whether each block of the second half also sees what one of the first half
+    gave, the first the last (U-ViT, arXiv:2209.12152).  times: of a student (training/student.py), between which it
+    jumps, from noise down to 0; it predicts the mean flow over the jump instead of the flow at its beginning.
+    Raises ValueError where the sizes do not divide.
     """
 
     @register_to_config
@@ -41,6 +44,8 @@ class DiT(ModelMixin, ConfigMixin):
         num_classes: int = 10,
         vocab_size: int = 0,
         text_depth: int = 2,
+        long_skips: bool = False,
+        times: list[float] | None = None,
     ):
         super().__init__()
         if sample_size % patch_size:
@@ -56,7 +61,11 @@ class DiT(ModelMixin, ConfigMixin):
             self.text_embed = nn.Linear(hidden_size, hidden_size)
         else:
             self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
+        if times:
+            self.until_embed = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, bool(vocab_size)) for _ in range(depth))
+        if long_skips:
+            self.skips = nn.ModuleList(nn.Linear(2 * hidden_size, hidden_size) for _ in range(depth // 2))
         self.final_modulation = nn.Linear(hidden_size, 2 * hidden_size)
         self.unpatch = nn.Linear(hidden_size, in_channels * patch_size**2)
         self._initialize()
@@ -72,7 +81,8 @@ class DiT(ModelMixin, ConfigMixin):
                 nn.init.zeros_(module.bias)
         if not self.config.vocab_size:
             nn.init.normal_(self.class_embed.weight, std=0.02)
-        for zero in (self.final_modulation, self.unpatch, *(block.modulation for block in self.blocks)):
+        zeros = [self.final_modulation, self.unpatch, *(block.modulation for block in self.blocks)]
+        for zero in zeros + ([self.until_embed[-1]] if self.config.times else []):
             nn.init.zeros_(zero.weight)
 
     def forward(
@@ -81,6 +91,7 @@ class DiT(ModelMixin, ConfigMixin):
         timestep: Tensor,  # (B,) or (), in [0, 1000], whole or not
         class_labels: "Tensor | Label",  # (B,) int64 in [0, num_classes]; of texts (B, L) ids; or what `read` made
         return_dict: bool = True,
+        until: Tensor | None = None,  # of a student: (B,) or (), the time to jump to
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """The prediction at x_t, in x_t's shape."""
         x = self.patch_embed(hidden_states)  # (B, D, h/p, w/p)
@@ -88,9 +99,17 @@ class DiT(ModelMixin, ConfigMixin):
         x = x.flatten(2).mT + self.positions  # (B, N, D)
         t = timestep_embedding(timestep.expand(len(x)), 256).to(x.dtype)  # (B, 256)
         label = class_labels if isinstance(class_labels, Label) else self.read(class_labels)
-        c = F.silu(self.time_embed(t) + label.embedding)  # (B, D)
-        for block, kv in zip(self.blocks, label.kv, strict=True):
+        c = self.time_embed(t) + label.embedding  # (B, D)
+        if until is not None:
+            c = c + self.until_embed(timestep_embedding(until.expand(len(x)), 256).to(x.dtype))
+        c = F.silu(c)
+        skips, earlier = getattr(self, "skips", ()), []
+        for i, (block, kv) in enumerate(zip(self.blocks, label.kv, strict=True)):
+            if i >= len(self.blocks) - len(skips):
+                x = skips[i - len(self.blocks)](torch.cat([x, earlier.pop()], -1))
             x = block(x, c, kv, label.mask)  # (B, N, D)
+            if i < len(skips):
+                earlier.append(x)
         shift, scale = self.final_modulation(c).unsqueeze(1).chunk(2, dim=-1)
         x = self.unpatch(modulate(x, shift, scale))  # (B, N, d p²)
         p = self.config.patch_size

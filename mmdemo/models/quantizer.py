@@ -11,7 +11,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-DISTANCES = 2**20  # computed at a time: they stay in the processor's cache, 3 times as fast with 16384 codes
+# Computed at a time: on a processor they stay in its cache, 3 times as fast with 16384 codes.
+DISTANCES = {"cpu": 2**20, "cuda": 2**28}
 
 
 class VectorQuantizer:
@@ -88,6 +89,6 @@ def make_quantizer(
 def nearest(e: Tensor, z: Tensor) -> Tensor:
     """Ids of the codes nearest to latents (eq. 1).  e: (K, d), z: (..., d), both float32 -> (...) int64 in [0, K)."""
     squared = e.square().sum(1)  # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
-    rows = max(1, DISTANCES // len(e))
+    rows = max(1, DISTANCES.get(z.device.type, 2**20) // len(e))
     parts = [torch.addmm(squared, part, e.T, alpha=-2).argmin(-1) for part in z.reshape(-1, z.shape[-1]).split(rows)]
     return torch.cat(parts).view(z.shape[:-1])

@@ -147,6 +147,8 @@ class DiTConfig(_Checked):
         "auto", "what is drawn by: classes, captions, or whichever the data set has", choices=("auto", "class", "text")
     )
     text_depth: int = _option(2, "blocks of the text encoder", 1, 64)
+    long_skips: bool = _option(False, "let blocks of the second half see what those of the first gave (arXiv:2209.12152)")
+    mirrored: float = _option(0.0, "share of the pictures shown in a mirror, where left and right mean nothing")
     max_length: int = _option(64, "tokens read of a text", 8, 512)
     start_from: str | None = _option(
         None, "a pack beside this one whose transformer to start from: what fits of it, words by their text"
@@ -167,3 +169,16 @@ class DiTConfig(_Checked):
         if self.prediction == "eps" and self.schedule == "cosine":
             # x0 = (x_t - s eps) / a, and the cosine schedule ends at a = 0.00005: the smallest error of eps explodes.
             raise ArgumentError("schedule is 'cosine', which ends in pure noise; to predict eps it must be linear")
+
+
+@dataclass(frozen=True)
+class StudentConfig(_Checked):
+    """Every option of `train student` that changes the result."""
+
+    trajectories: int = _option(20_000, "drawings of the transformer to learn from", 1, 10_000_000)
+    steps: int = _option(10_000, "optimizer steps", 1, 100_000_000)
+    batch_size: int = _option(128, "jumps a step, over all processes", 1, 65536)
+    learning_rate: float = _option(5e-4, "AdamW's peak; warmed up, then a cosine down to zero")
+    warmup: int = _option(200, "steps of warm-up", 0, 1_000_000)
+    ema_decay: float = _option(0.9995, "decay of the weights' moving average, which is what is saved")
+    seed: int = _option(0, "seed of everything random", 0, 2**31 - 1)

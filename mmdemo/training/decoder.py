@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
@@ -21,7 +20,7 @@ from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig
-from mmdemo.training.loop import Record, Run, alone
+from mmdemo.training.loop import Record, Run, accelerated, alone
 
 BETAS = 0.5, 0.99  # Adam's, for both sides: a long memory of the gradients chases an opponent that has moved on
 
@@ -54,16 +53,17 @@ def train_decoder(
     run_folder: Path,  # checkpoints live here
     data_dir: str | Path | None = None,
     resume: bool = False,
-    mixed_precision: str | None = None,  # None = as accelerate was configured
-    checkpoint_every: int = 200,
+    mixed_precision: str | None = None,  # None = as accelerate was configured, or else bf16 on a GPU
+    checkpoint_every: int | None = None,  # steps; None = every half minute
     strict: bool = False,  # pass over no picture of a folder that cannot be read
+    compiled: bool | None = None,  # by torch.compile; None = no: its convolutions gain little
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack has the new decoder, and no card: that is measured anew.
 
     Raises PackError if the pack has no codec of ours, its decoder was trained so before or there is nothing fitting to
     resume, and DataError if the data cannot be read.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    accelerator = accelerated(mixed_precision)
     device = accelerator.device
     vae, training = _read(pack, resume)
     with accelerator.main_process_first():  # one process downloads, the others find it there
@@ -85,7 +85,7 @@ def train_decoder(
     state = {"discriminator": discriminator, "opponent": opponent}
     identity = {"codec": packs.fingerprint(pack), "pictures": len(images)}
     checkpoint = run_folder / "decoder.pt"
-    run = Run(accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, **state)
+    run = Run(accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, bool(compiled), **state)
     judge, opponent = accelerator.prepare(discriminator, opponent)  # judge: wrapped for several processes
 
     for step in run.steps():

@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -15,11 +14,12 @@ from torch import Tensor
 from mmdemo import codec, data, packs
 from mmdemo.arguments import MAX_PROMPT
 from mmdemo.errors import ArgumentError, PackError
+from mmdemo.images import from_bytes
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
 from mmdemo.training import export, lexicon
 from mmdemo.training.config import DiTConfig
-from mmdemo.training.loop import Record, Run, alone, step_generator
+from mmdemo.training.loop import Record, Run, accelerated, alone, step_generator
 from mmdemo.words import Words
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
@@ -35,19 +35,23 @@ def train_dit(
     run_folder: Path,  # checkpoints and latents live here
     data_dir: str | Path | None = None,  # where the codec's data set is, if its latents are not in `run_folder`
     resume: bool = False,
-    mixed_precision: str | None = None,  # None = as accelerate was configured
-    checkpoint_every: int = 200,
+    mixed_precision: str | None = None,  # None = as accelerate was configured, or else bf16 on a GPU
+    checkpoint_every: int | None = None,  # steps; None = every half minute
     strict: bool = False,  # pass over no picture of a folder that cannot be read
+    compiled: bool | None = None,  # by torch.compile; None = on a GPU
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack on disk can sample.
 
     Raises PackError if the pack has no codec, its data neither classes nor captions, or there is nothing fitting to
     resume.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    accelerator = accelerated(mixed_precision)
     device = accelerator.device
     with accelerator.main_process_first():  # one process encodes, the others read what it wrote
         latents, labels = read_latents(pack, run_folder, data_dir, config, strict)
+        mirrored = read_mirrored(pack, data_dir, labels, strict) if config.mirrored else latents
+    if device.type == "cuda":  # where they have room, nothing needs to be sent at every step
+        latents, mirrored, labels = latents.to(device), mirrored.to(device), labels.to(device)
 
     torch.manual_seed(config.seed)
     try:
@@ -59,6 +63,7 @@ def train_dit(
             depth=config.depth,
             num_heads=config.num_heads,
             text_depth=config.text_depth,
+            long_skips=config.long_skips,
             **labels.sizes,
         ).to(device)
     except ValueError as error:  # sizes that do not fit each other
@@ -68,12 +73,16 @@ def train_dit(
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
     identity = {"codec": packs.fingerprint(pack), "pictures": len(latents)} | labels.identity
-    run = Run(accelerator, config, transformer, optimizer, run_folder / "dit.pt", checkpoint_every, resume, identity)
+    checkpoint = run_folder / "dit.pt"
+    run = Run(accelerator, config, transformer, optimizer, checkpoint, checkpoint_every, resume, identity, compiled)
 
     for step in run.steps():
         rng = step_generator(device, config.seed, step, accelerator.process_index)
-        places = run.places(step, len(latents))
+        places = run.places(step, len(latents)).to(latents.device)
         x0, y = latents[places].to(device), labels.draw(places, config, step, rng).to(device)
+        if config.mirrored:
+            turned = torch.rand(len(x0), generator=rng, device=device) < config.mirrored
+            x0 = torch.where(turned.view(-1, 1, 1, 1), mirrored[places].to(device), x0)
         t = sample_times(config, len(x0), rng, device)
         if config.prediction != "flow":
             t = t.floor()  # the variance-preserving schedule is known at whole times only
@@ -142,6 +151,9 @@ class Classes:
     def sizes(self) -> dict[str, int]:
         return {"num_classes": self.count}
 
+    def to(self, device: torch.device) -> "Classes":
+        return replace(self, ids=self.ids.to(device))
+
     def draw(self, places: Tensor, config: DiTConfig, step: int, rng: torch.Generator) -> Tensor:
         """Labels of the pictures at these places, some replaced by the null class: (B,)."""
         dropped = torch.rand(len(places), generator=rng, device=rng.device) < config.label_dropout
@@ -152,7 +164,8 @@ class Classes:
 class Captions:
     """What pictures are drawn by: their captions, one of them at a time."""
 
-    ids: list[list[list[int]]]  # of every picture's every caption, its token ids
+    texts: Sequence[Sequence[str]]  # every picture's captions
+    ids: list[list[list[int]]]  # of each of them, its token ids
     longest: list[list[list[int]]]  # those of them that are at least LONG of the longest
     words: Words
     prompts: tuple[str, ...]
@@ -164,11 +177,15 @@ class Captions:
         ids = [[words.encode(caption) for caption in some] for some in captions]
         longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
         digest = sha256((words.tokenizer.to_str() + json.dumps(captions)).encode()).hexdigest()
-        return cls(ids, longest, words, examples(captions, PROMPTS), {"the captions' digest": digest[:16]})
+        return cls(captions, ids, longest, words, examples(captions, PROMPTS), {"the captions' digest": digest[:16]})
 
     @property
     def sizes(self) -> dict[str, int]:
         return {"num_classes": 0, "vocab_size": self.words.size}
+
+    def to(self, device: torch.device) -> "Captions":
+        """Itself: a batch's captions are put together on the CPU."""
+        return self
 
     def draw(self, places: Tensor, config: DiTConfig, step: int, rng: torch.Generator) -> Tensor:
         """Token ids of a caption of each picture at these places, some replaced by the empty one: (B, L)."""
@@ -245,6 +262,15 @@ def read_latents(
         raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
     labelled = ids >= 0  # a picture beside the class folders has none
     return latents[labelled], Classes(ids[labelled], len(classes))
+
+
+def read_mirrored(pack: Path, data_dir: str | Path | None, labels: Classes | Captions, strict: bool) -> Tensor:
+    """The latents of the same pictures seen in a mirror, (N, d, h, w): an encoder's are not its latents mirrored."""
+    vae, training = packs.load(packs.read(pack)).vae, packs.read_training(pack)["vqvae"]
+    images = data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict)
+    pixels = images.pixels if labels.words else images.pixels[images.labels >= 0]
+    parts = [codec.encode(vae, from_bytes(part.flip(-1))).float().cpu() for part in pixels.split(256)]
+    return torch.cat(parts) / codec.latent_std(vae)
 
 
 def _are_latents(file: Path, fingerprint: str, metadata: str) -> bool:

@@ -83,6 +83,18 @@ def save_transformer(
     _replace(pack, write)
 
 
+def save_student(pack: Path, student: DiT, training: dict) -> None:
+    """Add a student to a pack, or replace it there. What was measured stays: nothing else has changed."""
+
+    def write(folder: Path) -> None:
+        shutil.copytree(pack, folder, dirs_exist_ok=True)
+        shutil.rmtree(folder / "student", ignore_errors=True)
+        _stored(student).save_pretrained(folder / "student", max_shard_size=MAX_SHARD)
+        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "student": training})
+
+    _replace(pack, write)
+
+
 def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, training: dict) -> None:
     """The pack with another decoder, and the explorer's pictures painted by it. What was measured on the old one goes;
     models, schedule and defaults stay as they were."""

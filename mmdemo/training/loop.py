@@ -33,6 +33,9 @@ except ImportError:  # Windows
     fcntl = None
 
 
+CHECKPOINT_SECONDS = 30  # between two, unless told otherwise
+
+
 @dataclass(frozen=True)
 class Record:
     """What happened in one step."""
@@ -59,9 +62,10 @@ class Run:
         weights: nn.Module,
         optimizer: torch.optim.Optimizer,
         checkpoint: Path,
-        checkpoint_every: int,
+        checkpoint_every: int | None,
         resume: bool,
         identity: dict[str, str | int] | None = None,  # what else a checkpoint must agree in to be resumed
+        compiled: bool | None = None,  # by torch.compile; None = on a GPU
         **state,
     ):
         if config.batch_size % accelerator.num_processes:
@@ -72,11 +76,14 @@ class Run:
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         self.identity = asdict(config) | (identity or {})
         checkpoint.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after hours
-        self.ema = EMAModel(weights.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75)
+        on_gpu = accelerator.device.type == "cuda"
+        self.ema = EMAModel(
+            weights.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.75, foreach=on_gpu
+        )
         self.ema.to(accelerator.device)
         self.state = {"model": weights, "ema": self.ema, "optimizer": optimizer} | state
         self.done, self.seconds = 0, 0.0
-        self.saved = 0  # the step of this run's last checkpoint
+        self.saved, self._saved_at = 0, time.monotonic()  # the step of this run's last checkpoint, and when that was
         if resume:
             # What a checkpoint from before an option or a digest existed does not tell is not held against it.
             defaults = {option.name: option.default for option in fields(config)} | (identity or {})
@@ -90,6 +97,8 @@ class Run:
                 raise unreadable(checkpoint, error) from None
         self.model, self.optimizer = accelerator.prepare(weights, optimizer)  # model: wrapped for several processes
         self.model.train()
+        if on_gpu if compiled is None else compiled:
+            self.model = torch.compile(self.model)
 
     def steps(self) -> Iterator[int]:
         config = self.config
@@ -142,11 +151,15 @@ class Run:
         self.ema.step(self.weights.parameters())
         elapsed = time.perf_counter() - self._started
         self.done, self.seconds = self.done + 1, self.seconds + elapsed
-        if self.accelerator.is_main_process and (
-            self.done % self.checkpoint_every == 0 or self.done == self.config.steps
-        ):
+        if self.accelerator.is_main_process and (self.done == self.config.steps or self._is_due()):
             self._save()
         return Record(self.done, self.config.steps, self.config.batch_size / elapsed, metrics)
+
+    def _is_due(self) -> bool:
+        """Whether there is to be a checkpoint."""
+        if self.checkpoint_every is None:
+            return time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        return self.done % self.checkpoint_every == 0
 
     def averaged(self) -> nn.Module:
         """The model with the averaged weights, ready to use, when all steps are done."""
@@ -173,6 +186,13 @@ class Run:
         counts = {"config": self.identity, "step": self.done, "seconds": self.seconds}
         save_checkpoint(self.checkpoint, counts | state)
         self.saved = asked.saved = self.done
+        self._saved_at = time.monotonic()
+
+
+def accelerated(mixed_precision: str | None) -> Accelerator:
+    """Where and how a training computes.  mixed_precision: None = as accelerate was configured, or else bf16 on a GPU."""
+    configured = "ACCELERATE_MIXED_PRECISION" in os.environ or not torch.cuda.is_available()
+    return Accelerator(mixed_precision=mixed_precision if mixed_precision or configured else "bf16")
 
 
 def alone(training: str) -> Callable:

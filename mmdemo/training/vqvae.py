@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 
 from mmdemo import codec, data, packs
 from mmdemo.datasets import NAMED
@@ -16,7 +15,7 @@ from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.codebook import learning_rule
 from mmdemo.training.config import VQVAEConfig
-from mmdemo.training.loop import Record, Run, alone, step_generator
+from mmdemo.training.loop import Record, Run, accelerated, alone, step_generator
 
 
 @alone("a codec")
@@ -26,15 +25,16 @@ def train_vqvae(
     run_folder: Path,  # checkpoints and latents live here
     data_dir: str | Path | None = None,
     resume: bool = False,
-    mixed_precision: str | None = None,  # None = as accelerate was configured
-    checkpoint_every: int = 200,
+    mixed_precision: str | None = None,  # None = as accelerate was configured, or else bf16 on a GPU
+    checkpoint_every: int | None = None,  # steps; None = every half minute
     strict: bool = False,  # pass over no picture of a folder that cannot be read
+    compiled: bool | None = None,  # by torch.compile; None = no: its convolutions gain little
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack is on disk.
 
     Raises DataError if the data cannot be read and PackError if there is nothing fitting to resume.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision)
+    accelerator = accelerated(mixed_precision)
     device = accelerator.device
     with accelerator.main_process_first():  # one process downloads, the others find it there
         images = data.load(config.dataset, "train", data_dir, config.image_size, strict=strict)
@@ -62,7 +62,7 @@ def train_vqvae(
     book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
     seen = {"pictures": len(images)}
-    run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, codebook=book)
+    run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, bool(compiled), codebook=book)
 
     for step in run.steps():
         rng = step_generator(device, config.seed, step, 0)  # the same in every process: all must draw the same codes
