@@ -90,7 +90,9 @@ def parser() -> argparse.ArgumentParser:
     _add_training(command("dit", "Train a transformer on a pack's codec.", train_dit, train), "dit")
     sharper = command("decoder", "Train a pack's decoder further, to paint its tokens sharper.", train_decoder, train)
     _add_training(sharper, "decoder")
-    quick = command("student", "Train a transformer that draws in a few steps what a pack's draws in many.", train_student, train)
+    quick = command(
+        "student", "Train a transformer that draws in a few steps what a pack's draws in many.", train_student, train
+    )
     _add_training(quick, "student")
 
     rebuild = command("reconstruct", _does("reconstruct"), reconstruct)
@@ -375,9 +377,7 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     for field in fields(settings):
         kind = {"str": str, "int": int, "float": float, "tuple[int,": int}.get(str(field.type).split(" ")[0])
         if kind is None:  # yes or no
-            command.add_argument(
-                f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"]
-            )
+            command.add_argument(f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"])
             continue
         command.add_argument(
             f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmdemo.errors import ArgumentError
 from mmdemo.images import open_image
+from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 
 if TYPE_CHECKING:
     from mmdemo.packs import Pack
@@ -369,7 +370,17 @@ class Recipe:
     def of(cls, pack: Pack, checked: Mapping[str, Any]) -> Recipe:
         """The pack's own, but for what was asked and is not None. A seed that was not asked for is drawn."""
         asked = {name: value for name, value in checked.items() if value is not None}
-        return cls(**asdict(pack.defaults) | {"seed": secrets.randbelow(MAX_SEED + 1)} | asked)
+        own = asdict(pack.defaults) | {"seed": secrets.randbelow(MAX_SEED + 1)}
+        if asked.get("sampler", own["sampler"]) == FAST:
+            own["steps"] = USUAL_JUMPS
+            whole("steps", asked.get("steps", USUAL_JUMPS), 1, MAX_JUMPS)
+            for name in ("guidance", "interval", "negative"):
+                if asked.get(name, own[name]) != own[name]:
+                    raise ArgumentError(
+                        f"{name} is {shown(asked[name])}, but {FAST} has learned to draw with {shown(own[name])}; "
+                        f"leave it out, or choose another sampler"
+                    )
+        return cls(**own | asked)
 
     @classmethod
     def stored(cls, index: Mapping[str, Any], pack: Pack) -> Recipe:

@@ -27,7 +27,7 @@ AT_ONCE = threading.Semaphore(4)  # what is fetched in the background; more of i
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
 INDEX = "model_index.json"
 OTHERS = [packs.SOURCE, ".*", "*/.*"]  # where it came from is not told by a repository; hidden files are a program's
-PARTS = [f"{part}/*" for part in ("vae", "transformer", "scheduler", "tokenizer", "codebook", "examples")]
+PARTS = [f"{part}/*" for part in ("vae", "transformer", "student", "scheduler", "tokenizer", "codebook", "examples")]
 
 
 def fetch(repo: str, report: Report | None = None) -> tuple[Path, str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdemo import checks, samplers
-from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, Recipe, number, whole
+from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, MAX_STEPS, Recipe, number, whole
 from mmdemo.checks import read_json
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.words import Words
@@ -112,7 +112,7 @@ def read(path: Path, name: str | None = None) -> Pack:
 
 def wanted(index: Mapping) -> list[str]:
     """What is fetched and pushed of a pack with this model_index.json, as patterns of file names."""
-    models = ["", *CODEC_FOLDERS, *(["transformer"] if index.get("_class_name") in DRAWING else [])]
+    models = ["", *CODEC_FOLDERS, *(["transformer", "student"] if index.get("_class_name") in DRAWING else [])]
     weights = [checks.WEIGHTS, checks.WEIGHTS.replace(".", "-?????-of-?????.")]
     of_models = [f"{folder}/{file}".removeprefix("/") for folder in models for file in weights]
     return ["*.json", "*.jsonl", "*.png", "*.jpg", "README.md", "notes.md", "LICENSE", *of_models]
@@ -259,10 +259,27 @@ def _drawing(pack: Pack, index: dict) -> Pack:
         if not 0 < len(pack.classes) <= classes:
             raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
     fitting = tuple(samplers.fitting(*_schedule(pack.path)))
+    if (index.get("student") or [None])[0] is not None:
+        _check_student(pack.path / "student", transformer)
+        fitting += (samplers.FAST,)
     pack = replace(pack, samplers=fitting)
     defaults = Recipe.stored(index, pack)
     first = (defaults.sampler, *(other for other in fitting if other != defaults.sampler))
     return replace(pack, samplers=first, defaults=defaults)
+
+
+def _check_student(folder: Path, teacher: dict) -> None:
+    """A student is as large as its transformer, and knows when it may stop.  Raises PackError."""
+    student = _configuration(folder, {"DiT": TRANSFORMERS["DiT"]})
+    for name in ("sample_size", "in_channels", "num_classes", "vocab_size"):
+        if student.get(name, 0) != teacher.get(name, 0):
+            raise PackError(f"student was made for another {name} than the transformer's")
+    times = student.get("times")
+    if not isinstance(times, list) or not 2 <= len(times) <= MAX_STEPS + 1 or times[-1] != 0:
+        raise PackError("student/config.json has no times from noise down to 0")
+    for before, after in zip(times, times[1:], strict=False):
+        if not number("times", before, 0, 1000) > number("times", after, 0, 1000):
+            raise PackError("student/config.json has times that do not go down")
 
 
 def _schedule(pack: Path) -> tuple[str, dict]:
@@ -326,6 +343,8 @@ def load(pack: Pack, device: str = "auto") -> ClassPipeline:
                 parts |= pack.defaults.to_store() | {"prompts": list(pack.prompts)}
                 parts["transformer"] = _load_part(pack.path / "transformer", TRANSFORMERS)
                 parts["scheduler"] = getattr(diffusers, scheduler).from_config(options)
+                if samplers.FAST in pack.samplers:
+                    parts["student"] = _load_part(pack.path / "student", TRANSFORMERS)
             if pack.words:
                 parts["words"] = read_words(pack)
                 if parts["words"].size > parts["transformer"].config.vocab_size:

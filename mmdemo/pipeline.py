@@ -9,9 +9,9 @@ variance-preserving ones (DDPM, arXiv:2006.11239, eq. 4) and (1 - sigma, sigma) 
 arXiv:2209.03003).
 """
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import diffusers
@@ -47,14 +47,15 @@ class ClassPipeline(DiffusionPipeline):
     """Images by class, or by text: a diffusers pipeline.
 
     vae: VQVAE, VQModel or AutoencoderKL.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any
-    of samplers.py, read for its configuration and never stepped itself.  id2label: {"0": name, …}.  image_size: side in
-    pixels.  words: what a transformer that reads can read, kept in tokenizer/; None = it knows classes.  prompts:
-    examples of what it was trained on.
+    of samplers.py, read for its configuration and never stepped itself.  student: a DiT that draws in a few jumps, by the
+    sampler `fast`; None = there is none.  id2label: {"0": name, …}.  image_size: side in pixels.  words: what a
+    transformer that reads can read, kept in tokenizer/; None = it knows classes.  prompts: examples of what it was
+    trained on.
     sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
     """
 
-    _optional_components = ["transformer", "scheduler"]
-    model_cpu_offload_seq = "transformer->vae"
+    _optional_components = ["transformer", "scheduler", "student"]
+    model_cpu_offload_seq = "transformer->student->vae"
 
     def __init__(
         self,
@@ -69,10 +70,11 @@ class ClassPipeline(DiffusionPipeline):
         guidance_interval: list[float] | None = None,  # None = at every noise level
         prompts: list[str] | None = None,
         words: Words | None = None,
+        student=None,
     ):
         super().__init__()
         self.words = words
-        self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler)
+        self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler, student=student)
         self.register_to_config(
             id2label=id2label or {},
             image_size=image_size,
@@ -140,7 +142,7 @@ class ClassPipeline(DiffusionPipeline):
         self,
         class_labels: Sequence[Label],  # B class ids, or texts
         generator: Sequence[torch.Generator] | None = None,  # one an image, on the CPU; None = fresh ones
-        num_inference_steps: int | None = None,  # None = the pack's default, here and below
+        num_inference_steps: int | None = None,  # None = the pack's default, here and below; of `fast` USUAL_JUMPS
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
         sampler: str | None = None,  # a name in samplers.py
         *,
@@ -164,22 +166,31 @@ class ClassPipeline(DiffusionPipeline):
             generator = [torch.Generator() for _ in class_labels]
             for fresh in generator:
                 fresh.seed()
-        device, count = self._execution_device, num_inference_steps or self.config.num_inference_steps
-        w = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        low, high = guidance_interval or self.config.guidance_interval
-        scheduler = make_scheduler(self.scheduler, sampler or self.config.sampler)
-        set_timesteps(scheduler, count, device)
-        stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
+        device, sampler = self._execution_device, sampler or self.config.sampler
+        jumps = sampler == samplers.FAST
         away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
         groups = {"label": class_labels, "away": away} | ({} if other_labels is None else {"other": other_labels})
         ids = self.label_ids([one for group in groups.values() for one in group]).to(device)
         groups = dict(zip(groups, ids.chunk(len(groups)), strict=True))
 
-        @functools.cache  # a text means the same at every step
+        @cache  # a text means the same at every step
         def meaning(*names: str):
-            ids = torch.cat([groups[name] for name in names])
-            return ids if self.words is None else self.transformer.read(ids)
+            ids, model = torch.cat([groups[name] for name in names]), self.student if jumps else self.transformer
+            return ids if self.words is None else model.read(ids)
 
+        if jumps:
+            if self.student is None:
+                raise ValueError("this pipeline has no student, so there is no sampler 'fast'")
+            count = num_inference_steps or samplers.USUAL_JUMPS
+            scheduler = Jumps(self.student.config.times, count, device)
+            schedule, w, stochastic, compare = self.scheduler, 1.0, {}, False  # guidance is in the student
+        else:
+            count = num_inference_steps or self.config.num_inference_steps
+            w = self.config.guidance_scale if guidance_scale is None else guidance_scale
+            schedule = scheduler = make_scheduler(self.scheduler, sampler)
+            set_timesteps(scheduler, count, device)
+            stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
+        low, high = guidance_interval or self.config.guidance_interval
         shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
 
         if latents is None:
@@ -194,16 +205,18 @@ class ClassPipeline(DiffusionPipeline):
             if hasattr(scheduler, "set_begin_index"):  # DDIM and DDPM keep no place in their timesteps
                 scheduler.set_begin_index(begin)
             timesteps = timesteps[begin:]
-            x = noised(scheduler, x0.to(device), eps, timesteps[0])
+            x = noised(schedule, x0.to(device), eps, timesteps[0])
         for index, t in enumerate(timesteps):
             with torch.inference_mode():  # entered anew each step: a generator may wake up in another thread
                 x_t = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
-                a, s = noise_level(scheduler, t)
+                a, s = noise_level(schedule, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
-                with_label, without = self._predict(x_t, t, meaning, shares, scale, compare)
+                model = partial(self.student, until=scheduler.until(t)) if jumps else self.transformer
+                with_label, without = self._predict(model, x_t, t, meaning, shares, scale, compare)
                 prediction = guided(with_label, without, scale)
-                guess = functools.partial(x0_from_prediction, prediction_type(scheduler), x_t=x_t, a=a, s=s)
+                kind = "flow" if jumps else prediction_type(schedule)
+                guess = partial(x0_from_prediction, kind, x_t=x_t, a=a, s=s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
                 step = Step(
                     index=index,
@@ -231,7 +244,7 @@ class ClassPipeline(DiffusionPipeline):
         outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
         return (outputs[1:] - outputs[:1]).abs().mean(1)
 
-    def _predict(self, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
+    def _predict(self, model, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
         """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
         In one batch. Two labels are mixed by their predictions, so that any transformer can.  shares: of the other one,
@@ -243,7 +256,7 @@ class ClassPipeline(DiffusionPipeline):
         if both or scale != 1:
             asked += ["away"]
         inputs = torch.cat([x_t] * len(asked))
-        outputs = self.transformer(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
+        outputs = model(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
         parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))
         without = parts.pop() if both or scale != 1 else None
         if not parts:
@@ -262,6 +275,29 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
     """Token ids of several texts, the shorter ones filled up: (B, L) int64."""
     length = max(map(len, rows))
     return torch.tensor([[*row, *[PAD_ID] * (length - len(row))] for row in rows])
+
+
+class Jumps:
+    """How a student goes from noise to a picture, as a scheduler: each step is a jump along the mean flow.
+
+    x_s = x_t - (t - s) u(x_t, t, s), with times from 1 to 0 (MeanFlow, arXiv:2505.13447, eq. 12).  times: a student's, in
+    [0, 1000], from noise down.  count: jumps, at most one between two of its times.
+    """
+
+    order = 1
+
+    def __init__(self, times: Sequence[float], count: int, device: torch.device):
+        if not 1 <= count <= min(samplers.MAX_JUMPS, len(times) - 1):
+            raise ValueError(f"num_inference_steps is {count}; 'fast' takes 1 to {samplers.MAX_JUMPS}")
+        at = torch.tensor([times[place] for place in stops(len(times), count)], device=device)
+        self.timesteps, self._next = at[:-1], dict(zip(at[:-1].tolist(), at[1:], strict=True))
+
+    def until(self, t: Tensor) -> Tensor:
+        """The time that the jump from t leads to."""
+        return self._next[float(t)]
+
+    def step(self, prediction: Tensor, t: Tensor, x: Tensor, return_dict: bool = False) -> tuple[Tensor]:
+        return (x - (t - self.until(t)) / 1000 * prediction,)
 
 
 def stops(stations: int, count: int) -> list[int]:

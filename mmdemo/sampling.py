@@ -103,6 +103,7 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
     low, high = request.recipe.interval
     for step in _steps(pipeline, request, _generators([request.recipe.seed]), compare=True, **start):
         x0 = step.latents if step.index == step.total - 1 else step.x0
+        sides = [x0 if one is None else one for one in (step.x0_label, step.x0_null)]  # a student has but one guess
         ids = pipeline.tokens(x0) if request.pack.codes else None
         tokens = None if ids is None else ids[0].tolist()
         frame = Frame(
@@ -118,7 +119,7 @@ def denoise(pipeline: ClassPipeline, request: Request, original: Image.Image | N
             distance=None if ids is None else codec.distance(pipeline.vae, x0 * std, ids) / std,
             guided=low <= step.noise_level <= high,
             original=original,
-            decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, step.x0_label, step.x0_null])),
+            decode=partial(_pictures, pipeline, torch.cat([step.x_t, x0, *sides])),
             weigh=partial(_pulls, pipeline, step, request.labels[0]),
         )
         yield frame

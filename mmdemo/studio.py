@@ -427,5 +427,5 @@ def _can_describe(pack: Pack) -> None:
 
 
 def _bytes(pipeline: ClassPipeline) -> int:
-    models = filter(None, (pipeline.vae, pipeline.transformer))
+    models = filter(None, (pipeline.vae, pipeline.transformer, pipeline.student))
     return sum(tensor.nbytes for model in models for tensor in (*model.parameters(), *model.buffers()))

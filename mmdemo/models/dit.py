@@ -62,7 +62,9 @@ class DiT(ModelMixin, ConfigMixin):
         else:
             self.class_embed = nn.Embedding(num_classes + 1, hidden_size)  # the last row is the null class
         if times:
-            self.until_embed = nn.Sequential(nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
+            self.until_embed = nn.Sequential(
+                nn.Linear(256, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
+            )
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, bool(vocab_size)) for _ in range(depth))
         if long_skips:
             self.skips = nn.ModuleList(nn.Linear(2 * hidden_size, hidden_size) for _ in range(depth // 2))

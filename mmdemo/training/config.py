@@ -147,7 +147,9 @@ class DiTConfig(_Checked):
         "auto", "what is drawn by: classes, captions, or whichever the data set has", choices=("auto", "class", "text")
     )
     text_depth: int = _option(2, "blocks of the text encoder", 1, 64)
-    long_skips: bool = _option(False, "let blocks of the second half see what those of the first gave (arXiv:2209.12152)")
+    long_skips: bool = _option(
+        False, "let blocks of the second half see what those of the first gave (arXiv:2209.12152)"
+    )
     mirrored: float = _option(0.0, "share of the pictures shown in a mirror, where left and right mean nothing")
     max_length: int = _option(64, "tokens read of a text", 8, 512)
     start_from: str | None = _option(

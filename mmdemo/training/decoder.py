@@ -85,7 +85,9 @@ def train_decoder(
     state = {"discriminator": discriminator, "opponent": opponent}
     identity = {"codec": packs.fingerprint(pack), "pictures": len(images)}
     checkpoint = run_folder / "decoder.pt"
-    run = Run(accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, bool(compiled), **state)
+    run = Run(
+        accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, bool(compiled), **state
+    )
     judge, opponent = accelerator.prepare(discriminator, opponent)  # judge: wrapped for several processes
 
     for step in run.steps():

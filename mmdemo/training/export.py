@@ -90,6 +90,8 @@ def save_student(pack: Path, student: DiT, training: dict) -> None:
         shutil.copytree(pack, folder, dirs_exist_ok=True)
         shutil.rmtree(folder / "student", ignore_errors=True)
         _stored(student).save_pretrained(folder / "student", max_shard_size=MAX_SHARD)
+        index = packs.read_json(folder / "model_index.json")
+        _write_json(folder / "model_index.json", index | {"student": [DiT.__module__, DiT.__name__]})
         _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "student": training})
 
     _replace(pack, write)
@@ -101,7 +103,7 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
 
     def write(folder: Path) -> None:
         _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
-        _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "scheduler", "tokenizer")
+        _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "student", "scheduler", "tokenizer")
         save_codebook(folder, vae, statistics)
         _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "decoder": training})
 

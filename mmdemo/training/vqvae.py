@@ -62,7 +62,9 @@ def train_vqvae(
     book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
     seen = {"pictures": len(images)}
-    run = Run(accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, bool(compiled), codebook=book)
+    run = Run(
+        accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, bool(compiled), codebook=book
+    )
 
     for step in run.steps():
         rng = step_generator(device, config.seed, step, 0)  # the same in every process: all must draw the same codes
