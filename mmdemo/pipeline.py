@@ -47,8 +47,8 @@ class ClassPipeline(DiffusionPipeline):
     """Images by class, or by text: a diffusers pipeline.
 
     vae: VQVAE, VQModel or AutoencoderKL.  transformer: DiT or DiTTransformer2DModel; None = codec only.  scheduler: any
-    of samplers.py, read for its configuration and never stepped itself.  student: a DiT that draws in a few jumps, by the
-    sampler `fast`; None = there is none.  id2label: {"0": name, …}.  image_size: side in pixels.  words: what a
+    of samplers.py, read for its configuration and never stepped itself.  student: a DiT that draws in a few jumps, by
+    the sampler `fast`; None = there is none.  id2label: {"0": name, …}.  image_size: side in pixels.  words: what a
     transformer that reads can read, kept in tokenizer/; None = it knows classes.  prompts: examples of what it was
     trained on.
     sampler, num_inference_steps, guidance_scale, guidance_interval: what a call uses where it says nothing.
@@ -280,8 +280,8 @@ def padded(rows: Sequence[Sequence[int]]) -> Tensor:
 class Jumps:
     """How a student goes from noise to a picture, as a scheduler: each step is a jump along the mean flow.
 
-    x_s = x_t - (t - s) u(x_t, t, s), with times from 1 to 0 (MeanFlow, arXiv:2505.13447, eq. 12).  times: a student's, in
-    [0, 1000], from noise down.  count: jumps, at most one between two of its times.
+    x_s = x_t - (t - s) u(x_t, t, s), with times from 1 to 0 (MeanFlow, arXiv:2505.13447, eq. 12).  times: a student's,
+    in [0, 1000], from noise down.  count: jumps, at most one between two of its times.
     """
 
     order = 1

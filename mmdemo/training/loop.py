@@ -190,7 +190,10 @@ class Run:
 
 
 def accelerated(mixed_precision: str | None) -> Accelerator:
-    """Where and how a training computes.  mixed_precision: None = as accelerate was configured, or else bf16 on a GPU."""
+    """Where and how a training computes.
+
+    mixed_precision: None = as accelerate was configured, or else bf16 on a GPU.
+    """
     configured = "ACCELERATE_MIXED_PRECISION" in os.environ or not torch.cuda.is_available()
     return Accelerator(mixed_precision=mixed_precision if mixed_precision or configured else "bf16")
 
