@@ -15,6 +15,7 @@ import gradio as gr
 from mmdemo.arguments import (
     MAX_AXIS,
     MAX_SEED,
+    MAX_STEPS,
     SETTINGS,
     Argument,
     Choice,
@@ -27,6 +28,7 @@ from mmdemo.arguments import (
 )
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack, read_words
+from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.ui.browser import PRIVATE, widget
 from mmdemo.ui.messages import Chip, Chips, message
 
@@ -84,9 +86,18 @@ class RecipeControls:
             fitted[part] = among(offered(SETTINGS[name], pack), values[part])
         for one in self.labels.values():
             fitted |= one.fit(pack, values)
-        return fitted | self.show(
-            pack, {name: own[name] for name in self.others if name in own and name not in choices}
-        )
+        fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in choices})
+        (sampler,) = self.others["sampler"]
+        return fitted | (self.fit_sampler(pack, fitted[sampler]["value"]) if pack.can_sample else {})
+
+    def fit_sampler(self, pack: Pack, sampler: str) -> Values:
+        """Updates to what a sampler draws with: a student takes few steps, and the pack's own guidance is in it."""
+        own, fast = pack.defaults, sampler == FAST
+        steps, most = (USUAL_JUMPS, MAX_JUMPS) if fast else (own.steps, MAX_STEPS)
+        shown = self.show(pack, {"guidance": own.guidance, "interval": own.interval})
+        fitted = {part: gr.update(value=value, interactive=not fast) for part, value in shown.items()}
+        (slider,) = self.others["steps"]
+        return fitted | {slider: gr.update(value=steps, maximum=most)} | self.show(pack, {"negative": own.negative})
 
     def show(self, pack: Pack, settings: dict[str, Any]) -> Values:
         """Updates to these settings."""

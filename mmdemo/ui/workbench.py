@@ -129,6 +129,8 @@ class Form:
         controls = [self.go, self.stop, *self.controls, *self.also_fitted(), *self.recipe.components]
         fitted = opened(self._fit, everything, controls, **FITTING)
         opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=fitted, **OPENING, **PRIVATE)
+        (sampler,) = self.recipe["sampler"]
+        sampler.input(said_plainly(self._fit_sampler), {self.pack, sampler}, self.recipe.components, **PRIVATE)
         asked = [self.go.click, *(one.prompt.submit for one in (*self.labels, *self.recipe.labels.values()))]
         gr.on(asked, None, js=f"() => window.mmdemo.bring('{self.name}')", **PRIVATE)
         self.can_be_stopped(gr.on(asked, said_plainly(self._run), everything, self.written(), **MODELS, **PRIVATE))
@@ -187,6 +189,10 @@ class Form:
         buttons = self.let_go(pack, request)
         pack = pack if pack.can_sample else replace(pack, classes=())
         return buttons | self.fit(pack, values) | self.recipe.fit(pack, values)
+
+    def _fit_sampler(self, values: Values) -> Values:
+        (sampler,) = self.recipe["sampler"]
+        return self.recipe.fit_sampler(self.studio.pack(values[self.pack]), values[sampler])
 
     def _open(self, values: Values) -> Iterator[Values]:
         tell = speaker()
