@@ -101,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
     _offer(tell, "describe", without=("image",))
     tell.add_argument("--json", action="store_true", help="print JSON alone: of several images, a list")
 
+    name = command("classify", _does("classify"), classify)
+    name.add_argument("images", nargs="+", metavar="IMAGE", help=ARGUMENTS["image"].help)
+    _offer(name, "classify", without=("image",))
+    name.add_argument("--json", action="store_true", help="print a JSON list alone: a record an image")
+
     draw = command("sample", _does("sample"), sample)
     _offer(draw, "sample")
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
@@ -246,6 +251,18 @@ def describe(options) -> None:
             print(f"{Path(image).name}: {run.text or 'nothing that there is a word for'}{doubt}", flush=True)
     if options.json:
         _print(told[0] if len(told) == 1 else told, indent=1)
+
+
+def classify(options) -> None:
+    studio = _studio(options)
+    runs = [studio.classify(options.pack, image, options.invert) for image in options.images]
+    told = []
+    for image, run in zip(options.images, runs, strict=True):
+        told.append(run.result().json())
+        if not options.json:
+            print(f"{Path(image).name}: {run.label} ({run.probabilities[run.label]:.1%})", flush=True)
+    if options.json:
+        _print(told, indent=1)
 
 
 def sample(options) -> None:

@@ -353,6 +353,30 @@ class Description:
 
 
 @dataclass(frozen=True)
+class Guess:
+    """What a picture may be, after all that is likely was tried under `index` noises of at most `total`."""
+
+    index: int
+    total: int
+    probabilities: dict[str, float]  # by class; all alike until each was tried
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The class under which a picture is denoised best."""
+
+    label: str
+    probabilities: dict[str, float]  # by class
+    map: Image.Image  # the picture, warm where the class explains it better than the next likeliest
+    other: str | None  # that one; None = there is but one class, which is held against none
+    seconds: float
+
+    def json(self) -> dict:
+        rounded = {name: round(share, 4) for name, share in self.probabilities.items()}
+        return {"label": self.label, "probabilities": rounded, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
 class Interpolation:
     """From one picture to another, twice."""
 

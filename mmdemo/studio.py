@@ -20,19 +20,21 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmdemo import catalogue, describing, images, packs, sampling
+from mmdemo import catalogue, classifying, describing, images, packs, sampling
 from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch, parts
 from mmdemo.packs import Pack
 from mmdemo.results import (
     Cell,
+    Classification,
     Code,
     Codebook,
     CodeMap,
     Description,
     Edit,
     Frame,
+    Guess,
     Interpolation,
     NoisedFrame,
     Progress,
@@ -264,6 +266,15 @@ class Studio:
         original, _ = seen(pack, image, invert)
         return Run(self._with_models(pack, describing.describe, pack, original))
 
+    @verb()
+    def classify(
+        self, pack: Pack, image: str | Path | Image.Image, invert: str | bool = "auto"
+    ) -> Run[Guess, Classification]:
+        """What a picture shows: the class under which the transformer denoises it best (arXiv:2303.16203)."""
+        _can_classify(pack)
+        original, _ = seen(pack, image, invert)
+        return Run(self._with_models(pack, classifying.classify, pack, original))
+
     # ----------------------------------------------------------------------------------------------------- drawing
 
     @verb(label=LABELS)
@@ -407,15 +418,21 @@ def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> It
     yield _Returned(result)
 
 
-def _can_sample(pack: Pack) -> None:
+def _can_sample(pack: Pack, does: str = "sample") -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
-        raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot {does}; {how}")
 
 
 def _has_codes(pack: Pack) -> None:
     if not pack.codes:
         raise PackError(f"{pack.name!r}: {NO_CODEBOOK}")
+
+
+def _can_classify(pack: Pack) -> None:
+    _can_sample(pack, "classify")
+    if not pack.classes:
+        raise PackError(f"{pack.name!r} reads words and knows no classes, so it cannot classify; ask it to describe")
 
 
 def _can_describe(pack: Pack) -> None:

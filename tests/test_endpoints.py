@@ -39,6 +39,7 @@ def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
         "/code_map": ["pack"],
         "/interpolate": ["pack", "image", "other", "count", "invert", "size"],
         "/describe": ["pack", "image", "invert"],
+        "/classify": ["pack", "image", "invert"],
         "/sample": ["pack", "label", "count", *DRAWN, "interval", "negative"],
         "/denoise": ["pack", "label", *DRAWN, "interval", "negative"],
         "/noise": ["pack", "image", "seed", "steps", "sampler", "invert"],

@@ -60,6 +60,7 @@ ANSWERS = {
     "replace": [*(Output(name, name) for name in ("before", "after", "difference")), NUMBERS],
     "interpolate": [Output("latents", "latent", "shares"), Output("tokens", "tokens", "shares"), NUMBERS],
     "describe": [NUMBERS, Output("maps", "pictures", "words")],
+    "classify": [NUMBERS, Output("evidence map", "map")],
     "sample": [Output("images", "images", "labels"), NUMBERS],
     "denoise": [Output("x0", "x0"), NUMBERS],
     "noise": [Output("x_t", "image"), NUMBERS],
