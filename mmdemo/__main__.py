@@ -120,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
+    classified = "pictures to classify; a tenth of those to generate if not given"
+    judge.add_argument("--classified", type=_number, metavar="N", help=classified)
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
@@ -310,6 +312,7 @@ def evaluate(options) -> None:
         report=lambda line: print(line, file=sys.stderr, flush=True),
         show=pictures.__setitem__,
         described=options.described,
+        classified=options.classified,
     )
     if options.defaults and "sampler" in numbers:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})

@@ -3,7 +3,8 @@
 Generated pictures are judged by a small classifier (classifier.py): whether it reads the class that was asked
 for, and the Fréchet distance (Heusel et al., arXiv:1706.08500) between its features of generated and of test pictures,
 as a ratio to that between training and test pictures. Where pictures have captions, a reader (reader.py) judges them
-instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py).
+instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py). What a
+pack itself says of pictures, by `describe` or `classify`, is held against what is known of them.
 """
 
 import time
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
-from mmdemo import codec, data, describing, jpeg, packs
+from mmdemo import classifying, codec, data, describing, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
-from mmdemo.classifier import Judge, load_classifier
+from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
 from mmdemo.errors import DataError
@@ -47,6 +48,7 @@ def evaluate(
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
+    classified: int | None = None,  # those that one of classes is to classify; None = a tenth of `samples`
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
@@ -55,6 +57,7 @@ def evaluate(
     """
     asks, described = whole("described", described, 0, 1_000_000), packs.read(pack)
     samples = whole("samples", samples, 100, 1_000_000)
+    classified = samples // 10 if classified is None else whole("classified", classified, 0, 1_000_000)
     if described.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         checked = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
@@ -74,7 +77,7 @@ def evaluate(
     started = time.perf_counter()
 
     report("reconstructing the test split")
-    ids = torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in test.pixels.split(BATCH)])
+    ids = tokens_of(pipeline, test.pixels)
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
     edge = padding(dataset, size)
@@ -148,7 +151,28 @@ def evaluate(
             "frechet_generated_test": frechet,
             "frechet_ratio": frechet / numbers["frechet_train_test"],
         }
+        if classified and classes > 1:
+            numbers |= _classified(pipeline, described, test, classified, report)
+            report("reading tokens")
+            named = train.labels >= 0
+            known = tokens_of(pipeline, train.pixels[named]), train.labels[named]
+            numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
     return numbers | {"features": classifier.num_features, "minutes": _minutes_since(started)}
+
+
+def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:
+    """uint8 pictures (N, C, H, W) -> ids (N, h, w)."""
+    return torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in pixels.split(BATCH)])
+
+
+def _classified(
+    pipeline: ClassPipeline, described: packs.Pack, test: LabelledImages, count: int, report: Callable[[str], None]
+) -> dict:
+    """How well, and how fast, the pack itself classifies test pictures in a random order."""
+    some, started = data.permuted(len(test), 0, min(count, len(test)), seed=1), time.perf_counter()
+    right = classifying.accuracy(pipeline, described, test.pixels[some], test.labels[some], report)
+    seconds = (time.perf_counter() - started) / len(some)
+    return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
 
 
 def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:

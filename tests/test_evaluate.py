@@ -194,6 +194,18 @@ def test_pictures_without_a_label_teach_the_classifier_nothing(tmp_path):
         assert torch.allclose(a, b)
 
 
+def test_a_regression_on_tokens_knows_which_token_is_where_and_passes_over_codes_it_never_saw():
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 8, (600, 3, 3), generator=rng)
+    labels = ids[:, 1, 2] // 4
+    rows = ids.sort(2).values  # as many tokens of every kind, but none where it was
+    unseen = ids[400:].clone()
+    unseen[:, 0, 0] = 99
+    assert classifier.accuracy_of_tokens(ids[:400], labels[:400], unseen, labels[400:]) > 0.98
+    assert classifier.accuracy_of_tokens(rows[:400], labels[:400], rows[400:], labels[400:]) < 0.85
+    assert classifier.accuracy_of_tokens(ids[:400], labels[:400], ids[400:], 1 - labels[400:]) < 0.02
+
+
 # --------------------------------------------------------------------------------------------------- a whole evaluation
 
 
@@ -234,6 +246,8 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
     json.dumps(numbers, allow_nan=False)
     assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
     assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
+    assert numbers["classified_right_of"] == 10 and numbers["classified_seconds"] > 0
+    assert numbers["classified_right"] * 10 % 1 == pytest.approx(0) and 0 < numbers["accuracy_tokens"] <= 1
 
     sheet = shown["samples.png"]
     times = sheet.width // (10 * (SIZE + 2) - 2)
