@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from mmdemo.pipeline import ClassPipeline
 
-NOISES = Noises(low=-4.0, high=0.0, levels=4, few=8, many=32, close=1.0, errors=3.0)
+# Of digits the levels under 0 tell classes apart, of photographs those from -1 to 3. Every level counts alike: weights
+# fitted to 250 digits and 300 photographs of the training splits read no more of others right than the bound's own.
+NOISES = Noises(low=-3.0, high=2.0, levels=8, few=8, many=48, close=1.0, errors=2.0)
 MAPPED = 16  # noises that a map is the mean of
 
 

@@ -163,14 +163,23 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """A word, and the picture, warm where the word comes from."""
+
+    word: str
+    caption: str
+    picture: str
+
+
+@dataclass(frozen=True)
 class Described:
-    """description.js."""
+    """description.js.  words, help: there when it is done."""
 
     text: str
-    said: str
-    words: list[tuple[str, str]]  # each, and the picture where it is warm
-    attributes: list[tuple[str, list[tuple[str, float]]]]  # the likeliest values of each, and their probabilities
-    notice: str
+    attributes: list[tuple[str, list[tuple[str, float]]]] | None = None  # some values of each, and their probabilities
+    words: list[Explained] | None = None
+    help: list[str] | None = None
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,6 +190,7 @@ class Gallery:
     columns: int
     count: int
     pictures: list[dict[str, Any]] | None = None  # what it takes to draw each again
+    question: str | None = None  # what can be asked of each
     file: str | None = None
     png: str | None = None
 
