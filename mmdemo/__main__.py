@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Flag, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
+from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 
@@ -108,6 +109,10 @@ def parser() -> argparse.ArgumentParser:
     change = command("edit", _does("edit"), edit)
     _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
+
+    make = command("synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", synthesize)
+    _offer(make, "synthesize")
+    make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
@@ -262,8 +267,7 @@ def sample(options) -> None:
         out.write_bytes(result.png_bytes())
     else:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
-            name = "".join("_" if one in '/\\:*?"<>|' else one for one in label)[:40].strip()  # a label is any text
-            (out / f"{name or 'anything'}-{seed}.png").write_bytes(result.png_bytes(i))
+            (out / f"{file_stem(label, seed)}.png").write_bytes(result.png_bytes(i))
     _print(result.json() | {"out": str(out)})
 
 
@@ -276,6 +280,13 @@ def edit(options) -> None:
     result = run.result()
     out.write_bytes(result.png_bytes())
     _print(result.json() | {"out": str(out)})
+
+
+def synthesize(options) -> None:
+    from mmdemo import synthesis
+
+    _show(synthesis.write(_studio(options), Path(options.out), **_given(options, "synthesize")), unit="picture")
+    print(f"wrote {options.out}; next: python -m mmdemo train vqvae --pack NAME --dataset {options.out}")
 
 
 def evaluate(options) -> None:
@@ -329,6 +340,9 @@ def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **g
     if isinstance(argument, Picture):
         command.add_argument(name, metavar=argument.metavar, help=argument.help)
         return
+    if isinstance(argument, Flag):
+        command.add_argument(f"--{name}", action="store_true", help=argument.help)
+        return
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
     if isinstance(argument, (Whole, Number, Interval, Side)):
         more["type"] = _number
@@ -372,7 +386,7 @@ def _how_to_run(options) -> dict:
     return {"run_folder": Path(options.runs) / options.pack} | given
 
 
-def _show(records: Iterator) -> None:
+def _show(records: Iterator, unit: str = "step") -> None:
     """A progress bar on a terminal, a line every ten seconds or so otherwise."""
     from tqdm import tqdm
 
@@ -383,13 +397,15 @@ def _show(records: Iterator) -> None:
             if not _speaks():
                 continue
             if bar is None:
-                bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+                bar = tqdm(total=record.steps, initial=max(0, record.step - 1), disable=not terminal, unit=unit)
             numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
             bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
-            bar.update()
+            bar.update(record.step - bar.n)
             if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
                 line = "  ".join(f"{name} {value}" for name, value in numbers.items())
-                print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+                print(
+                    f"{unit} {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True
+                )
                 told = time.monotonic()
     finally:  # whatever is said next needs a line of its own
         if bar is not None:
