@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
+    teaches = "measure what drawn pictures teach a classifier, and add that to what was measured; nothing else"
+    judge.add_argument("--synthetic", action="store_true", help=teaches)
+    judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
@@ -295,17 +298,25 @@ def evaluate(options) -> None:
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
-    numbers = evaluate(
-        pack,
-        Path(options.runs),
-        options.data_dir,
-        options.samples,
-        {name: getattr(options, name) for name in STORED},
-        report=lambda line: print(line, file=sys.stderr, flush=True),
-        show=pictures.__setitem__,
-        described=options.described,
-    )
-    if options.defaults and "sampler" in numbers:
+    asked = {name: getattr(options, name) for name in STORED}
+    report = partial(print, file=sys.stderr, flush=True)
+    if options.synthetic:
+        from mmdemo import teaching
+
+        numbers, pictures = card.read(pack)
+        numbers |= teaching.measure(pack, options.data_dir, options.count, asked, report)
+    else:
+        numbers = evaluate(
+            pack,
+            Path(options.runs),
+            options.data_dir,
+            options.samples,
+            asked,
+            report=report,
+            show=pictures.__setitem__,
+            described=options.described,
+        )
+    if options.defaults and "sampler" in numbers and not options.synthetic:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
