@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Flag, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
+from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 
@@ -114,6 +115,10 @@ def parser() -> argparse.ArgumentParser:
     _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
+    make = command("synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", synthesize)
+    _offer(make, "synthesize")
+    make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
+
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
@@ -124,6 +129,9 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--classified", type=_number, metavar="N", help=classified)
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
+    teaches = "measure what drawn pictures teach a classifier, and add that to what was measured; nothing else"
+    judge.add_argument("--synthetic", action="store_true", help=teaches)
+    judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
@@ -281,8 +289,7 @@ def sample(options) -> None:
         out.write_bytes(result.png_bytes())
     else:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
-            name = "".join("_" if one in '/\\:*?"<>|' else one for one in label)[:40].strip()  # a label is any text
-            (out / f"{name or 'anything'}-{seed}.png").write_bytes(result.png_bytes(i))
+            (out / f"{file_stem(label, seed)}.png").write_bytes(result.png_bytes(i))
     _print(result.json() | {"out": str(out)})
 
 
@@ -297,24 +304,39 @@ def edit(options) -> None:
     _print(result.json() | {"out": str(out)})
 
 
+def synthesize(options) -> None:
+    from mmdemo import synthesis
+
+    _show(synthesis.write(_studio(options), Path(options.out), **_given(options, "synthesize")), unit="picture")
+    print(f"wrote {options.out}; next: python -m mmdemo train vqvae --pack NAME --dataset {options.out}")
+
+
 def evaluate(options) -> None:
     from mmdemo import card
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
-    numbers = evaluate(
-        pack,
-        Path(options.runs),
-        options.data_dir,
-        options.samples,
-        {name: getattr(options, name) for name in STORED},
-        report=lambda line: print(line, file=sys.stderr, flush=True),
-        show=pictures.__setitem__,
-        described=options.described,
-        classified=options.classified,
-    )
-    if options.defaults and "sampler" in numbers:
+    asked = {name: getattr(options, name) for name in STORED}
+    report = partial(print, file=sys.stderr, flush=True)
+    if options.synthetic:
+        from mmdemo import teaching
+
+        numbers, pictures = card.read(pack)
+        numbers |= teaching.measure(pack, options.data_dir, options.count, asked, report)
+    else:
+        numbers = evaluate(
+            pack,
+            Path(options.runs),
+            options.data_dir,
+            options.samples,
+            asked,
+            report=report,
+            show=pictures.__setitem__,
+            described=options.described,
+            classified=options.classified,
+        )
+    if options.defaults and "sampler" in numbers and not options.synthetic:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
@@ -348,6 +370,9 @@ def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] =
 def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
     if isinstance(argument, Picture):
         command.add_argument(name, metavar=argument.metavar, help=argument.help)
+        return
+    if isinstance(argument, Flag):
+        command.add_argument(f"--{name}", action="store_true", help=argument.help)
         return
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
     if isinstance(argument, (Whole, Number, Interval, Side)):
@@ -392,7 +417,7 @@ def _how_to_run(options) -> dict:
     return {"run_folder": Path(options.runs) / options.pack} | given
 
 
-def _show(records: Iterator) -> None:
+def _show(records: Iterator, unit: str = "step") -> None:
     """A progress bar on a terminal, a line every ten seconds or so otherwise."""
     from tqdm import tqdm
 
@@ -403,13 +428,15 @@ def _show(records: Iterator) -> None:
             if not _speaks():
                 continue
             if bar is None:
-                bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+                bar = tqdm(total=record.steps, initial=max(0, record.step - 1), disable=not terminal, unit=unit)
             numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
             bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
-            bar.update()
+            bar.update(record.step - bar.n)
             if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
                 line = "  ".join(f"{name} {value}" for name, value in numbers.items())
-                print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+                print(
+                    f"{unit} {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True
+                )
                 told = time.monotonic()
     finally:  # whatever is said next needs a line of its own
         if bar is not None:

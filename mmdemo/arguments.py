@@ -22,6 +22,7 @@ MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
 MAX_STEPS, MAX_GUIDANCE = 250, 20.0
 MAX_COUNT = 64  # pictures in one request
 MAX_STRIP = 16  # pictures between two ends
+MAX_SET, MAX_SET_PIXELS = 1000, 8_000_000  # pictures of a set that is made at once, and pixels of all of them
 MAX_AXIS = 8  # values along a side of a comparison
 MAX_PROMPT = 1000  # characters
 MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
@@ -179,6 +180,18 @@ class Choice(Argument):
 
     def check(self, name, value, pack):
         return choice(name, value, self.allowed(pack) if callable(self.allowed) else self.allowed)
+
+
+@dataclass(frozen=True)
+class Flag(Argument):
+    """Yes or no."""
+
+    schema: ClassVar[dict] = {"type": "boolean"}
+
+    def check(self, name, value, pack):
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} is {shown(value)}; it must be true or false")
+        return value
 
 
 @dataclass(frozen=True)
@@ -403,6 +416,9 @@ INVERT = ("auto", "yes", "no")
 LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
+SET = Whole(
+    "How many", "Pictures to make.", low=1, high=lambda pack: min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2)
+)
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "pack": Choice("Pack", "A pack's name."),
@@ -422,6 +438,7 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     ),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
+    "augment": Flag("Augment", "Beside each picture a variant that is rotated, scaled, shifted and noised."),
     "strength": Number(
         "Strength", "How far into noise: 1 forgets the picture; too little, and it stays what it was.", positive=True
     ),

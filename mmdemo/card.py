@@ -12,7 +12,10 @@ from PIL import Image
 
 from mmdemo import packs
 from mmdemo.arguments import SETTINGS, STORED, Recipe
+from mmdemo.checks import read_json
 from mmdemo.datasets import NAMED
+from mmdemo.errors import PackError
+from mmdemo.images import open_image
 from mmdemo.packs import Pack
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
@@ -26,6 +29,7 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
 NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
 # From the Hub it comes by: python -m mmdemo pull owner/name"""
+PICTURES = ("comparison.png", "samples.png")  # that `evaluate` shows
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
@@ -38,6 +42,14 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
     notes = pack / "notes.md"
     extra = "\n" + notes.read_text(encoding="utf-8").lstrip("\n") if notes.is_file() else ""
     (pack / "README.md").write_text(_text(pack, numbers, set(pictures)) + extra, encoding="utf-8")
+
+
+def read(pack: Path) -> tuple[dict, dict[str, Image.Image]]:
+    """What was written: the numbers and the pictures, to which more may be added.  Raises PackError if nothing was."""
+    if not (pack / "metrics.json").is_file():
+        raise PackError(f"{pack.name!r} is not measured yet; first: python -m mmdemo evaluate --pack {pack.name}")
+    files = [pack / file for file in PICTURES if (pack / file).is_file()]
+    return read_json(pack / "metrics.json"), {file.name: open_image(file) for file in files}
 
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
@@ -72,6 +84,7 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 
 {_reading(numbers)}
 {_by_attribute(numbers)}{_classes_read(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
+{_teaching(pack.name, numbers, training) if "synthetic" in numbers else ""}\
 {_gallery(numbers, pictures)}{_codebook(described)}"""
 
 
@@ -373,6 +386,39 @@ JPEG (Pillow, `optimize=True`, the better chroma subsampling) has one quality fo
 at least the tokens' bits. In the file of so small a picture most bytes are headers and tables, so it is counted twice:
 the entropy-coded scan alone, as if those were free, and the whole file, which even at quality 1 may be larger than the
 tokens. Not counted: the tokens need the pack's decoder, and JPEG's is everywhere.
+"""
+
+
+def _teaching(name: str, numbers: dict, training: dict) -> str:
+    """What a classifier learns of drawn pictures."""
+    alone, settings = numbers["synthetic"], numbers["synthetic_settings"]
+    recipe = Recipe(**{setting: settings[key] for setting, key in STORED.items()})
+    tried = {name: share for name, share in numbers["synthetic_tried"].items() if name != "pictures"}
+    options = f" --count {alone['count']}"
+    if not tried:
+        options += "".join(_option(one, getattr(recipe, one)) for one in STORED)
+    chosen = ""
+    if tried:
+        shares = "; ".join(f"{words}: {share:.2%}" for words, share in tried.items())
+        chosen = f""" How they are drawn was chosen by what a classifier
+learns of few about {numbers["synthetic_tried"]["pictures"]} pictures held out of the training split: {shares}."""
+    rows = [f"| no real ones | | {alone['accuracy']:.2%} |"]
+    for count, share in numbers["synthetic_real"].items():
+        rows.append(f"| {int(count):,} real ones | {share:.2%} | {numbers['synthetic_both'][count]:.2%} |")
+    return f"""
+### To train on
+By `python -m mmdemo evaluate --pack {name} --synthetic{options}{_where(training)}`, in {alone["minutes"]} minutes.
+
+| test pictures read right by a classifier that learnt | real pictures alone | with {alone["count"]:,} drawn ones |
+|---|---|---|
+{chr(10).join(rows)}
+
+Drawn by {recipe.words(without=["seed"])}.{chosen} With a rotated, scaled, shifted and noised variant of each
+(`--augment`), drawn pictures alone teach {alone["accuracy_augmented"]:.2%}. Every classifier is
+trained for as many steps.
+
+**The generator saw all the real training pictures**, so what drawn ones add to a few of them is not had from these few:
+it shows what a pack hands on of its data to somebody who has the pack but not the data.
 """
 
 

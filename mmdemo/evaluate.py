@@ -274,7 +274,7 @@ def _gradient_energy(pixels: Tensor) -> float:
 
 @torch.inference_mode()
 def accuracy(classifier: Judge, pixels: Tensor, labels: Tensor) -> float:
-    """Share of uint8 pictures read as their labels, in [0, 1]."""
+    """Share of uint8 pictures read as their labels, in [0, 1]; on the classifier's device."""
     read = torch.cat([classifier(from_bytes(part)).argmax(1) for part in pixels.split(BATCH)])
     return float((read == labels).double().mean())
 

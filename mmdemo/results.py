@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mmdemo import images
+from mmdemo import imagefolder, images
 from mmdemo.arguments import Recipe, quoted
 
 T = TypeVar("T")
@@ -159,6 +161,45 @@ class Samples(Drawing):
         if i is None:
             return png_bytes(self.grid(), self.json())
         return png_bytes(self.images[i], self.json() | {"labels": [self.labels[i]], "seed": self.seeds[i]})
+
+
+@dataclass(frozen=True)
+class Made:
+    """A set of pictures on its way, after step `index` of `total`."""
+
+    index: int
+    total: int
+    images: list[Image.Image]  # those that are done, without variants
+    labels: list[str]  # of all that are asked for
+
+
+@dataclass(frozen=True)
+class Synthetic(Samples):
+    """Labelled pictures to train on, which make a data set's folder (imagefolder.py)."""
+
+    classes: tuple[str, ...]  # of the pack; () = it reads
+    variants: list[Image.Image]  # one an image; [] = they were not asked for
+
+    def json(self) -> dict:
+        own = {name: value for name, value in super().json().items() if name != "labels"}
+        return own | {"count": len(self.images), "augment": bool(self.variants), "labels": dict(Counter(self.labels))}
+
+    def files(self) -> Iterator[tuple[str, Image.Image]]:
+        """Every picture, and its place in the folder; a variant after its picture."""
+        for i, (label, seed) in enumerate(zip(self.labels, self.seeds, strict=True)):
+            yield imagefolder.place(self.classes, label, seed), self.images[i]
+            if self.variants:
+                yield imagefolder.place(self.classes, label, seed, variant=True), self.variants[i]
+
+    def zip_bytes(self) -> bytes:
+        """The folder as a zip file."""
+        file = io.BytesIO()
+        table = imagefolder.table(self.classes, self.labels, self.pack, self.recipe, bool(self.variants))
+        with zipfile.ZipFile(file, "w") as folder:
+            for name, image in self.files():
+                folder.writestr(zipfile.ZipInfo(name), images.png(image))  # of 1980: the same set is the same file
+            folder.writestr(zipfile.ZipInfo(imagefolder.metadata(self.classes)), table)
+        return file.getvalue()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,20 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmdemo import catalogue, classifying, describing, images, packs, sampling
-from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
+from mmdemo.arguments import (
+    ALL,
+    ARGUMENTS,
+    FIRST_LABEL,
+    LABELS,
+    SET,
+    SETTINGS,
+    STRIP,
+    Argument,
+    Recipe,
+    choice,
+    number,
+    shown,
+)
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch, parts
 from mmdemo.packs import Pack
@@ -36,6 +49,7 @@ from mmdemo.results import (
     Frame,
     Guess,
     Interpolation,
+    Made,
     NoisedFrame,
     Progress,
     Reading,
@@ -44,6 +58,7 @@ from mmdemo.results import (
     Run,
     Samples,
     Strip,
+    Synthetic,
 )
 from mmdemo.tokens import decode, interpolate, reconstruct, replace, seen
 
@@ -347,6 +362,18 @@ class Studio:
         if (other_label, other_seed) == (label, recipe.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
         return self._run(sampling.morph, sampling.request(pack, [label], count, recipe), other_label, other_seed)
+
+    @verb(count=SET, label=LABELS)
+    def synthesize(
+        self, pack: Pack, count: int, label: str | Sequence[str] = ALL, augment: bool = False, *, recipe: Recipe
+    ) -> Run[Made, Synthetic]:
+        """A data set of new labelled pictures, to train on: picture i has seed + i, and the labels in turn.
+
+        As many as one request may have; synthesis.py writes any number of them into a folder.
+        """
+        if "" in label:
+            raise ArgumentError("label is an empty text; a picture to train on needs words to learn")
+        return self._run(sampling.synthesize, sampling.request(pack, label, count, recipe), augment)
 
     # ------------------------------------------------------------------------------------------------------ models
 

@@ -14,6 +14,7 @@ from mmdemo.arguments import (
     MAX_COUNT,
     MAX_GUIDANCE,
     MAX_SEED,
+    MAX_SET,
     MAX_SIDE,
     MAX_STEPS,
     MAX_STRIP,
@@ -33,11 +34,11 @@ NO_PICTURE = [3, True, NAN, [], "nowhere.png", "two\nlines.png", b"x", ""]
 NO_AXIS = ["colour", "", 1, True, ["steps"], {}]
 NO_LIST_OF_VALUES = [[], "12", 3, {}, list(range(1, MAX_AXIS + 2))]
 WIDE = MAX_SIDE // 4 + 1  # tokens
-SEVERAL = ("sample", "denoise")  # verbs whose label may be several, or all
+SEVERAL = ("sample", "denoise", "synthesize")  # verbs whose label may be several, or all
 
 GOOD = {
-    "pack": "tiny", "label": "circle", "other_label": "square", "negative": "square", "count": 3, "seed": 0,
-    "other_seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "interval": [0, 1], "image": digit(),
+    "pack": "tiny", "label": "circle", "other_label": "square", "negative": "square", "count": 3, "augment": True,
+    "seed": 0, "other_seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "interval": [0, 1], "image": digit(),
     "other": digit(), "invert": "auto", "size": 16, "strength": 0.5, "tokens": [[0]], "code": 0, "by": 1,
     "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2],
 }  # fmt: skip
@@ -68,6 +69,7 @@ BAD = {
     ],
     "code": [([*NO_WHOLE_NUMBER, 16], "15")],
     "by": [([*NO_WHOLE_NUMBER, 16], "15")],
+    "augment": [(["yes", "", 1, 0, NAN, [True], {}], "true or false")],
     "x": [(NO_AXIS, "seed")],
     "y": [([*NO_AXIS, "steps"], "seed")],
     "xs": [(NO_LIST_OF_VALUES, f"1 to {MAX_AXIS}"), ([[1, 1], [1, 2, 1.0]], "twice")],
@@ -88,7 +90,7 @@ def refused() -> list[tuple]:
     for verb, name in [(verb, name) for verb, one in VERBS.items() for name in one.arguments]:
         bad = list(BAD.get(name, []))
         if name == "count":
-            low, high = (1, MAX_COUNT) if verb == "sample" else (2, MAX_STRIP)
+            low, high = {"sample": (1, MAX_COUNT), "synthesize": (1, MAX_SET)}.get(verb, (2, MAX_STRIP))
             bad = [([*NO_WHOLE_NUMBER, 0, low - 1, high + 1], f"{low} to {high}")]
         if name == "label" and verb not in SEVERAL:
             bad += [(["all", ["circle"], ["circle", "square"]], "one of circle, square, triangle")]
