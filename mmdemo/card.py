@@ -400,8 +400,9 @@ def _teaching(name: str, numbers: dict, training: dict) -> str:
     chosen = ""
     if tried:
         shares = "; ".join(f"{words}: {share:.2%}" for words, share in tried.items())
-        chosen = f""" How they are drawn was chosen by what a classifier
-learns of few about {numbers["synthetic_tried"]["pictures"]} pictures held out of the training split: {shares}."""
+        chosen = f""" That was chosen by what a few drawn
+pictures, of other seeds, teach about {numbers["synthetic_tried"]["pictures"]:,} pictures of the training split:
+{shares}."""
     rows = [f"| no real ones | | {alone['accuracy']:.2%} |"]
     for count, share in numbers["synthetic_real"].items():
         rows.append(f"| {int(count):,} real ones | {share:.2%} | {numbers['synthetic_both'][count]:.2%} |")
@@ -413,9 +414,9 @@ By `python -m mmdemo evaluate --pack {name} --synthetic{options}{_where(training
 |---|---|---|
 {chr(10).join(rows)}
 
-Drawn by {recipe.words(without=["seed"])}.{chosen} With a rotated, scaled, shifted and noised variant of each
-(`--augment`), drawn pictures alone teach {alone["accuracy_augmented"]:.2%}. Every classifier is
-trained for as many steps.
+Drawn by {recipe.words(without=["seed"])}.{chosen}
+With a rotated, scaled, shifted and noised variant of each (`--augment`), drawn pictures alone teach
+{alone["accuracy_augmented"]:.2%}. Every classifier is of one kind and is trained for as many steps.
 
 **The generator saw all the real training pictures**, so what drawn ones add to a few of them is not had from these few:
 it shows what a pack hands on of its data to somebody who has the pack but not the data.

@@ -92,7 +92,10 @@ def test_the_card_says_how_they_were_chosen_and_that_the_generator_saw_every_rea
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.count("|") == 4}
     assert "98.76%" in rows["no real ones"] and "97.89%" in text and "30,000 drawn" in text
     assert "| 70.00% | 98.10% |" in rows["100 real ones"] and "| 91.00% | 98.20% |" in rows["1,000 real ones"]
-    assert re.search(r"The generator saw all the real training pictures", text) and "10000 pictures held out" in text
+    assert (
+        re.search(r"The generator saw all the real training pictures", text)
+        and "about 10,000 pictures of the training split" in text
+    )
     assert "guidance 3: 96.00%" in text and "--synthetic --count 30000 --data-dir" in text and "\n\n\n" not in text
 
 

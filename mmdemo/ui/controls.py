@@ -18,6 +18,7 @@ from mmdemo.arguments import (
     SETTINGS,
     Argument,
     Choice,
+    Flag,
     Interval,
     Label,
     Labels,
@@ -212,6 +213,8 @@ def control(setting: Argument, value: Any = None) -> "list[Component] | LabelCon
     if isinstance(setting, Interval):
         upper, lower = ({"label": label, "info": info} for label, info in setting.ends)
         return [gr.Slider(0, 1, 1, step=0.05, **upper), gr.Slider(0, 1, 0, step=0.05, **lower)]
+    if isinstance(setting, Flag):
+        return [gr.Checkbox(value, **words)]
     if isinstance(setting, (Whole, Number)):
         step = 1 if isinstance(setting, Whole) else setting.step
         return [gr.Slider(setting.low, setting.high, value, step=step, **words)]

@@ -196,6 +196,21 @@ class Gallery:
 
 
 @dataclass(frozen=True)
+class DataSet:
+    """makedata.js: labelled pictures, those that are done on a sheet, `columns` wide.  The rest is there in the end."""
+
+    labels: list[str]
+    order: list[int]  # which label each picture has
+    sheet: str | None
+    columns: int
+    done: int
+    variants: str | None = None  # a sheet like the other
+    example: str | None = None  # the place of a picture in the folder
+    file: str | None = None
+    zip: str | None = None  # in base64
+
+
+@dataclass(frozen=True)
 class Shot:
     """A frame of a film."""
 
