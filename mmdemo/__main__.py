@@ -125,6 +125,7 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
+    judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
     classified = "pictures to classify; a tenth of those to generate if not given"
     judge.add_argument("--classified", type=_number, metavar="N", help=classified)
     for name in STORED:
@@ -334,6 +335,7 @@ def evaluate(options) -> None:
             report=report,
             show=pictures.__setitem__,
             described=options.described,
+            segments=options.segments,
             classified=options.classified,
         )
     if options.defaults and "sampler" in numbers and not options.synthetic:

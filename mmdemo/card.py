@@ -83,7 +83,8 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_table(numbers)}
 
 {_reading(numbers)}
-{_by_attribute(numbers)}{_classes_read(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
+{_by_attribute(numbers)}{_classes_read(numbers)}{_segments(numbers)}\
+{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
 {_teaching(pack.name, numbers, training) if "synthetic" in numbers else ""}\
 {_gallery(numbers, pictures)}{_codebook(described)}"""
 
@@ -192,6 +193,7 @@ def _evaluation(name: str, numbers: dict) -> str:
         return command
     options = "".join(_option(one, value) for one, value in _settings(numbers).items() if SETTINGS[one].caption(value))
     described = f" --described {numbers['described_right_of']}" if "described_right" in numbers else ""
+    described += " --segments DIR" if "segments" in numbers else ""
     if numbers.get("classified_right_of", numbers["generated"] // 10) != numbers["generated"] // 10:
         described = f" --classified {numbers['classified_right_of']}"
     return f"{command} --samples {numbers['generated']}{described}{options}"
@@ -361,6 +363,28 @@ def _classes_read(numbers: dict) -> str:
 
 `classify` names the class under which the transformer, which was trained to draw, denoises a picture best
 ([2303.16203](https://arxiv.org/abs/2303.16203)). The logistic regression is what the tokens alone give away.
+"""
+
+
+def _segments(numbers: dict) -> str:
+    """Where the pack finds what its words say."""
+    if "segments" not in numbers:
+        return ""
+
+    def cells(found: dict) -> str:
+        return " | ".join(f"{found[how]:.2f}" if how in found else "" for how in ("evidence", "named", "learned"))
+
+    rows = "\n".join(f"| {name}, {found['of']} | {cells(found)} |" for name, found in numbers["segments"].items())
+    return f"""
+### Masks
+| IoU, and of how many pictures | **evidence** | colour, by its name | colour, learned from masks |
+|---|---|---|---|
+{rows}
+
+Evidence is where a picture is denoised better with the word that is true of it than with the attribute's other words
+(the maps of `describe`). It has never seen a mask. Next to it a threshold on colour alone: pixels near the colour that
+the word names, or near what true masks of other pictures hold. Each threshold is chosen on half of the pictures, and
+the IoU is that of the others.
 """
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 # Every value of an attribute is tried under 8 noises, and those within 10 nats of the best under 32.
 NOISES = Noises(low=-4.0, high=4.0, levels=8, few=8, many=32, close=10.0, errors=2.0)
-MAPPED = 16  # noises that a map is the mean of
 ROUNDS = 2  # times that every attribute is looked at, all others being said
 # "none" has no words, and is held against them by their absence. Captions leave out what is there, too: a picture with
 # glasses is explained by a caption without them but a little worse, by -log of how often one leaves them out.
@@ -105,14 +104,28 @@ def spoken(slot: Slot) -> str:
 
 
 def maps(evidence: Evidence, lexicon: Lexicon, found: Found, original: Image.Image) -> list[tuple[str, Image.Image]]:
-    """Every word that was found, and where it lets the picture be denoised better than all others do alone."""
+    """Every word that was found, and where in the picture it tells."""
+    import torch
+
     said = defaultdict(list)
     for slot, value in found.items():
-        said[wording(lexicon, {slot: value})].append(slot)  # one word may say two things
+        said[wording(lexicon, {slot: value})].append(
+            gain(evidence, lexicon, found, slot)
+        )  # one word may say two things
     said.pop("", None)
-    without = [{one: value for one, value in found.items() if one not in slots} for slots in said.values()]
-    lost = evidence.lost([wording(lexicon, one) for one in (found, *without)], MAPPED).mean(1)  # (1 + words, h, w)
-    return list(zip(said, warm(original, lost[1:] - lost[0]), strict=True))
+    if not said:
+        return []
+    gains = torch.stack([torch.stack(some).mean(0) for some in said.values()])
+    return list(zip(said, warm(original, gains), strict=True))
+
+
+def gain(evidence: Evidence, lexicon: Lexicon, found: Found, slot: Slot) -> Tensor:
+    """(h, w): nats by which the picture is denoised better with all that was found than with another value of one slot,
+    on average over these."""
+    others = [found | {slot: value} for value in lexicon.values[slot[1]] if value != found[slot]]
+    others = others or [{one: value for one, value in found.items() if one != slot}]
+    lost = evidence.lost([wording(lexicon, one) for one in (found, *others)], NOISES.few).mean(1)
+    return lost[1:].mean(0) - lost[0]
 
 
 def accuracy(

@@ -31,6 +31,7 @@ from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
+from mmdemo.segmenting import overlaps
 
 BATCH = 250
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
@@ -48,6 +49,7 @@ def evaluate(
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
+    segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
     classified: int | None = None,  # those that one of classes is to classify; None = a tenth of `samples`
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
@@ -116,6 +118,9 @@ def evaluate(
                 records = [test.records[i] for i in some]
                 right = describing.accuracy(pipeline, described, test.pixels[some], records, report)
                 numbers |= {"described_right": right, "described_right_of": len(some)}
+            if segments:
+                masked = data.load(dataset, Path(segments).name, Path(segments).parent, size, channels)
+                numbers["segments"] = overlaps(pipeline, lexicon, masked, Path(segments), report)
             try:
                 novel = data.load(dataset, "novel", data_dir, size, channels)
             except DataError as error:

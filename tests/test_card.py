@@ -95,6 +95,15 @@ def test_a_packs_own_reading_of_classes_stands_beside_the_classifiers_and_what_t
     )
 
 
+def test_masks_found_by_words_stand_beside_those_found_by_colour(pack):
+    found = {"hat": {"of": 41, "evidence": 0.834, "named": 0.555, "learned": 0.66},
+             "glasses": {"of": 9, "evidence": 0.4, "learned": 0.93}}  # fmt: skip
+    text = written(pack, CODEC | READ | DRAWN | {"segments": found})
+    assert "| hat, 41 | 0.83 | 0.56 | 0.66 |" in text and "| glasses, 9 | 0.40 |  | 0.93 |" in text
+    assert "--segments DIR" in text and "\n\n\n" not in text
+    assert "Masks" not in written(pack, CODEC | READ | DRAWN)
+
+
 def test_a_card_explains_only_what_was_measured(pack):
     assert not re.search("classifier|Fréchet", written(pack, CODEC | JPEG))
     judged = written(pack, CODEC | JUDGED)

@@ -349,7 +349,15 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     shutil.rmtree(tmp_path / "scenes" / "novel")
     asked = {"steps": 1, "guidance": 1.0}
     where = tmp_path / "runs", tmp_path / "scenes"
-    numbers = evaluate.evaluate(pack, *where, 100, asked, told.append, shown.__setitem__, described=3)
+    segments = shutil.copytree(tmp_path / "scenes" / "test", tmp_path / "scenes" / "segments")
+    rows = [json.loads(line) for line in (segments / "metadata.jsonl").read_text("utf-8").splitlines()[:4]]
+    Image.new("L", (32, 32), 255).save(segments / "mask.png")
+    rows = [row | {"masks": {"ground": "mask.png"}} for row in rows]
+    (segments / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    numbers = evaluate.evaluate(
+        pack, *where, 100, asked, told.append, shown.__setitem__, described=3, segments=segments
+    )
+    assert numbers["segments"]["ground"]["of"] == 4
     assert set(numbers["described_right"]) == {"ground", "colour", "mark"} and numbers["described_right_of"] == 3
     assert not any("novel" in name for name in numbers) and any("novel" in line for line in told)
     assert numbers["variety"] > 0 and numbers["variety_of"] == 25
