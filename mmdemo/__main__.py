@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Factor, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
@@ -109,6 +109,10 @@ def parser() -> argparse.ArgumentParser:
     _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
+    mend = command("restore", _does("restore"), restore)
+    _offer(mend, "restore")
+    mend.add_argument("--out", required=True, metavar="FILE.png", help="where to write; several stand in a row")
+
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
@@ -117,6 +121,10 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
+    instead = "instead, measure on N test pictures how well it restores, and add that to its numbers and its card"
+    judge.add_argument(
+        "--restore", type=_number, nargs="?", const=500, metavar="N", help=f"{instead}; 500 if not given"
+    )
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
@@ -268,10 +276,19 @@ def sample(options) -> None:
 
 
 def edit(options) -> None:
+    _one_picture(options, "edit")
+
+
+def restore(options) -> None:
+    _one_picture(options, "restore")
+
+
+def _one_picture(options, verb: str) -> None:
+    """What a verb makes of a picture, as a file."""
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
-    run = _studio(options).edit(**_given(options, "edit"))
+    run = getattr(_studio(options), verb)(**_given(options, verb))
     out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     result = run.result()
     out.write_bytes(result.png_bytes())
@@ -280,10 +297,16 @@ def edit(options) -> None:
 
 def evaluate(options) -> None:
     from mmdemo import card
-    from mmdemo.evaluate import evaluate
+    from mmdemo.evaluate import evaluate, restoration
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
+    if options.restore is not None:
+        told = {"report": lambda line: print(line, file=sys.stderr, flush=True), "show": pictures.__setitem__}
+        numbers = restoration(pack, Path(options.runs), options.data_dir, options.restore, **told)
+        card.add(pack, numbers, pictures)
+        _print(numbers, indent=1)
+        return
     numbers = evaluate(
         pack,
         Path(options.runs),
@@ -326,11 +349,11 @@ def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] =
 
 
 def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
-    if isinstance(argument, Picture):
+    if isinstance(argument, Picture) and "default" not in given:
         command.add_argument(name, metavar=argument.metavar, help=argument.help)
         return
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
-    if isinstance(argument, (Whole, Number, Interval, Side)):
+    if isinstance(argument, (Whole, Number, Interval, Side, Factor)):
         more["type"] = _number
     if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
         more |= {"choices": argument.allowed, "metavar": None}
