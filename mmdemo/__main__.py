@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Flag, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Factor, Flag, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
 from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
@@ -115,6 +115,10 @@ def parser() -> argparse.ArgumentParser:
     _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
+    mend = command("restore", _does("restore"), restore)
+    _offer(mend, "restore")
+    mend.add_argument("--out", required=True, metavar="FILE.png", help="where to write; several stand in a row")
+
     make = command("synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", synthesize)
     _offer(make, "synthesize")
     make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
@@ -130,7 +134,11 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--classified", type=_number, metavar="N", help=classified)
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
-    teaches = "measure what drawn pictures teach a classifier, and add that to what was measured; nothing else"
+    instead = "instead, measure on N test pictures how well it restores, and add that to its numbers and its card"
+    judge.add_argument(
+        "--restore", type=_number, nargs="?", const=500, metavar="N", help=f"{instead}; 500 if not given"
+    )
+    teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
     judge.add_argument("--synthetic", action="store_true", help=teaches)
     judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
@@ -295,10 +303,19 @@ def sample(options) -> None:
 
 
 def edit(options) -> None:
+    _one_picture(options, "edit")
+
+
+def restore(options) -> None:
+    _one_picture(options, "restore")
+
+
+def _one_picture(options, verb: str) -> None:
+    """What a verb makes of a picture, as a file."""
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
-    run = _studio(options).edit(**_given(options, "edit"))
+    run = getattr(_studio(options), verb)(**_given(options, verb))
     out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     result = run.result()
     out.write_bytes(result.png_bytes())
@@ -313,32 +330,35 @@ def synthesize(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card
-    from mmdemo.evaluate import evaluate
+    from mmdemo import card, teaching
+    from mmdemo.evaluate import evaluate, restoration
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
     asked = {name: getattr(options, name) for name in STORED}
-    report = partial(print, file=sys.stderr, flush=True)
-    if options.synthetic:
-        from mmdemo import teaching
-
-        numbers, pictures = card.read(pack)
-        numbers |= teaching.measure(pack, options.data_dir, options.count, asked, report)
-    else:
-        numbers = evaluate(
-            pack,
-            Path(options.runs),
-            options.data_dir,
-            options.samples,
-            asked,
-            report=report,
-            show=pictures.__setitem__,
-            described=options.described,
-            segments=options.segments,
-            classified=options.classified,
-        )
-    if options.defaults and "sampler" in numbers and not options.synthetic:
+    told = {"report": partial(print, file=sys.stderr, flush=True)}
+    if options.restore is not None or options.synthetic:
+        if options.synthetic:
+            numbers = teaching.measure(pack, options.data_dir, options.count, asked, **told)
+        else:
+            told["show"] = pictures.__setitem__
+            numbers = restoration(pack, Path(options.runs), options.data_dir, options.restore, **told)
+        card.add(pack, numbers, pictures)
+        _print(numbers, indent=1)
+        return
+    numbers = evaluate(
+        pack,
+        Path(options.runs),
+        options.data_dir,
+        options.samples,
+        asked,
+        show=pictures.__setitem__,
+        described=options.described,
+        segments=options.segments,
+        classified=options.classified,
+        **told,
+    )
+    if options.defaults and "sampler" in numbers:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
     card.write(pack, numbers, pictures)
     if options.json:
@@ -370,14 +390,14 @@ def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] =
 
 
 def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
-    if isinstance(argument, Picture):
+    if isinstance(argument, Picture) and "default" not in given:
         command.add_argument(name, metavar=argument.metavar, help=argument.help)
         return
     if isinstance(argument, Flag):
         command.add_argument(f"--{name}", action="store_true", help=argument.help)
         return
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
-    if isinstance(argument, (Whole, Number, Interval, Side)):
+    if isinstance(argument, (Whole, Number, Interval, Side, Factor)):
         more["type"] = _number
     if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
         more |= {"choices": argument.allowed, "metavar": None}

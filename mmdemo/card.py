@@ -5,6 +5,7 @@ What a person has to add (data licence, comparisons) goes into the pack's notes.
 """
 
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -12,10 +13,8 @@ from PIL import Image
 
 from mmdemo import packs
 from mmdemo.arguments import SETTINGS, STORED, Recipe
-from mmdemo.checks import read_json
 from mmdemo.datasets import NAMED
 from mmdemo.errors import PackError
-from mmdemo.images import open_image
 from mmdemo.packs import Pack
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
@@ -26,6 +25,7 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "named_right_test": ("accuracy", "values named by test captions that are there"),
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
+PICTURES = ("comparison.png", "samples.png", "restored.png")  # that a card may show
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
 NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
 # From the Hub it comes by: python -m mmdemo pull owner/name"""
@@ -33,23 +33,26 @@ PICTURES = ("comparison.png", "samples.png")  # that `evaluate` shows
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
-def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
-    """All its files.  numbers: what `evaluate` returned; pictures: what it showed, by file name."""
+def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None, kept: Sequence[str] = ()) -> None:
+    """All its files.  numbers: what `evaluate` returned; pictures: what it showed, by file name; kept: those of the
+    pictures there that it is to go on showing."""
     pictures = pictures or {}
     for file, picture in pictures.items():
         picture.save(pack / file, optimize=True)
     (pack / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     notes = pack / "notes.md"
     extra = "\n" + notes.read_text(encoding="utf-8").lstrip("\n") if notes.is_file() else ""
-    (pack / "README.md").write_text(_text(pack, numbers, set(pictures)) + extra, encoding="utf-8")
+    (pack / "README.md").write_text(_text(pack, numbers, {*pictures, *kept}) + extra, encoding="utf-8")
 
 
-def read(pack: Path) -> tuple[dict, dict[str, Image.Image]]:
-    """What was written: the numbers and the pictures, to which more may be added.  Raises PackError if nothing was."""
+def add(pack: Path, numbers: dict, pictures: dict[str, Image.Image]) -> None:
+    """What was measured besides, on the card of a pack that `evaluate` wrote.  Raises PackError if there is none."""
     if not (pack / "metrics.json").is_file():
-        raise PackError(f"{pack.name!r} is not measured yet; first: python -m mmdemo evaluate --pack {pack.name}")
-    files = [pack / file for file in PICTURES if (pack / file).is_file()]
-    return read_json(pack / "metrics.json"), {file.name: open_image(file) for file in files}
+        raise PackError(
+            f"pack {pack.name!r} has no numbers to add to; first: python -m mmdemo evaluate --pack {pack.name}"
+        )
+    kept = [file for file in PICTURES if (pack / file).is_file()]
+    write(pack, packs.read_json(pack / "metrics.json") | numbers, pictures, kept)
 
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
@@ -86,7 +89,7 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_by_attribute(numbers)}{_classes_read(numbers)}{_segments(numbers)}\
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
 {_teaching(pack.name, numbers, training) if "synthetic" in numbers else ""}\
-{_gallery(numbers, pictures)}{_codebook(described)}"""
+{_gallery(numbers, pictures)}{_restored(pack.name, numbers, pictures)}{_codebook(described)}"""
 
 
 def _front_matter(described: Pack, dataset: str, numbers: dict) -> str:
@@ -445,6 +448,33 @@ With a rotated, scaled, shifted and noised variant of each (`--augment`), drawn 
 **The generator saw all the real training pictures**, so what drawn ones add to a few of them is not had from these few:
 it shows what a pack hands on of its data to somebody who has the pack but not the data.
 """
+
+
+def _restored(name: str, numbers: dict, pictures: set[str]) -> str:
+    """How well it restores, beside other means."""
+    if "restored" not in numbers:
+        return ""
+    reads = any("read" in row for row in numbers["restored"])
+    heads = ["damage", "mended by", "PSNR", "SSIM", *["read right"] * reads]
+    lines = [heads, ["---"] * len(heads)]
+    for row in numbers["restored"]:
+        read = [f"{row['read']:.1%}"] if reads else []
+        lines.append([row["damage"], row["way"], f"{row['psnr']:.2f} dB", f"{row['ssim']:.4f}", *read])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    of = numbers["restored_of"]
+    text = f"""
+### Restored
+By `python -m mmdemo evaluate --pack {name} --restore {of}`, on as many test pictures, in {numbers["restored_minutes"]}
+minutes. Restored is by this pack, one candidate a picture, with its own settings, and without a label unless one is
+said to be given. Noise is normal, of that standard deviation on pixels from 0 to 1, and cut off at black and white; how
+much there is, is known unless it is estimated. Beside it: OpenCV's inpainting (Telea, radius 3), Pillow's Lanczos, and
+OpenCV's non-local means of the strength h that is best on training pictures.
+
+{table}
+"""
+    if "restored.png" in pictures:
+        text += "\nThe pictures, and below them every line of the table.\n\n![Pictures restored](restored.png)\n"
+    return text
 
 
 def _gallery(numbers: dict, pictures: set[str]) -> str:

@@ -27,7 +27,7 @@ from mmdemo.captions import Lexicon
 from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
-from mmdemo.errors import DataError
+from mmdemo.errors import DataError, PackError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
@@ -178,6 +178,46 @@ def _classified(
     right = classifying.accuracy(pipeline, described, test.pixels[some], test.labels[some], report)
     seconds = (time.perf_counter() - started) / len(some)
     return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
+
+
+def restoration(
+    pack: Path,
+    runs: Path,
+    data_dir: str | Path | None = None,
+    count: int = 500,  # test pictures
+    report: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
+    split: str = "test",  # "train" to choose settings on
+    **settings,  # of the pipeline's steps; what is not given is the pack's own
+) -> dict:
+    """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
+
+    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
+    """
+    from mmdemo.mended import mended
+
+    described, started = packs.read(pack), time.perf_counter()
+    if not described.can_sample:
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
+    training = packs.read_training(pack)["vqvae"]
+    dataset, size, channels = training["dataset"], training["image_size"], described.channels
+    train = data.load(dataset, "train", data_dir, size, channels)
+    test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
+    some = data.permuted(len(test), 0, min(whole("restore", count, 1, 1_000_000), len(test)), seed=2)
+    pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
+    judge = load_classifier(train, runs / "classifiers", report) if classes else None
+    inner = slice(edge := padding(dataset, size), described.image_size - edge)
+    others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
+    rows, shown, pipeline = [], [], packs.load(described)
+    for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
+        likeness = _likeness(made[..., inner, inner], pixels[..., inner, inner])
+        read = {"read": accuracy(judge, made, labels)} if judge else {}
+        rows.append({"damage": damage, "way": way, "psnr": likeness["psnr"], "ssim": likeness["ssim"], **read})
+        shown.append(made[: _columns(pixels, len(rows))])
+        report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
+    columns = _columns(pixels, len(shown) + 1)
+    show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
+    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": _minutes_since(started)}
 
 
 def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:

@@ -323,6 +323,43 @@ class Edit(Drawing):
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """A restoration after step `index` of `total`: a frame of each candidate."""
+
+    index: int
+    total: int
+    frames: list[Frame]
+
+
+@dataclass(frozen=True)
+class Restoration(Drawing):
+    """A picture restored, once or more often: candidate i has the seed `seeds[i]`."""
+
+    task: str
+    label: str | None  # None = drawn without
+    seen: Image.Image  # what the model was given; to be made larger, it is smaller than the images
+    images: list[Image.Image]
+    seeds: list[int]
+    factor: int | None = None
+    noise: float | None = None  # standard deviation of pixels in [0, 1]: as given, or as estimated
+
+    @property
+    def image(self) -> Image.Image:
+        """The first candidate."""
+        return self.images[0]
+
+    def json(self) -> dict:
+        more = ("factor",) if self.factor else ()
+        noise = {} if self.noise is None else {"noise": round(self.noise, 4)}
+        return super().json() | {name: getattr(self, name) for name in ("task", "label", "seeds", *more)} | noise
+
+    def png_bytes(self) -> bytes:
+        """All candidates in a row as a PNG file, with their settings in the file's `mmdemo` text."""
+        several = len(self.images) > 1
+        return png_bytes(images.grid(self.images, len(self.images)) if several else self.image, self.json())
+
+
+@dataclass(frozen=True)
 class Cell(Drawing):
     """One picture of a comparison."""
 

@@ -12,7 +12,7 @@ import inspect
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmdemo import catalogue, classifying, describing, images, packs, sampling
+from mmdemo import catalogue, classifying, describing, images, packs, restoring, sampling
 from mmdemo.arguments import (
     ALL,
     ARGUMENTS,
+    CANDIDATES,
     FIRST_LABEL,
     LABELS,
     SET,
@@ -39,6 +40,7 @@ from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch, parts
 from mmdemo.packs import Pack
 from mmdemo.results import (
+    Candidates,
     Cell,
     Classification,
     Code,
@@ -55,6 +57,7 @@ from mmdemo.results import (
     Reading,
     Reconstruction,
     Replacement,
+    Restoration,
     Run,
     Samples,
     Strip,
@@ -70,7 +73,11 @@ RETRY = 60  # seconds after which a verb asks again for a pack that could not be
 
 
 def verb(
-    order: str = "", settings: Sequence[str] = tuple(SETTINGS), of_codes: bool = False, **arguments: Argument
+    order: str = "",
+    settings: Sequence[str] = tuple(SETTINGS),
+    own: Mapping[str, Any] | None = None,
+    of_codes: bool = False,
+    **arguments: Argument,
 ) -> Callable:
     """Makes a method of Studio a verb: what a script, an endpoint and a command call by the same arguments.
 
@@ -78,13 +85,14 @@ def verb(
     drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
 
     order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
+    own: those for which it has a default of its own, in place of the pack's.
     of_codes: whether it needs a codebook.  arguments: what differs from ARGUMENTS.
     """
 
     def decorate(method: Callable) -> Callable:
-        own = list(inspect.signature(method).parameters.values())[1:]
-        draws = any(one.name == "recipe" for one in own)
-        taken = [one for one in own if one.name != "recipe"]
+        declared = list(inspect.signature(method).parameters.values())[1:]
+        draws = any(one.name == "recipe" for one in declared)
+        taken = [one for one in declared if one.name != "recipe"]
         if draws:
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             taken += [inspect.Parameter(name, kind, default=None) for name in settings]
@@ -107,7 +115,8 @@ def verb(
                 if name != "pack" and not optional:
                     values[name] = checked.arguments[name].check(name, value, pack)
             if draws:
-                values["recipe"] = Recipe.of(pack, {name: values.pop(name) for name in settings})
+                asked = {name: values.pop(name) for name in settings}
+                values["recipe"] = Recipe.of(pack, {**(own or {}), **{k: v for k, v in asked.items() if v is not None}})
             return method(self, **values)
 
         checked.__signature__ = signature
@@ -326,6 +335,30 @@ class Studio:
         """A picture noised part of the way and denoised with a label (SDEdit, arXiv:2108.01073)."""
         original, _ = seen(pack, image, invert)
         return self._run(sampling.edit, sampling.request(pack, [label], 1, recipe), original, strength)
+
+    @verb(
+        "pack image task mask label factor noise seed steps guidance sampler invert",
+        own={"sampler": restoring.SAMPLER},
+        count=CANDIDATES,
+    )
+    def restore(
+        self,
+        pack: Pack,
+        image: str | Path | Image.Image,
+        task: str,  # inpaint, upscale or denoise
+        mask: str | Path | Image.Image | None = None,  # to inpaint: white where it is to be drawn anew
+        label: str | None = None,  # None = drawn without a label
+        factor: int | None = None,  # to upscale: 2 or 4
+        noise: float | None = None,  # to denoise: its standard deviation, of pixels in [0, 1]; None = estimated
+        invert: str | bool = "auto",
+        count: int = 1,
+        *,
+        recipe: Recipe,
+    ) -> Run[Candidates, Restoration]:
+        """A picture restored: a part drawn anew, made larger, or cleaned of noise; candidate i has seed + i."""
+        asked = restoring.damaged(pack, image, task, mask, factor, noise, invert)
+        label = "" if label is None and pack.words else label
+        return self._run(restoring.restore, sampling.request(pack, [label], count, recipe), asked)
 
     @verb()
     def compare(

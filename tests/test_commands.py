@@ -79,7 +79,7 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
         assert re.search(r"there is no folder '[^']*nosuch'.*--weights", one_line(told.err)) and told.out == ""
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "describe", "classify", "sample", "edit", "synthesize"])
+@pytest.mark.parametrize("verb", ["reconstruct", "describe", "classify", "sample", "edit", "restore", "synthesize"])
 def test_a_verbs_command_has_the_verbs_arguments_order_and_defaults(verb):
     commands = next(action for action in parser()._actions if isinstance(action.choices, dict))
     offered = {action.dest: action for action in commands.choices[verb]._actions}
@@ -558,6 +558,7 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
         "classify",
         "sample",
         "edit",
+        "restore",
         "evaluate",
     ],
 )

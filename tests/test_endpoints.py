@@ -44,6 +44,10 @@ def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
         "/denoise": ["pack", "label", *DRAWN, "interval", "negative"],
         "/noise": ["pack", "image", "seed", "steps", "sampler", "invert"],
         "/edit": ["pack", "image", "label", "strength", *DRAWN, "invert", "interval", "negative"],
+        "/restore": [
+            *("pack", "image", "task", "mask", "label", "factor", "noise", *DRAWN, "invert"),
+            *("count", "interval", "negative"),
+        ],
         "/compare": ["pack", "x", "xs", "y", "ys", "label", *DRAWN, "interval", "negative"],
         "/synthesize": ["pack", "count", "label", "augment", *DRAWN, "interval", "negative"],
         "/morph": ["pack", "label", "other_label", "seed", "other_seed", "count", *DRAWN[1:], "interval", "negative"],

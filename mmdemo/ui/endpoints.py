@@ -72,6 +72,7 @@ ANSWERS = {
     "denoise": [Output("x0", "x0"), NUMBERS],
     "noise": [Output("x_t", "image"), NUMBERS],
     "edit": [Output("image", "image"), NUMBERS],
+    "restore": [Output("image", "image"), NUMBERS],
     "compare": [Output("image", "image"), NUMBERS],
     "morph": [Output("images", "images", "shares"), NUMBERS],
     "synthesize": [Output("zip", "zip"), NUMBERS],
@@ -185,7 +186,7 @@ def answering(studio: Studio, name: str) -> Callable:
 
     def given(sent: Sequence) -> list:
         pairs = zip(declared.items(), sent, strict=True)
-        return [uploaded(value, one) if isinstance(kind, Picture) else value for (one, kind), value in pairs]
+        return [uploaded(value, one) if isinstance(kind, Picture) and value else value for (one, kind), value in pairs]
 
     def parts(result) -> list:
         made = [output.of(result) for output in ANSWERS[name]]
