@@ -434,7 +434,7 @@ FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
 CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 SET = Whole(
-    "How many", "Pictures to make.", low=1, high=lambda pack: min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2)
+    "How many", "Pictures to make.", low=1, high=lambda pack: max(1, min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2))
 )
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {

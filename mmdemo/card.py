@@ -427,9 +427,9 @@ def _teaching(name: str, numbers: dict, training: dict) -> str:
     chosen = ""
     if tried:
         shares = "; ".join(f"{words}: {share:.2%}" for words, share in tried.items())
-        chosen = f""" That was chosen by what a few drawn
-pictures, of other seeds, teach about {numbers["synthetic_tried"]["pictures"]:,} pictures of the training split:
-{shares}."""
+        chosen = f""" That is the cheapest of those within a
+standard error of the best, by what a few drawn pictures of other seeds teach about
+{numbers["synthetic_tried"]["pictures"]:,} pictures of the training split: {shares}."""
     rows = [f"| no real ones | | {alone['accuracy']:.2%} |"]
     for count, share in numbers["synthetic_real"].items():
         rows.append(f"| {int(count):,} real ones | {share:.2%} | {numbers['synthetic_both'][count]:.2%} |")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdemo import images, packs
-from mmdemo.arguments import ALL, LABELS, MAX_SEED, SETTINGS, Recipe, shown, whole
+from mmdemo.arguments import ALL, LABELS, MAX_SEED, SET, SETTINGS, Recipe, shown, whole
 from mmdemo.errors import ArgumentError, DataError
 from mmdemo.imagefolder import metadata, place, table
 from mmdemo.packs import Pack
@@ -92,10 +92,11 @@ def write(
 
     put(BEGUN, (json.dumps(identity, indent=1) + "\n").encode())
     studio.load(pack)  # takes seconds that are not the drawing's
+    most = min(TOGETHER, SET.high(found), BUDGET // recipe.steps)
     listed, first, started = 0, done, time.perf_counter()
     try:
         while done < count:
-            size = min(TOGETHER, count - done, max(1, BUDGET // recipe.steps))
+            size = min(most, count - done)
             some = [label_of(i) for i in range(done, done + size)]
             made = studio.synthesize(pack, size, some, augment, **settings | {"seed": recipe.seed + done}).result()
             for name, image in made.files():

@@ -17,7 +17,7 @@ from conftest import TINY_CLASSES, alike, array, same
 from PIL import Image
 from running import ROOT, one_line, quietly
 
-from mmdemo import data, imagefolder, synthesis
+from mmdemo import arguments, data, imagefolder, synthesis
 from mmdemo.__main__ import main
 from mmdemo.arguments import MAX_SEED
 from mmdemo.augmentation import augmented
@@ -97,6 +97,16 @@ def test_stopped_and_begun_again_it_is_what_it_would_have_been(tiny_weights, tmp
     assert len(listed(tmp_path / "a")) == 18 and before.items() - files(tmp_path / "a").items() == {
         ("metadata.jsonl", before["metadata.jsonl"])
     }
+
+
+def test_large_pictures_are_drawn_in_smaller_parts_and_fewer_are_allowed_in_a_request(
+    tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(arguments, "MAX_SET_PIXELS", 3 * 16 * 16)
+    studio = Studio([tiny_weights], device="cpu")
+    with pytest.raises(MmdemoError, match="count is 4; it must be a whole number from 1 to 3$"):
+        studio.synthesize("tiny", 4)
+    assert [one.step for one in synthesis.write(studio, tmp_path, "tiny", 7, steps=1)] == [0, 3, 6, 7]
 
 
 def test_killed_midway_it_leaves_nothing_half_written_and_goes_on(tiny_weights, tmp_path):
