@@ -1,4 +1,4 @@
-"""The page: a list of packs over five tabs, the endpoints, and the options it must be launched with.
+"""The page: a list of packs over six tabs, the endpoints, and the options it must be launched with.
 
 `build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
 """
@@ -13,6 +13,7 @@ from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
 from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, widget
 from mmdemo.ui.gate import MAX_UPLOAD, Gate
 from mmdemo.ui.policy import Policy
+from mmdemo.ui.restore import Restore
 from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
@@ -51,6 +52,8 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
                 sample.connect(opened)
             with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
+            with tab("Restore"):
+                Restore(studio, pack).connect(opened)
             with tab("Compare"):
                 compared = grid.build(studio, pack, opened)
         replay(sample.pictures, tabs)
