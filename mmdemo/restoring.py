@@ -90,7 +90,10 @@ def restore(pipeline: ClassPipeline, request: Request, asked: Damaged) -> Genera
     """A candidate for each of the request's labels, all of them the same; None = drawn without a label."""
     import torch
 
+    from mmdemo import codec
+
     started, pack, recipe, before = time.perf_counter(), request.pack, request.recipe, None
+    std = codec.latent_std(pipeline.vae)
     operator, seeds = operator_of(asked, pipeline.device), [recipe.seed + i for i in range(len(request.labels))]
     low, high = recipe.interval
     going = steps(
@@ -106,7 +109,8 @@ def restore(pipeline: ClassPipeline, request: Request, asked: Damaged) -> Genera
     )
     for step in going:
         x0 = step.latents if step.index == step.total - 1 else step.x0
-        tokens = pipeline.tokens(x0).tolist() if pack.codes else [None] * len(x0)
+        ids = pipeline.tokens(x0) if pack.codes else None
+        tokens = [None] * len(x0) if ids is None else ids.tolist()
         frames = [
             Frame(
                 **request.common | {"recipe": replace(recipe, seed=seed)},
@@ -118,9 +122,9 @@ def restore(pipeline: ClassPipeline, request: Request, asked: Damaged) -> Genera
                 noise_level=step.noise_level,
                 tokens=tokens[i],
                 flips=flips(before and before[i], tokens[i]),
-                distance=None,
+                distance=tokens[i] and codec.distance(pipeline.vae, x0[i : i + 1] * std, ids[i : i + 1]) / std,
                 guided=low <= step.noise_level <= high,
-                original=asked.image,
+                original=asked.image.resize((pack.image_size,) * 2, Image.Resampling.NEAREST),
                 decode=partial(_pictures, pipeline, operator, step.x_t[i : i + 1], x0[i : i + 1]),
                 weigh=list,
             )

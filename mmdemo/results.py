@@ -348,6 +348,13 @@ class Restoration(Drawing):
         """The first candidate."""
         return self.images[0]
 
+    def likeness(self, truth: Image.Image) -> list[tuple[float, float]]:
+        """PSNR in dB and SSIM of every candidate, held against the picture that it should be."""
+        from mmdemo.codec import quality
+
+        wanted = images.image_bytes(truth)[None]
+        return [quality(images.image_bytes(one)[None], wanted) for one in self.images]
+
     def json(self) -> dict:
         more = ("factor",) if self.factor else ()
         noise = {} if self.noise is None else {"noise": round(self.noise, 4)}

@@ -31,6 +31,7 @@ READY = {
     "Reconstruct": "#reconstruct-view .mm-tokens",
     "Sample": ".mm-foot a",
     "Denoise": ".mm-strip img",
+    "Restore": "#restore .mm-candidate:enabled",
     "Make data": "#make-data .mm-foot button",
 }
 

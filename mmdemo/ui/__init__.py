@@ -14,6 +14,7 @@ from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, wid
 from mmdemo.ui.gate import MAX_UPLOAD, Gate
 from mmdemo.ui.makedata import MakeData
 from mmdemo.ui.policy import Policy
+from mmdemo.ui.restore import Restore
 from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
@@ -52,6 +53,8 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
                 sample.connect(opened)
             with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
+            with tab("Restore"):
+                Restore(studio, pack).connect(opened)
             with tab("Compare"):
                 compared = grid.build(studio, pack, opened)
             with tab("Make data"):

@@ -39,7 +39,9 @@ Values = dict[Component, Any]  # what the controls hold, or what is to be put in
 class RecipeControls:
     """A control for every setting of a drawing: the seed, and the others folded away. Draws them where it is made."""
 
-    def __init__(self, seed: int, randomize: bool):
+    def __init__(self, seed: int, randomize: bool, own: dict[str, str] | None = None):
+        """own: choices that stand in place of the pack's until a person chooses."""
+        self._own = own or {}
         with gr.Row():
             # No minimum or maximum here: the studio's sentence says more than gradio's.
             self.seed = gr.Number(seed, label=SETTINGS["seed"].label, info=SETTINGS["seed"].help)
@@ -82,7 +84,7 @@ class RecipeControls:
         fitted = {}
         for name in choices - self.labels.keys():
             (part,) = self.others[name]
-            fitted[part] = among(offered(SETTINGS[name], pack), values[part])
+            fitted[part] = among(offered(SETTINGS[name], pack), values[part], self._own.get(name))
         for one in self.labels.values():
             fitted |= one.fit(pack, values)
         return fitted | self.show(

@@ -280,6 +280,19 @@ class IntoNoise:
 
 
 @dataclass(frozen=True)
+class Restored:
+    """restore.js."""
+
+    source: Source
+    task: str
+    truth: str  # the picture before it was damaged
+    damaged: str
+    known: bool  # whether that is the truth, and not just as damaged
+    candidates: list[str]
+    notes: list[str] | None = None  # one a candidate, once they are done
+
+
+@dataclass(frozen=True)
 class TableCell:
     row: int
     column: int
