@@ -1,6 +1,5 @@
 """What answers leave behind, and how much of it may stay."""
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import gradio as gr
 
 MOST = 300_000_000  # bytes of files: with uploads on their way there are never 500 MB
 OLDEST = 4 * 3600  # seconds that a file may stay: a page that is open may ask for its upload again
-MANY = 20_000  # files
+MANY = 5000  # files: a slow disk takes a millisecond for each in the end
 EVERY, AT_MOST_EVERY = 10, 1  # seconds
 
 
@@ -30,7 +29,6 @@ def sweeping(demo: gr.Blocks, folder: Path) -> Callable[[], None]:
                 known -= gone
             demo.app.state_holder.sweep()
             demo.line.sweep()
-            give_back()
 
     def forever() -> None:
         while True:
@@ -39,12 +37,6 @@ def sweeping(demo: gr.Blocks, folder: Path) -> Callable[[], None]:
 
     threading.Thread(target=forever, daemon=True).start()
     return sweep
-
-
-def give_back() -> None:
-    """Memory that is free goes back to the system: glibc keeps what each of a hundred threads has freed, in pieces."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def sweep_files(folder: Path, most: int = MOST, oldest: float = OLDEST, many: int = MANY) -> set[str]:
