@@ -12,9 +12,10 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, packs, reader
+from mmdemo import card, classifier, codec, data, evaluate, mended, packs, reader
+from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
-from mmdemo.errors import DataError
+from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.training import export
 from mmdemo.training.lexicon import learn
@@ -259,6 +260,46 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
         left, top = times * column * (SIZE + 2), times * row * (SIZE + 2)
         cell = sheet.crop((left, top, left + times * SIZE, top + times * SIZE)).resize((SIZE, SIZE), 0)
         assert cell.convert("L").tobytes() == to_images(drawn)[row + 3 * column].tobytes()
+
+
+def test_restoring_is_measured_beside_other_means_and_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
+    with pytest.raises(PackError, match="has no numbers to add to; first: .*evaluate --pack sampling"):
+        card.add(sampling, {}, {})
+    training = packs.read_training(sampling)
+    for record in training.values():
+        record |= {"steps": 1, "batch_size": 1, "machine": "a test's"}
+    (sampling / "training.json").write_text(json.dumps(training))
+    shown, runs = {}, tmp_path / "runs"
+    before = evaluate.evaluate(sampling, runs, pictures, 100, {"steps": 2}, show=shown.__setitem__)
+    card.write(sampling, before, shown)
+    options = ["--pack", "sampling", "--weights", str(sampling.parent), "--data-dir", str(pictures)]
+    assert main(["evaluate", *options, "--runs", str(runs), "--restore", "3"]) == 0
+    told, numbers = json.loads(capsys.readouterr().out), json.loads((sampling / "metrics.json").read_text())
+    assert numbers == json.loads(json.dumps(before)) | told and told["restored_of"] == 3
+    ways = [(row["damage"], row["way"].split(",")[0]) for row in told["restored"]]
+    assert ways == [
+        *(("lower half erased", way) for way in ("Telea", "restored", "restored")),
+        *((f"shrunk by {factor}", way) for factor in (2, 4) for way in ("Lanczos", "restored")),
+        *((f"noise of {s}", way) for s in (0.25, 0.5) for way in ("non-local means", "restored", "restored")),
+    ]
+    assert all(0 < row["psnr"] < 100 and -1 <= row["ssim"] <= 1 and 0 <= row["read"] <= 1 for row in told["restored"])
+    text = (sampling / "README.md").read_text()
+    first = told["restored"][0]
+    assert f"| lower half erased | Telea | {first['psnr']:.2f} dB | {first['ssim']:.4f} | {first['read']:.1%} |" in text
+    assert all(f"]({file})" in text and (sampling / file).is_file() for file in ("samples.png", "restored.png"))
+
+
+def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
+    pixels = torch.tensor([[0, 100], [200, 255]], dtype=torch.uint8).repeat(1, 3, 8, 8)
+    assert mended.shrunk(pixels, 2).eq(139).all()
+    noisy = mended.noised(pixels, 0.5, seed=1)
+    assert noisy.dtype == torch.uint8 and torch.equal(noisy, mended.noised(pixels, 0.5, seed=1))
+    at_black = noisy[..., ::2, ::2]
+    assert at_black.eq(0).float().mean() == pytest.approx(0.5, abs=0.1) and at_black.max() > 150
+    clean = mended.non_local_means(mended.noised(pixels[:, :1], 0.02, seed=1), 30.0)
+    assert clean.shape == (1, 1, 16, 16)
+    red = torch.tensor([250, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16).contiguous()
+    assert (mended.non_local_means(red, 10.0).float() - red).abs().max() < 8, "colours keep their order"
 
 
 def test_the_training_split_is_read_once(sampling, pictures, tmp_path, monkeypatch):
