@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # Of digits the levels under 0 tell classes apart, of photographs those from -1 to 3. Every level counts alike: weights
 # fitted to 250 digits and 300 photographs of the training splits read no more of others right than the bound's own.
-NOISES = Noises(low=-3.0, high=2.0, levels=8, few=8, many=96, close=1.0, errors=3.0)
+NOISES = Noises(low=-3.0, high=2.0, levels=8, few=8, many=48, close=1.0, errors=2.0)
 MAPPED = 16  # noises that a map is the mean of
 
 
