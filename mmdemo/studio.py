@@ -26,6 +26,7 @@ from mmdemo.arguments import (
     CANDIDATES,
     FIRST_LABEL,
     LABELS,
+    RESTORING,
     SETTINGS,
     STRIP,
     Argument,
@@ -325,6 +326,7 @@ class Studio:
         "pack image task mask label factor noise seed steps guidance sampler invert",
         own={"sampler": restoring.SAMPLER},
         count=CANDIDATES,
+        sampler=RESTORING,
     )
     def restore(
         self,
