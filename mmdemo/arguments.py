@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmdemo.errors import ArgumentError
@@ -431,6 +431,7 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 INVERT = ("auto", "yes", "no")
 LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
+RESTORING = replace(SETTINGS["sampler"], absent="ddpm if not given.")  # restoring.SAMPLER
 CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 SET = Whole(

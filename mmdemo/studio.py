@@ -27,6 +27,7 @@ from mmdemo.arguments import (
     CANDIDATES,
     FIRST_LABEL,
     LABELS,
+    RESTORING,
     SET,
     SETTINGS,
     STRIP,
@@ -340,6 +341,7 @@ class Studio:
         "pack image task mask label factor noise seed steps guidance sampler invert",
         own={"sampler": restoring.SAMPLER},
         count=CANDIDATES,
+        sampler=RESTORING,
     )
     def restore(
         self,
