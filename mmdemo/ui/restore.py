@@ -126,13 +126,24 @@ class Restore(Form):
             notes = [
                 f"{note}: {psnr:.1f} dB, SSIM {ssim:.2f}" for note, (psnr, ssim) in zip(notes, likeness, strict=True)
             ]
+        read = self.read(pack, result.images)
+        notes = [", ".join((note, f"read as {one}")) if one else note for note, one in zip(notes, read, strict=True)]
         shown = {self.pictures: self.restored(pack, values, result.images, notes)}
         for i, view in enumerate(self.films):
             shown[view] = film([one.frames[i] for one in items])
         unguided = () if result.label else ("guidance", "interval")
         how = f"Four candidates, {result.recipe.words(unguided)}: restored in {result.seconds:.1f} s."
         found = "" if result.noise is None else f" Noise of {result.noise:.2f}."
+        if self.truth_is_known(values):
+            (one,) = self.read(pack, [self.truth(pack, values[self.source])])
+            found += f" The truth is read as {one}." if one else ""
         return how + found, shown
+
+    def read(self, pack: Pack, pictures: list[Image.Image]) -> list[str]:
+        """The class that the pack itself sees in each; "" where it knows none."""
+        if not pack.classes:
+            return [""] * len(pictures)
+        return [self.studio.classify(pack.name, one, invert="no").result().label for one in pictures]
 
     # ------------------------------------------------------------------------------------------------------ pictures
 
