@@ -17,8 +17,9 @@ from functools import partial
 from pathlib import Path
 
 from mmdemo import __version__, packs
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Factor, Flag, Interval, Number, Picture, Side, Whole
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, MmdemoError, PackError
+from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 
@@ -105,6 +106,11 @@ def parser() -> argparse.ArgumentParser:
     _offer(tell, "describe", without=("image",))
     tell.add_argument("--json", action="store_true", help="print JSON alone: of several images, a list")
 
+    name = command("classify", _does("classify"), classify)
+    name.add_argument("images", nargs="+", metavar="IMAGE", help=ARGUMENTS["image"].help)
+    _offer(name, "classify", without=("image",))
+    name.add_argument("--json", action="store_true", help="print a JSON list alone: a record an image")
+
     draw = command("sample", _does("sample"), sample)
     _offer(draw, "sample")
     draw.add_argument("--out", required=True, metavar="OUT", help="FILE.png for one grid, or a folder for one PNG each")
@@ -113,14 +119,32 @@ def parser() -> argparse.ArgumentParser:
     _offer(change, "edit")
     change.add_argument("--out", required=True, metavar="FILE.png", help="where to write")
 
+    mend = command("restore", _does("restore"), restore)
+    _offer(mend, "restore")
+    mend.add_argument("--out", required=True, metavar="FILE.png", help="where to write; several stand in a row")
+
+    make = command("synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", synthesize)
+    _offer(make, "synthesize")
+    make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
+
     judge = command("evaluate", "Measure a pack on its test split and write its card.", evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
+    judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
+    classified = "pictures to classify; a tenth of those to generate if not given"
+    judge.add_argument("--classified", type=_number, metavar="N", help=classified)
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
+    instead = "instead, measure on N test pictures how well it restores, and add that to its numbers and its card"
+    judge.add_argument(
+        "--restore", type=_number, nargs="?", const=500, metavar="N", help=f"{instead}; 500 if not given"
+    )
+    teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
+    judge.add_argument("--synthetic", action="store_true", help=teaches)
+    judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
     return root
@@ -262,6 +286,18 @@ def describe(options) -> None:
         _print(told[0] if len(told) == 1 else told, indent=1)
 
 
+def classify(options) -> None:
+    studio = _studio(options)
+    runs = [studio.classify(options.pack, image, options.invert) for image in options.images]
+    told = []
+    for image, run in zip(options.images, runs, strict=True):
+        told.append(run.result().json())
+        if not options.json:
+            print(f"{Path(image).name}: {run.label} ({run.probabilities[run.label]:.1%})", flush=True)
+    if options.json:
+        _print(told, indent=1)
+
+
 def sample(options) -> None:
     out = Path(options.out)
     grid = out.suffix.lower() == ".png"
@@ -276,37 +312,65 @@ def sample(options) -> None:
         out.write_bytes(result.png_bytes())
     else:
         for i, (label, seed) in enumerate(zip(result.labels, result.seeds, strict=True)):
-            name = "".join("_" if one in '/\\:*?"<>|' else one for one in label)[:40].strip()  # a label is any text
-            (out / f"{name or 'anything'}-{seed}.png").write_bytes(result.png_bytes(i))
+            (out / f"{file_stem(label, seed)}.png").write_bytes(result.png_bytes(i))
     _print(result.json() | {"out": str(out)})
 
 
 def edit(options) -> None:
+    _one_picture(options, "edit")
+
+
+def restore(options) -> None:
+    _one_picture(options, "restore")
+
+
+def _one_picture(options, verb: str) -> None:
+    """What a verb makes of a picture, as a file."""
     out = Path(options.out)
     if out.suffix.lower() != ".png":
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
-    run = _studio(options).edit(**_given(options, "edit"))
+    run = getattr(_studio(options), verb)(**_given(options, verb))
     out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     result = run.result()
     out.write_bytes(result.png_bytes())
     _print(result.json() | {"out": str(out)})
 
 
+def synthesize(options) -> None:
+    from mmdemo import synthesis
+
+    _show(synthesis.write(_studio(options), Path(options.out), **_given(options, "synthesize")), unit="picture")
+    print(f"wrote {options.out}; next: python -m mmdemo train vqvae --pack NAME --dataset {options.out}")
+
+
 def evaluate(options) -> None:
-    from mmdemo import card
-    from mmdemo.evaluate import evaluate
+    from mmdemo import card, teaching
+    from mmdemo.evaluate import evaluate, restoration
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
+    asked = {name: getattr(options, name) for name in STORED}
+    told = {"report": partial(print, file=sys.stderr, flush=True)}
+    if options.restore is not None or options.synthetic:
+        if options.synthetic:
+            numbers = teaching.measure(pack, options.data_dir, options.count, asked, **told)
+        else:
+            told["show"] = pictures.__setitem__
+            numbers = restoration(pack, Path(options.runs), options.data_dir, options.restore, **told)
+        card.add(pack, numbers, pictures)
+        _print(numbers, indent=1)
+        return
     numbers = evaluate(
         pack,
         Path(options.runs),
         options.data_dir,
         options.samples,
-        {name: getattr(options, name) for name in STORED},
-        report=lambda line: print(line, file=sys.stderr, flush=True),
+        asked,
         show=pictures.__setitem__,
         described=options.described,
+        segments=options.segments,
+        classified=options.classified,
+        **told,
     )
     if options.defaults and "sampler" in numbers:
         export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
@@ -340,11 +404,14 @@ def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] =
 
 
 def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
-    if isinstance(argument, Picture):
+    if isinstance(argument, Picture) and "default" not in given:
         command.add_argument(name, metavar=argument.metavar, help=argument.help)
         return
+    if isinstance(argument, Flag):
+        command.add_argument(f"--{name}", action="store_true", help=argument.help)
+        return
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
-    if isinstance(argument, (Whole, Number, Interval, Side)):
+    if isinstance(argument, (Whole, Number, Interval, Side, Factor)):
         more["type"] = _number
     if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
         more |= {"choices": argument.allowed, "metavar": None}
@@ -392,7 +459,7 @@ def _how_to_run(options) -> dict:
     return {"run_folder": Path(options.runs) / options.pack, "compiled": options.compile} | given
 
 
-def _show(records: Iterator) -> None:
+def _show(records: Iterator, unit: str = "step") -> None:
     """A progress bar on a terminal, a line every ten seconds or so otherwise."""
     from tqdm import tqdm
 
@@ -403,13 +470,15 @@ def _show(records: Iterator) -> None:
             if not _speaks():
                 continue
             if bar is None:
-                bar = tqdm(total=record.steps, initial=record.step - 1, disable=not terminal, unit="step")
+                bar = tqdm(total=record.steps, initial=max(0, record.step - 1), disable=not terminal, unit=unit)
             numbers = {name: f"{value:.4g}" for name, value in record.metrics.items()}
             bar.set_postfix(numbers | {"images/s": f"{record.images_per_second:.0f}"}, refresh=False)
-            bar.update()
+            bar.update(record.step - bar.n)
             if not terminal and (time.monotonic() - told > 10 or record.step == record.steps):
                 line = "  ".join(f"{name} {value}" for name, value in numbers.items())
-                print(f"step {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True)
+                print(
+                    f"{unit} {record.step}/{record.steps}  {line}  {record.images_per_second:.0f} images/s", flush=True
+                )
                 told = time.monotonic()
     finally:  # whatever is said next needs a line of its own
         if bar is not None:

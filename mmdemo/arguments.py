@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmdemo.errors import ArgumentError
@@ -23,9 +23,13 @@ MAX_SEED = 2**31 - 1  # a generator heeds 32 bits, and image i has seed + i
 MAX_STEPS, MAX_GUIDANCE = 250, 20.0
 MAX_COUNT = 64  # pictures in one request
 MAX_STRIP = 16  # pictures between two ends
+MAX_SET, MAX_SET_PIXELS = 1000, 2_000_000  # pictures of a set that is made at once, and pixels of all of them
 MAX_AXIS = 8  # values along a side of a comparison
 MAX_PROMPT = 1000  # characters
 MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
+FACTORS = (2, 4)  # by which a picture can be made larger
+MAX_CANDIDATES = 8  # of one restoration
+TASKS = ("inpaint", "upscale", "denoise")
 ALL = "all"  # the label that stands for every class in order
 OWN = "The pack's own if not given."
 AXES = ("steps", "guidance", "sampler", "seed", "label")  # what a comparison may vary
@@ -183,6 +187,18 @@ class Choice(Argument):
 
 
 @dataclass(frozen=True)
+class Flag(Argument):
+    """Yes or no."""
+
+    schema: ClassVar[dict] = {"type": "boolean"}
+
+    def check(self, name, value, pack):
+        if not isinstance(value, bool):
+            raise ArgumentError(f"{name} is {shown(value)}; it must be true or false")
+        return value
+
+
+@dataclass(frozen=True)
 class Invert(Choice):
     """A choice of INVERT; True and False are yes and no."""
 
@@ -251,6 +267,19 @@ class Picture(Argument):
         if value is None:
             raise ArgumentError(f"{name} is missing; give a picture file")
         return open_image(value, name)
+
+
+@dataclass(frozen=True)
+class Factor(Argument):
+    """How many times larger: one of FACTORS."""
+
+    schema: ClassVar[dict] = {"type": "integer"}
+    metavar: ClassVar[str] = "N"
+
+    def check(self, name, value, pack):
+        if not _is_number(value) or value not in FACTORS:
+            raise ArgumentError(f"{name} is {shown(value)}; it must be {' or '.join(map(str, FACTORS))}")
+        return int(value)
 
 
 @dataclass(frozen=True)
@@ -413,7 +442,12 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 INVERT = ("auto", "yes", "no")
 LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
+RESTORING = replace(SETTINGS["sampler"], absent="ddpm if not given.")  # restoring.SAMPLER
+CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
+SET = Whole(
+    "How many", "Pictures to make.", low=1, high=lambda pack: max(1, min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2))
+)
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "pack": Choice("Pack", "A pack's name."),
@@ -433,8 +467,17 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     ),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
+    "augment": Flag("Augment", "Beside each picture a variant that is rotated, scaled, shifted and noised."),
     "strength": Number(
         "Strength", "How far into noise: 1 forgets the picture; too little, and it stays what it was.", positive=True
+    ),
+    "task": Choice("Task", "What is to be mended of the picture.", allowed=TASKS),
+    "mask": Picture("Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew."),
+    "factor": Factor("Factor", "To upscale: how many times larger, 2 or 4."),
+    "noise": Number(
+        "Noise level",
+        "To denoise: the noise's standard deviation, of pixels from 0 to 1.",
+        absent="Estimated if not given.",
     ),
     "x": Choice("Across", "What changes from left to right.", allowed=AXES),
     "xs": Values("Values across", "A value for every column."),

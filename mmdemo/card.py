@@ -5,6 +5,7 @@ What a person has to add (data licence, comparisons) goes into the pack's notes.
 """
 
 import json
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from mmdemo import packs
 from mmdemo.arguments import SETTINGS, STORED, Recipe
 from mmdemo.datasets import NAMED
+from mmdemo.errors import PackError
 from mmdemo.packs import Pack
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 
@@ -23,21 +25,34 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "named_right_test": ("accuracy", "values named by test captions that are there"),
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
+PICTURES = ("comparison.png", "samples.png", "restored.png")  # that a card may show
 CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
 NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
 # From the Hub it comes by: python -m mmdemo pull owner/name"""
+PICTURES = ("comparison.png", "samples.png")  # that `evaluate` shows
 CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  # by what pictures are drawn
 
 
-def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None) -> None:
-    """All its files.  numbers: what `evaluate` returned; pictures: what it showed, by file name."""
+def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = None, kept: Sequence[str] = ()) -> None:
+    """All its files.  numbers: what `evaluate` returned; pictures: what it showed, by file name; kept: those of the
+    pictures there that it is to go on showing."""
     pictures = pictures or {}
     for file, picture in pictures.items():
         picture.save(pack / file, optimize=True)
     (pack / "metrics.json").write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     notes = pack / "notes.md"
     extra = "\n" + notes.read_text(encoding="utf-8").lstrip("\n") if notes.is_file() else ""
-    (pack / "README.md").write_text(_text(pack, numbers, set(pictures)) + extra, encoding="utf-8")
+    (pack / "README.md").write_text(_text(pack, numbers, {*pictures, *kept}) + extra, encoding="utf-8")
+
+
+def add(pack: Path, numbers: dict, pictures: dict[str, Image.Image]) -> None:
+    """What was measured besides, on the card of a pack that `evaluate` wrote.  Raises PackError if there is none."""
+    if not (pack / "metrics.json").is_file():
+        raise PackError(
+            f"pack {pack.name!r} has no numbers to add to; first: python -m mmdemo evaluate --pack {pack.name}"
+        )
+    kept = [file for file in PICTURES if (pack / file).is_file()]
+    write(pack, packs.read_json(pack / "metrics.json") | numbers, pictures, kept)
 
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
@@ -71,8 +86,10 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_table(numbers)}
 
 {_reading(numbers)}
-{_by_attribute(numbers)}{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
-{_gallery(numbers, pictures)}{_codebook(described)}"""
+{_by_attribute(numbers)}{_classes_read(numbers)}{_segments(numbers)}\
+{_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
+{_teaching(pack.name, numbers, training) if "synthetic" in numbers else ""}\
+{_gallery(numbers, pictures)}{_restored(pack.name, numbers, pictures)}{_codebook(described)}"""
 
 
 def _front_matter(described: Pack, dataset: str, numbers: dict) -> str:
@@ -179,6 +196,9 @@ def _evaluation(name: str, numbers: dict) -> str:
         return command
     options = "".join(_option(one, value) for one, value in _settings(numbers).items() if SETTINGS[one].caption(value))
     described = f" --described {numbers['described_right_of']}" if "described_right" in numbers else ""
+    described += " --segments DIR" if "segments" in numbers else ""
+    if numbers.get("classified_right_of", numbers["generated"] // 10) != numbers["generated"] // 10:
+        described = f" --classified {numbers['classified_right_of']}"
     return f"{command} --samples {numbers['generated']}{described}{options}"
 
 
@@ -331,6 +351,46 @@ Copies are generated pictures nearer (RMS) to a training picture than 95 % of th
     return text
 
 
+def _classes_read(numbers: dict) -> str:
+    """What the pack itself knows of classes, beside what was trained to read them."""
+    if "classified_right" not in numbers:
+        return ""
+    of = f"of {numbers['classified_right_of']}, {numbers['classified_seconds']:.2f} s each"
+    return f"""
+### Classes
+| test pictures read right | |
+|---|---|
+| by the classifier, which was trained to read pictures | {numbers["accuracy_test"]:.2%} |
+| **by the transformer** (`classify`), {of} | {numbers["classified_right"]:.2%} |
+| by a logistic regression on which token is where | {numbers["accuracy_tokens"]:.2%} |
+
+`classify` names the class under which the transformer, which was trained to draw, denoises a picture best
+([2303.16203](https://arxiv.org/abs/2303.16203)). The logistic regression is what the tokens alone give away.
+"""
+
+
+def _segments(numbers: dict) -> str:
+    """Where the pack finds what its words say."""
+    if "segments" not in numbers:
+        return ""
+
+    def cells(found: dict) -> str:
+        return " | ".join(f"{found[how]:.2f}" if how in found else "" for how in ("evidence", "named", "learned"))
+
+    rows = "\n".join(f"| {name}, {found['of']} | {cells(found)} |" for name, found in numbers["segments"].items())
+    return f"""
+### Masks
+| IoU, and of how many pictures | **evidence** | colour, by its name | colour, learned from masks |
+|---|---|---|---|
+{rows}
+
+Evidence is where a picture is denoised better with the word that is true of it than with the attribute's other words
+(the maps of `describe`). It has never seen a mask. Next to it a threshold on colour alone: pixels near the colour that
+the word names, or near what true masks of other pictures hold. Each threshold is chosen on half of the pictures, and
+the IoU is that of the others.
+"""
+
+
 def _comparison(numbers: dict) -> str:
     """The codec next to JPEG."""
 
@@ -354,6 +414,67 @@ at least the tokens' bits. In the file of so small a picture most bytes are head
 the entropy-coded scan alone, as if those were free, and the whole file, which even at quality 1 may be larger than the
 tokens. Not counted: the tokens need the pack's decoder, and JPEG's is everywhere.
 """
+
+
+def _teaching(name: str, numbers: dict, training: dict) -> str:
+    """What a classifier learns of drawn pictures."""
+    alone, settings = numbers["synthetic"], numbers["synthetic_settings"]
+    recipe = Recipe(**{setting: settings[key] for setting, key in STORED.items()})
+    tried = {name: share for name, share in numbers["synthetic_tried"].items() if name != "pictures"}
+    options = f" --count {alone['count']}"
+    if not tried:
+        options += "".join(_option(one, getattr(recipe, one)) for one in STORED)
+    chosen = ""
+    if tried:
+        shares = "; ".join(f"{words}: {share:.2%}" for words, share in tried.items())
+        chosen = f""" That is the cheapest of those within a
+standard error of the best, by what a few drawn pictures of other seeds teach about
+{numbers["synthetic_tried"]["pictures"]:,} pictures of the training split: {shares}."""
+    rows = [f"| no real ones | | {alone['accuracy']:.2%} |"]
+    for count, share in numbers["synthetic_real"].items():
+        rows.append(f"| {int(count):,} real ones | {share:.2%} | {numbers['synthetic_both'][count]:.2%} |")
+    return f"""
+### To train on
+By `python -m mmdemo evaluate --pack {name} --synthetic{options}{_where(training)}`, in {alone["minutes"]} minutes.
+
+| test pictures read right by a classifier that learnt | real pictures alone | with {alone["count"]:,} drawn ones |
+|---|---|---|
+{chr(10).join(rows)}
+
+Drawn by {recipe.words(without=["seed"])}.{chosen}
+With a rotated, scaled, shifted and noised variant of each (`--augment`), drawn pictures alone teach
+{alone["accuracy_augmented"]:.2%}. Every classifier is of one kind and is trained for as many steps.
+
+**The generator saw all the real training pictures**, so what drawn ones add to a few of them is not had from these few:
+it shows what a pack hands on of its data to somebody who has the pack but not the data.
+"""
+
+
+def _restored(name: str, numbers: dict, pictures: set[str]) -> str:
+    """How well it restores, beside other means."""
+    if "restored" not in numbers:
+        return ""
+    reads = any("read" in row for row in numbers["restored"])
+    heads = ["damage", "mended by", "PSNR", "SSIM", *["read right"] * reads]
+    lines = [heads, ["---"] * len(heads)]
+    for row in numbers["restored"]:
+        read = [f"{row['read']:.1%}"] if reads else []
+        lines.append([row["damage"], row["way"], f"{row['psnr']:.2f} dB", f"{row['ssim']:.4f}", *read])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    of = numbers["restored_of"]
+    text = f"""
+### Restored
+By `python -m mmdemo evaluate --pack {name} --restore {of}`, on as many test pictures, in {numbers["restored_minutes"]}
+minutes. Restored is by this pack, one candidate a picture, with its own settings, and without a label unless one is
+said to be given. Noise is normal, of that standard deviation on pixels from 0 to 1, and cut off at black and white; how
+much there is, is known unless it is estimated. Beside it: OpenCV's inpainting (Telea, radius 3), Pillow's Lanczos, and
+OpenCV's non-local means of the strength h that is best on training pictures.
+
+{table}
+"""
+    if "restored.png" in pictures:
+        text += "\nThe pictures, and below them every line of the table.\n\n![Pictures restored](restored.png)\n"
+    return text
 
 
 def _gallery(numbers: dict, pictures: set[str]) -> str:

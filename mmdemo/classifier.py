@@ -109,17 +109,43 @@ def _unscaled_norm(width: int) -> nn.BatchNorm2d:
     return norm
 
 
-def train_classifier(images: LabelledImages, seed: int = 0) -> Iterator[tuple[int, int, Judge]]:
-    """Yields (step, steps, classifier) after every step.  Pictures are shifted; photographs are mirrored too, which
-    would make another digit or letter of one."""
+def train_classifier(
+    images: LabelledImages,
+    seed: int = 0,
+    photographs: bool | None = None,  # None = as they look
+    steps: int | None = None,  # None = some epochs
+) -> Iterator[tuple[int, int, Judge]]:
+    """Yields (step, steps, classifier) after every step, on the device of the pictures.  They are shifted; photographs
+    are mirrored too, which would make another digit or letter of one."""
     torch.manual_seed(seed)
-    return _train_on_photographs(images, seed) if are_photographs(images) else _train_on_marks(images, seed)
+    photographs = are_photographs(images) if photographs is None else photographs
+    return (_train_on_photographs if photographs else _train_on_marks)(images, seed, steps)
 
 
-def _train_on_marks(images: LabelledImages, seed: int, epochs: int = 6, batch_size: int = 128, rate: float = 2e-3):
-    classifier = _make(images)
+def accuracy_of_tokens(train: Tensor, labels: Tensor, test: Tensor, truths: Tensor) -> float:
+    """Share of test pictures of which a logistic regression reads the class off nothing but which token is where.
+
+    train, test: ids (N, h, w); labels, truths: (N,).  It has a weight for every class, place and code.
+    """
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    codes = OneHotEncoder(
+        handle_unknown="ignore", dtype=np.float32
+    )  # some code is at some place in test pictures alone
+    reader = make_pipeline(codes, LogisticRegression(C=0.1, max_iter=200))
+    reader.fit(train.flatten(1).numpy(), labels.numpy())
+    return float(reader.score(test.flatten(1).numpy(), truths.numpy()))
+
+
+def _train_on_marks(
+    images: LabelledImages, seed: int, steps: int | None, epochs: int = 6, batch_size: int = 128, rate: float = 2e-3
+):
+    classifier = _make(images, photographs=False)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.01)
-    steps = max(1, epochs * len(images) // batch_size)
+    steps = steps or max(1, epochs * len(images) // batch_size)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
@@ -128,24 +154,24 @@ def _train_on_marks(images: LabelledImages, seed: int, epochs: int = 6, batch_si
         yield step + 1, steps, classifier.eval()
 
 
-def _train_on_photographs(images: LabelledImages, seed: int, epochs: int = 12):
-    classifier = _make(images)
+def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None, epochs: int = 12):
+    classifier = _make(images, photographs=True)
     classifier.whiten(from_bytes(images.pixels[:5000]))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
-    batch_size = min(1024, max(1, len(images) // 16))
+    batch_size = min(1024, len(images) if steps else max(1, len(images) // 16))
     scale = batch_size / 1024  # of rate and decay
     # By a parameter's dimensions: biases learn fastest.
     peaks, decay = {1: 96.0 * scale, 2: 1.5 * scale, 4: 1.5 * scale}, 0.002 * scale
     groups = [{"params": [p], "lr": peaks[p.ndim], "weight_decay": decay / peaks[p.ndim]} for p in trained]
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
-    steps = max(1, epochs * len(images) // batch_size)
+    steps = steps or max(1, epochs * len(images) // batch_size)
     first_mirrored = torch.rand(len(images)) < 0.5  # then every other time
     for step in range(steps):
         for group, parameter in zip(optimizer.param_groups, trained, strict=True):
             group["lr"] = peaks[parameter.ndim] * _triangle(step / steps)
         x, y = _batch(images, step, batch_size, seed, background=None)
         places = data.permuted(len(images), step * batch_size, (step + 1) * batch_size, seed)
-        mirrored = first_mirrored[places] ^ (step * batch_size // len(images) % 2 == 1)
+        mirrored = (first_mirrored[places] ^ (step * batch_size // len(images) % 2 == 1)).to(x.device)
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         descend(optimizer, F.cross_entropy(classifier.train()(x), y, label_smoothing=0.2))
         yield step + 1, steps, classifier.eval()
@@ -174,9 +200,10 @@ def _triangle(done: float, start: float = 0.2, peak_at: float = 0.23, end: float
     return end + (1 - end) * (1 - done) / (1 - peak_at)
 
 
-def _make(images: LabelledImages) -> Judge:
-    kind = PhotoClassifier if are_photographs(images) else Classifier
-    return kind(images.pixels.shape[1], len(images.classes)).to(memory_format=torch.channels_last)
+def _make(images: LabelledImages, photographs: bool) -> Judge:
+    kind = PhotoClassifier if photographs else Classifier
+    made = kind(images.pixels.shape[1], len(images.classes))
+    return made.to(device=images.pixels.device, memory_format=torch.channels_last)
 
 
 def are_photographs(images: LabelledImages) -> bool:
@@ -196,7 +223,13 @@ def load_classifier(
         images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
     key = repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))) + repr(images.classes)
     file = folder / f"{digest(key, images.labels, images.pixels)}.safetensors"
-    return kept(file, lambda: _make(images), lambda: train_classifier(images, seed), "classifier", report)
+    return kept(
+        file,
+        lambda: _make(images, are_photographs(images)),
+        lambda: train_classifier(images, seed),
+        "classifier",
+        report,
+    )
 
 
 def kept(

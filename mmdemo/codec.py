@@ -80,6 +80,12 @@ def decode(vae: nn.Module, z: Tensor) -> Tensor:
     return vae.decode((z + _shift(vae)).to(vae.device, vae.dtype)).sample.float().clamp(-1, 1)
 
 
+def paint(vae: nn.Module, z: Tensor) -> Tensor:
+    """The same without snapping or clamping, so that a gradient finds its way from the picture to the latents."""
+    smooth = {"force_not_quantize": True} if has_codebook(vae) else {}
+    return vae.decode((z + _shift(vae)).to(vae.device, vae.dtype), **smooth).sample.float()
+
+
 def _shift(vae: nn.Module) -> float:
     """The middle of the latents as the model has them."""
     return vae.config.get("shift_factor") or 0.0

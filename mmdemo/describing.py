@@ -1,15 +1,10 @@
-"""A picture to words, by the model that draws: the words under which it denoises the picture best.
-
-Diffusion Classifier (Li et al., arXiv:2303.16203): a prompt explains a picture as well as the diffusion bound on the
-picture's likelihood says, up to a constant -1/2 ∫ E|eps - eps_hat|² dl over l = log(a²/s²) (arXiv:2303.00848),
-in nats. All prompts are held against each other under the same noises, which come in pairs eps and -eps.
-"""
+"""A picture to words, by the model that draws: the words under which it denoises the picture best (evidence.py)."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -17,6 +12,7 @@ from PIL import Image
 
 from mmdemo import images
 from mmdemo.errors import PackError
+from mmdemo.evidence import Candidates, Evidence, Noises, nats, race, warm
 from mmdemo.packs import Pack, read_words, usual_psnr
 from mmdemo.results import Description, Reading, Run
 from mmdemo.sampling import latents_of
@@ -28,14 +24,9 @@ if TYPE_CHECKING:
     from mmdemo.captions import Lexicon
     from mmdemo.pipeline import ClassPipeline
 
-RANGE = (-4.0, 4.0)  # log(a²/s²), from much noise to little
-LEVELS = 8  # noise levels in that range
-BATCH = 256  # predictions at a time
-FEW, MANY = 8, 32  # noises that every candidate is tried under, and those that are close
-MAPPED = 16  # noises that a map is the mean of
-CLOSE = 10.0  # nats behind the best from which, errors of measurement aside, a candidate is tried no further
+# Every value of an attribute is tried under 8 noises, and those within 10 nats of the best under 32.
+NOISES = Noises(low=-4.0, high=4.0, levels=8, few=8, many=32, close=10.0, errors=2.0)
 ROUNDS = 2  # times that every attribute is looked at, all others being said
-TEMPERATURE = 1.0  # of the probabilities: the bound is in nats, so that one needs no other
 # "none" has no words, and is held against them by their absence. Captions leave out what is there, too: a picture with
 # glasses is explained by a caption without them but a little worse, by -log of how often one leaves them out.
 UNSAID = 4.0  # nats
@@ -45,79 +36,8 @@ UNSAID = 4.0  # nats
 UNLIKE = 10.0
 
 
-class Evidence:
-    """How badly prompts explain one picture, in nats. What was computed once is kept: a search comes back to it."""
-
-    def __init__(self, pipeline: ClassPipeline, x0: Tensor):
-        """x0: (1, d, h, w) latents, in the units in which they are denoised."""
-        import torch
-
-        from mmdemo.pipeline import noise_level
-
-        self._pipeline, self._x0 = pipeline, x0
-        every = torch.arange(1, 1000)
-        a, s = noise_level(pipeline.scheduler, every)
-        ratios = 2 * (a / s).log()
-        low, high = RANGE
-        middles = [low + (i + 0.5) / LEVELS * (high - low) for i in range(LEVELS)]
-        places = [int((ratios - middle).abs().argmin()) for middle in middles]
-        self._times = every[places]
-        self._lost: dict[str, Tensor] = {}  # prompt -> (n, h, w), under the first n noises
-
-    def lost(self, prompts: Sequence[str], noises: int) -> Tensor:
-        """(P, noises, h, w): each latent cell's part in every prompt's badness under each of the first noises."""
-        import torch
-
-        none = torch.zeros(0, *self._x0.shape[2:])
-        known = {prompt: self._lost.get(prompt, none) for prompt in prompts}
-        fresh = [(prompt, n) for prompt, lost in known.items() for n in range(len(lost), noises)]
-        if fresh:
-            lost = self._predict(fresh)
-            counts = [max(0, noises - len(one)) for one in known.values()]
-            for (prompt, before), more in zip(known.items(), lost.split(counts), strict=True):
-                self._lost[prompt] = torch.cat([before, more])
-        return torch.stack([self._lost[prompt][:noises] for prompt in prompts])
-
-    def _predict(self, asked: Sequence[tuple[str, int]]) -> Tensor:
-        """(B, h, w) for prompts and the numbers of noises."""
-        import torch
-
-        from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
-
-        pipeline, x0, device = self._pipeline, self._x0, self._x0.device
-        numbers = torch.tensor([n for _, n in asked])
-        noises = torch.stack([self._noise(n) for n in range(int(numbers.max()) + 1)])
-        times = self._times[[self._level(n) for n in range(len(noises))]]
-        texts = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompt for prompt, _ in asked))}
-        places = torch.tensor([texts[prompt] for prompt, _ in asked])
-        wrong = []
-        with torch.inference_mode():
-            label = pipeline.transformer.read(pipeline.label_ids(list(texts)).to(device))
-            for rows, which in zip(numbers.split(BATCH), places.split(BATCH), strict=True):
-                t, eps = times[rows].to(device), noises[rows].to(device)
-                a, s = (level.view(-1, 1, 1, 1) for level in noise_level(pipeline.scheduler, t))
-                x_t = a * x0 + s * eps
-                asked_of = label.of_texts(which.to(device))
-                prediction = pipeline.transformer(x_t, timestep=t, class_labels=asked_of).sample[:, : x_t.shape[1]]
-                guess = x0_from_prediction(prediction_type(pipeline.scheduler), prediction.float(), x_t, a, s)
-                wrong.append((a / s * (guess - x0)).square().sum(1).cpu())  # eps - eps_hat = a/s (x0_hat - x0)
-        return 0.5 * (RANGE[1] - RANGE[0]) * torch.cat(wrong)
-
-    def _level(self, n: int) -> int:
-        """Pairs take the levels in an order in which the first few are far apart: 0, 4, 2, 6, 1 …"""
-        bits = LEVELS.bit_length() - 1
-        return int(f"{n // 2 % LEVELS:0{bits}b}"[::-1], 2)
-
-    def _noise(self, n: int) -> Tensor:
-        import torch
-
-        rng = torch.Generator().manual_seed(n // 2)
-        return torch.randn(self._x0.shape[1:], generator=rng) * (1 - n % 2 * 2)
-
-
 Slot = tuple[str | None, str]  # what can be said: an attribute of the part at a place, or (None) of the whole picture
 Found = dict[Slot, str]
-Candidates = dict[Hashable, tuple[str, float]]  # what may be so -> the prompt that says it, and nats against it
 
 
 def describe(pipeline: ClassPipeline, pack: Pack, original: Image.Image) -> Generator[Reading, None, Description]:
@@ -131,7 +51,7 @@ def describe(pipeline: ClassPipeline, pack: Pack, original: Image.Image) -> Gene
             f"{pack.name!r} cannot describe: its captions name no value of an attribute; "
             f"choose a pack whose captions do"
         )
-    evidence = Evidence(pipeline, latents_of(pipeline, original))
+    evidence = Evidence(pipeline, latents_of(pipeline, original), NOISES)
     found, sure = yield from search(evidence, lexicon)
     return Description(
         text=wording(lexicon, found),
@@ -163,30 +83,10 @@ def search(
     found = {slot: _first(evidence, _candidates(lexicon, {}, slot)) for slot in slots}
     sure = {}
     for index, slot in enumerate(slots * ROUNDS):
-        sure[slot] = race(evidence, _candidates(lexicon, found, slot))
+        sure[slot] = Run(race(evidence, _candidates(lexicon, found, slot))).result()
         found[slot] = max(sure[slot], key=sure[slot].get)
         yield Reading(index, len(slots) * ROUNDS, wording(lexicon, found))
     return found, sure
-
-
-def race(evidence: Evidence, candidates: Candidates) -> dict:
-    """The probability of every candidate. Those close to the best are tried under ever more noises."""
-    import torch
-
-    behind, alive, noises = {}, candidates, FEW
-    while True:
-        lost = _lost(evidence, alive, noises)
-        more = lost - lost[lost.mean(1).argmin()]  # (P, noises)
-        pairs = more.view(len(more), -1, 2).mean(2)
-        error = pairs.std(1) / pairs.shape[1] ** 0.5
-        behind |= dict(zip(alive, more.mean(1).tolist(), strict=True))
-        close = more.mean(1) < CLOSE + 2 * error
-        alive = {one: alive[one] for one, stays in zip(alive, close.tolist(), strict=True) if stays}
-        if len(set(alive.values())) == 1 or noises == MANY:
-            break
-        noises *= 2
-    shares = torch.softmax(-torch.tensor([behind[one] for one in candidates]) / TEMPERATURE, 0)
-    return dict(zip(candidates, shares.tolist(), strict=True))
 
 
 def wording(lexicon: Lexicon, found: Found) -> str:
@@ -204,16 +104,28 @@ def spoken(slot: Slot) -> str:
 
 
 def maps(evidence: Evidence, lexicon: Lexicon, found: Found, original: Image.Image) -> list[tuple[str, Image.Image]]:
-    """Every word that was found, and where it lets the picture be denoised better than all others do alone."""
+    """Every word that was found, and where in the picture it tells."""
+    import torch
+
     said = defaultdict(list)
     for slot, value in found.items():
-        said[wording(lexicon, {slot: value})].append(slot)  # one word may say two things
+        said[wording(lexicon, {slot: value})].append(
+            gain(evidence, lexicon, found, slot)
+        )  # one word may say two things
     said.pop("", None)
-    without = [{one: value for one, value in found.items() if one not in slots} for slots in said.values()]
-    lost = evidence.lost([wording(lexicon, one) for one in (found, *without)], MAPPED).mean(1)  # (1 + words, h, w)
-    gains = (lost[1:] - lost[0]).clamp(min=0)
-    shares = gains / gains.amax((1, 2), keepdim=True).clamp(min=1e-9)
-    return [(word, images.heat(original, one)) for word, one in zip(said, shares.tolist(), strict=True)]
+    if not said:
+        return []
+    gains = torch.stack([torch.stack(some).mean(0) for some in said.values()])
+    return list(zip(said, warm(original, gains), strict=True))
+
+
+def gain(evidence: Evidence, lexicon: Lexicon, found: Found, slot: Slot) -> Tensor:
+    """(h, w): nats by which the picture is denoised better with all that was found than with another value of one slot,
+    on average over these."""
+    others = [found | {slot: value} for value in lexicon.values[slot[1]] if value != found[slot]]
+    others = others or [{one: value for one, value in found.items() if one != slot}]
+    lost = evidence.lost([wording(lexicon, one) for one in (found, *others)], NOISES.few).mean(1)
+    return lost[1:].mean(0) - lost[0]
 
 
 def accuracy(
@@ -234,7 +146,7 @@ def accuracy(
     for i, (picture, record) in enumerate(zip(images.to_images(pixels), records, strict=True)):
         if not _are_placed(record.get(lexicon.parts, [])):
             continue
-        found, _ = Run(search(Evidence(pipeline, latents_of(pipeline, picture)), lexicon)).result()
+        found, _ = Run(search(Evidence(pipeline, latents_of(pipeline, picture), NOISES), lexicon)).result()
         for place, part in [(None, record), *((part["place"], part) for part in record.get(lexicon.parts, ()))]:
             for name in lexicon.values:
                 if name in part:
@@ -266,17 +178,9 @@ def _candidates(lexicon: Lexicon, found: Found, slot: Slot) -> Candidates:
     }
 
 
-def _lost(evidence: Evidence, candidates: Candidates, noises: int) -> Tensor:
-    """(P, noises): nats, with what counts against each."""
-    import torch
-
-    prompts, handicaps = zip(*candidates.values(), strict=True)
-    return evidence.lost(prompts, noises).sum((2, 3)) + torch.tensor(handicaps)[:, None]
-
-
 def _first(evidence: Evidence, candidates: Candidates) -> str:
     """The best under few noises."""
-    return list(candidates)[int(_lost(evidence, candidates, FEW // 2).mean(1).argmin())]
+    return list(candidates)[int(nats(evidence, candidates, NOISES.few // 2).mean(1).argmin())]
 
 
 def _places(evidence: Evidence, lexicon: Lexicon) -> tuple[str, ...]:
@@ -296,5 +200,5 @@ def _places(evidence: Evidence, lexicon: Lexicon) -> tuple[str, ...]:
     )
     best = {place: _first(evidence, _candidates(lexicon, {}, (place, telling))) for place in lexicon.places}
     told = {scene: wording(lexicon, {(place, telling): best[place] for place in scene}) for scene in scenes}
-    sure = race(evidence, {scene: (prompt, 0.0) for scene, prompt in told.items()})
+    sure = Run(race(evidence, {scene: (prompt, 0.0) for scene, prompt in told.items()})).result()
     return max(sure, key=sure.get)

@@ -3,7 +3,8 @@
 Generated pictures are judged by a small classifier (classifier.py): whether it reads the class that was asked
 for, and the Fréchet distance (Heusel et al., arXiv:1706.08500) between its features of generated and of test pictures,
 as a ratio to that between training and test pictures. Where pictures have captions, a reader (reader.py) judges them
-instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py).
+instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py). What a
+pack itself says of pictures, by `describe` or `classify`, is held against what is known of them.
 """
 
 import time
@@ -19,17 +20,18 @@ from torch import Tensor, nn
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
-from mmdemo import codec, data, describing, jpeg, packs
+from mmdemo import classifying, codec, data, describing, jpeg, packs
 from mmdemo.arguments import SETTINGS, Recipe, whole
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
-from mmdemo.classifier import Judge, load_classifier
+from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
-from mmdemo.errors import DataError
+from mmdemo.errors import DataError, PackError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
+from mmdemo.segmenting import overlaps
 
 BATCH = 250
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
@@ -47,6 +49,8 @@ def evaluate(
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
+    segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
+    classified: int | None = None,  # those that one of classes is to classify; None = a tenth of `samples`
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
@@ -55,6 +59,7 @@ def evaluate(
     """
     asks, described = whole("described", described, 0, 1_000_000), packs.read(pack)
     samples = whole("samples", samples, 100, 1_000_000)
+    classified = samples // 10 if classified is None else whole("classified", classified, 0, 1_000_000)
     if described.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         checked = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
@@ -74,7 +79,7 @@ def evaluate(
     started = time.perf_counter()
 
     report("reconstructing the test split")
-    ids = torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in test.pixels.split(BATCH)])
+    ids = tokens_of(pipeline, test.pixels)
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
     edge = padding(dataset, size)
@@ -113,6 +118,9 @@ def evaluate(
                 records = [test.records[i] for i in some]
                 right = describing.accuracy(pipeline, described, test.pixels[some], records, report)
                 numbers |= {"described_right": right, "described_right_of": len(some)}
+            if segments:
+                masked = data.load(dataset, Path(segments).name, Path(segments).parent, size, channels)
+                numbers["segments"] = overlaps(pipeline, lexicon, masked, Path(segments), report)
             try:
                 novel = data.load(dataset, "novel", data_dir, size, channels)
             except DataError as error:
@@ -148,7 +156,68 @@ def evaluate(
             "frechet_generated_test": frechet,
             "frechet_ratio": frechet / numbers["frechet_train_test"],
         }
+        if classified and classes > 1:
+            numbers |= _classified(pipeline, described, test, classified, report)
+            report("reading tokens")
+            named = train.labels >= 0
+            known = tokens_of(pipeline, train.pixels[named]), train.labels[named]
+            numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
     return numbers | {"features": classifier.num_features, "minutes": _minutes_since(started)}
+
+
+def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:
+    """uint8 pictures (N, C, H, W) -> ids (N, h, w)."""
+    return torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in pixels.split(BATCH)])
+
+
+def _classified(
+    pipeline: ClassPipeline, described: packs.Pack, test: LabelledImages, count: int, report: Callable[[str], None]
+) -> dict:
+    """How well, and how fast, the pack itself classifies test pictures in a random order."""
+    some, started = data.permuted(len(test), 0, min(count, len(test)), seed=1), time.perf_counter()
+    right = classifying.accuracy(pipeline, described, test.pixels[some], test.labels[some], report)
+    seconds = (time.perf_counter() - started) / len(some)
+    return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
+
+
+def restoration(
+    pack: Path,
+    runs: Path,
+    data_dir: str | Path | None = None,
+    count: int = 500,  # test pictures
+    report: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
+    split: str = "test",  # "train" to choose settings on
+    **settings,  # of the pipeline's steps; what is not given is the pack's own
+) -> dict:
+    """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
+
+    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
+    """
+    from mmdemo.mended import mended
+
+    described, started = packs.read(pack), time.perf_counter()
+    if not described.can_sample:
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
+    training = packs.read_training(pack)["vqvae"]
+    dataset, size, channels = training["dataset"], training["image_size"], described.channels
+    train = data.load(dataset, "train", data_dir, size, channels)
+    test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
+    some = data.permuted(len(test), 0, min(whole("restore", count, 1, 1_000_000), len(test)), seed=2)
+    pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
+    judge = load_classifier(train, runs / "classifiers", report) if classes else None
+    inner = slice(edge := padding(dataset, size), described.image_size - edge)
+    others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
+    rows, shown, pipeline = [], [], packs.load(described)
+    for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
+        likeness = _likeness(made[..., inner, inner], pixels[..., inner, inner])
+        read = {"read": accuracy(judge, made, labels)} if judge else {}
+        rows.append({"damage": damage, "way": way, "psnr": likeness["psnr"], "ssim": likeness["ssim"], **read})
+        shown.append(made[: _columns(pixels, len(rows))])
+        report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
+    columns = _columns(pixels, len(shown) + 1)
+    show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
+    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": _minutes_since(started)}
 
 
 def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:
@@ -250,7 +319,7 @@ def _gradient_energy(pixels: Tensor) -> float:
 
 @torch.inference_mode()
 def accuracy(classifier: Judge, pixels: Tensor, labels: Tensor) -> float:
-    """Share of uint8 pictures read as their labels, in [0, 1]."""
+    """Share of uint8 pictures read as their labels, in [0, 1]; on the classifier's device."""
     read = torch.cat([classifier(from_bytes(part)).argmax(1) for part in pixels.split(BATCH)])
     return float((read == labels).double().mean())
 

@@ -6,6 +6,7 @@ a page shows stored pictures before that import is through.
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -170,6 +171,13 @@ def to_images(x: Tensor) -> list[Image.Image]:
     pixels = to_bytes(x) if x.is_floating_point() else x
     arrays = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
     return [Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array) for array in arrays]
+
+
+def png(image: Image.Image) -> bytes:
+    """A PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def grid(images: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:

@@ -9,7 +9,7 @@ variance-preserving ones (DDPM, arXiv:2006.11239, eq. 4) and (1 - sigma, sigma) 
 arXiv:2209.03003).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -154,11 +154,14 @@ class ClassPipeline(DiffusionPipeline):
         x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
         strength: float = 1.0,  # with x0: share of the steps to take, in (0, 1]; 1 = from pure noise
         compare: bool = False,  # fill in every Step's x0_label and x0_null, whatever the guidance
+        agree: Callable[[Tensor, float], Tensor]
+        | None = None,  # (x0, noise level) -> x0 as what was seen would have it
     ) -> Iterator[Step]:
         """Denoise, one Step a model evaluation.  Raises ValueError without a transformer.
 
         From pure noise; or, given x0, from where noise at the first step taken leaves it (SDEdit, arXiv:2108.01073).
-        guidance_interval: outside of it the label alone decides (arXiv:2404.07724).
+        guidance_interval: outside of it the label alone decides (arXiv:2404.07724).  agree: changes a prediction of x0
+        so that it agrees with what was seen of the picture; each step makes that change, and what follows from it.
         """
         if self.transformer is None:
             raise ValueError("this pipeline has no transformer, so it cannot sample")
@@ -176,7 +179,8 @@ class ClassPipeline(DiffusionPipeline):
         @cache  # a text means the same at every step
         def meaning(*names: str):
             ids, model = torch.cat([groups[name] for name in names]), self.student if jumps else self.transformer
-            return ids if self.words is None else model.read(ids)
+            with torch.no_grad():
+                return ids if self.words is None else model.read(ids)
 
         if jumps:
             if self.student is None:
@@ -207,16 +211,25 @@ class ClassPipeline(DiffusionPipeline):
             timesteps = timesteps[begin:]
             x = noised(schedule, x0.to(device), eps, timesteps[0])
         for index, t in enumerate(timesteps):
-            with torch.inference_mode():  # entered anew each step: a generator may wake up in another thread
+            # Entered anew each step: a generator may wake up in another thread.
+            with torch.inference_mode() if agree is None else torch.no_grad():
                 x_t = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
                 a, s = noise_level(schedule, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
                 model = partial(self.student, until=scheduler.until(t)) if jumps else self.transformer
-                with_label, without = self._predict(model, x_t, t, meaning, shares, scale, compare)
-                prediction = guided(with_label, without, scale)
                 kind = "flow" if jumps else prediction_type(schedule)
-                guess = partial(x0_from_prediction, kind, x_t=x_t, a=a, s=s)
+                guess = partial(x0_from_prediction, kind, a=a, s=s)
+                if agree is not None:
+                    x_t = x_t.detach().requires_grad_()
+                with torch.set_grad_enabled(agree is not None):
+                    with_label, without = self._predict(model, x_t, t, meaning, shares, scale, compare)
+                    prediction = guided(with_label, without, scale)
+                    x0 = guess(prediction, x_t)
+                if agree is not None:
+                    x0 = informed(x0, x_t, partial(agree, level=level), a, s)
+                    x_t = x_t.detach()
+                    prediction = prediction_of_x0(kind, x0, x_t, a, s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
                 step = Step(
                     index=index,
@@ -224,10 +237,10 @@ class ClassPipeline(DiffusionPipeline):
                     timestep=float(t),
                     noise_level=level,
                     x_t=x_t,
-                    x0=guess(prediction),
+                    x0=x0,
                     latents=x,
-                    x0_label=None if with_label is None else guess(with_label),
-                    x0_null=None if without is None else guess(without),
+                    x0_label=None if with_label is None else guess(with_label, x_t),
+                    x0_null=None if without is None else guess(without, x_t),
                 )
             yield step
 
@@ -389,3 +402,31 @@ def x0_from_prediction(kind: str, prediction: Tensor, x_t: Tensor, a: Tensor, s:
     if kind == "flow":
         return x_t - s * prediction
     return prediction
+
+
+def informed(x0: Tensor, x_t: Tensor, agree: Callable[[Tensor], Tensor], a: Tensor, s: Tensor) -> Tensor:
+    """A prediction x0 of x_t, changed by what was seen of the picture: (B, d, h, w), without gradient.
+
+    agree: x0 -> x0 as what was seen would have it, which knows nothing of the rest. What its change means for the rest
+    is the change by the Jacobian of x0 in x_t, in units of what that would be if latents were independent and normal:
+    the guidance of pseudoinverse-guided diffusion (Song et al., ICLR 2023; on the straight path arXiv:2310.04432,
+    section 3). Then what was seen is made to hold again.
+    """
+    seen = agree(x0.detach())
+    if a < 0.02 * s:  # of pure noise a prediction depends on nothing
+        return seen
+    change = seen - x0.detach()
+    (carried,) = torch.autograd.grad(x0, x_t, change)
+    carried *= (a * a + s * s) / a
+    return agree(x0.detach() + carried)
+
+
+def prediction_of_x0(kind: str, x0: Tensor, x_t: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """The prediction that implies these clean latents: the inverse of `x0_from_prediction`."""
+    if kind == "epsilon":
+        return (x_t - a * x0) / s
+    if kind == "v_prediction":
+        return (a * x_t - x0) / s
+    if kind == "flow":
+        return (x_t - x0) / s
+    return x0

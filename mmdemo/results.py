@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +14,7 @@ from typing import Any, Generic, TypeVar
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from mmdemo import images
+from mmdemo import imagefolder, images
 from mmdemo.arguments import Recipe, quoted
 
 T = TypeVar("T")
@@ -162,6 +164,45 @@ class Samples(Drawing):
 
 
 @dataclass(frozen=True)
+class Made:
+    """A set of pictures on its way, after step `index` of `total`."""
+
+    index: int
+    total: int
+    images: list[Image.Image]  # those that are done, without variants
+    labels: list[str]  # of all that are asked for
+
+
+@dataclass(frozen=True)
+class Synthetic(Samples):
+    """Labelled pictures to train on, which make a data set's folder (imagefolder.py)."""
+
+    classes: tuple[str, ...]  # of the pack; () = it reads
+    variants: list[Image.Image]  # one an image; [] = they were not asked for
+
+    def json(self) -> dict:
+        own = {name: value for name, value in super().json().items() if name != "labels"}
+        return own | {"count": len(self.images), "augment": bool(self.variants), "labels": dict(Counter(self.labels))}
+
+    def files(self) -> Iterator[tuple[str, Image.Image]]:
+        """Every picture, and its place in the folder; a variant after its picture."""
+        for i, (label, seed) in enumerate(zip(self.labels, self.seeds, strict=True)):
+            yield imagefolder.place(self.classes, label, seed), self.images[i]
+            if self.variants:
+                yield imagefolder.place(self.classes, label, seed, variant=True), self.variants[i]
+
+    def zip_bytes(self) -> bytes:
+        """The folder as a zip file."""
+        file = io.BytesIO()
+        table = imagefolder.table(self.classes, self.labels, self.pack, self.recipe, bool(self.variants))
+        with zipfile.ZipFile(file, "w") as folder:
+            for name, image in self.files():
+                folder.writestr(zipfile.ZipInfo(name), images.png(image))  # of 1980: the same set is the same file
+            folder.writestr(zipfile.ZipInfo(imagefolder.metadata(self.classes)), table)
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
 class Progress:
     """A drawing after step `index` of `total`. Its pictures are decoded when first looked at."""
 
@@ -282,6 +323,50 @@ class Edit(Drawing):
 
 
 @dataclass(frozen=True)
+class Candidates:
+    """A restoration after step `index` of `total`: a frame of each candidate."""
+
+    index: int
+    total: int
+    frames: list[Frame]
+
+
+@dataclass(frozen=True)
+class Restoration(Drawing):
+    """A picture restored, once or more often: candidate i has the seed `seeds[i]`."""
+
+    task: str
+    label: str | None  # None = drawn without
+    seen: Image.Image  # what the model was given; to be made larger, it is smaller than the images
+    images: list[Image.Image]
+    seeds: list[int]
+    factor: int | None = None
+    noise: float | None = None  # standard deviation of pixels in [0, 1]: as given, or as estimated
+
+    @property
+    def image(self) -> Image.Image:
+        """The first candidate."""
+        return self.images[0]
+
+    def likeness(self, truth: Image.Image) -> list[tuple[float, float]]:
+        """PSNR in dB and SSIM of every candidate, held against the picture that it should be."""
+        from mmdemo.codec import quality
+
+        wanted = images.image_bytes(truth)[None]
+        return [quality(images.image_bytes(one)[None], wanted) for one in self.images]
+
+    def json(self) -> dict:
+        more = ("factor",) if self.factor else ()
+        noise = {} if self.noise is None else {"noise": round(self.noise, 4)}
+        return super().json() | {name: getattr(self, name) for name in ("task", "label", "seeds", *more)} | noise
+
+    def png_bytes(self) -> bytes:
+        """All candidates in a row as a PNG file, with their settings in the file's `mmdemo` text."""
+        several = len(self.images) > 1
+        return png_bytes(images.grid(self.images, len(self.images)) if several else self.image, self.json())
+
+
+@dataclass(frozen=True)
 class Cell(Drawing):
     """One picture of a comparison."""
 
@@ -350,6 +435,30 @@ class Description:
         }
         told = {"text": self.text, "attributes": rounded, "seconds": round(self.seconds, 3)}
         return told | ({"notice": self.notice} if self.notice else {})
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a picture may be, after all that is likely was tried under `index` noises of at most `total`."""
+
+    index: int
+    total: int
+    probabilities: dict[str, float]  # by class; all alike until each was tried
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The class under which a picture is denoised best."""
+
+    label: str
+    probabilities: dict[str, float]  # by class
+    map: Image.Image  # the picture, warm where the class explains it better than the next likeliest
+    other: str | None  # that one; None = there is but one class, which is held against none
+    seconds: float
+
+    def json(self) -> dict:
+        rounded = {name: round(share, 4) for name, share in self.probabilities.items()}
+        return {"label": self.label, "probabilities": rounded, "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import inspect
 import threading
 import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -20,29 +20,51 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from mmdemo import catalogue, describing, images, packs, sampling
-from mmdemo.arguments import ARGUMENTS, FIRST_LABEL, LABELS, SETTINGS, STRIP, Argument, Recipe, choice, number, shown
+from mmdemo import catalogue, classifying, describing, images, packs, restoring, sampling
+from mmdemo.arguments import (
+    ALL,
+    ARGUMENTS,
+    CANDIDATES,
+    FIRST_LABEL,
+    LABELS,
+    RESTORING,
+    SET,
+    SETTINGS,
+    STRIP,
+    Argument,
+    Recipe,
+    choice,
+    number,
+    shown,
+)
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch, parts
 from mmdemo.packs import Pack
 from mmdemo.results import (
+    Candidates,
     Cell,
+    Classification,
     Code,
     Codebook,
     CodeMap,
     Description,
     Edit,
     Frame,
+    Guess,
     Interpolation,
+    Made,
     NoisedFrame,
     Progress,
     Reading,
     Reconstruction,
     Replacement,
+    Restoration,
     Run,
     Samples,
     Strip,
+    Synthetic,
 )
+from mmdemo.samplers import FAST
 from mmdemo.tokens import decode, interpolate, reconstruct, replace, seen
 
 if TYPE_CHECKING:
@@ -53,7 +75,11 @@ RETRY = 60  # seconds after which a verb asks again for a pack that could not be
 
 
 def verb(
-    order: str = "", settings: Sequence[str] = tuple(SETTINGS), of_codes: bool = False, **arguments: Argument
+    order: str = "",
+    settings: Sequence[str] = tuple(SETTINGS),
+    own: Mapping[str, Any] | None = None,
+    of_codes: bool = False,
+    **arguments: Argument,
 ) -> Callable:
     """Makes a method of Studio a verb: what a script, an endpoint and a command call by the same arguments.
 
@@ -61,13 +87,14 @@ def verb(
     drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
 
     order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
+    own: those for which it has a default of its own, in place of the pack's.
     of_codes: whether it needs a codebook.  arguments: what differs from ARGUMENTS.
     """
 
     def decorate(method: Callable) -> Callable:
-        own = list(inspect.signature(method).parameters.values())[1:]
-        draws = any(one.name == "recipe" for one in own)
-        taken = [one for one in own if one.name != "recipe"]
+        declared = list(inspect.signature(method).parameters.values())[1:]
+        draws = any(one.name == "recipe" for one in declared)
+        taken = [one for one in declared if one.name != "recipe"]
         if draws:
             kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
             taken += [inspect.Parameter(name, kind, default=None) for name in settings]
@@ -90,7 +117,8 @@ def verb(
                 if name != "pack" and not optional:
                     values[name] = checked.arguments[name].check(name, value, pack)
             if draws:
-                values["recipe"] = Recipe.of(pack, {name: values.pop(name) for name in settings})
+                asked = {name: values.pop(name) for name in settings}
+                values["recipe"] = Recipe.of(pack, {**(own or {}), **{k: v for k, v in asked.items() if v is not None}})
             return method(self, **values)
 
         checked.__signature__ = signature
@@ -264,6 +292,15 @@ class Studio:
         original, _ = seen(pack, image, invert)
         return Run(self._with_models(pack, describing.describe, pack, original))
 
+    @verb()
+    def classify(
+        self, pack: Pack, image: str | Path | Image.Image, invert: str | bool = "auto"
+    ) -> Run[Guess, Classification]:
+        """What a picture shows: the class under which the transformer denoises it best (arXiv:2303.16203)."""
+        _can_classify(pack)
+        original, _ = seen(pack, image, invert)
+        return Run(self._with_models(pack, classifying.classify, pack, original))
+
     # ----------------------------------------------------------------------------------------------------- drawing
 
     @verb(label=LABELS)
@@ -301,6 +338,34 @@ class Studio:
         original, _ = seen(pack, image, invert)
         return self._run(sampling.edit, sampling.request(pack, [label], 1, recipe), original, strength)
 
+    @verb(
+        "pack image task mask label factor noise seed steps guidance sampler invert",
+        own={"sampler": restoring.SAMPLER},
+        count=CANDIDATES,
+        sampler=RESTORING,
+    )
+    def restore(
+        self,
+        pack: Pack,
+        image: str | Path | Image.Image,
+        task: str,  # inpaint, upscale or denoise
+        mask: str | Path | Image.Image | None = None,  # to inpaint: white where it is to be drawn anew
+        label: str | None = None,  # None = drawn without a label
+        factor: int | None = None,  # to upscale: 2 or 4
+        noise: float | None = None,  # to denoise: its standard deviation, of pixels in [0, 1]; None = estimated
+        invert: str | bool = "auto",
+        count: int = 1,
+        *,
+        recipe: Recipe,
+    ) -> Run[Candidates, Restoration]:
+        """A picture restored: a part drawn anew, made larger, or cleaned of noise; candidate i has seed + i."""
+        if recipe.sampler == FAST:
+            others = ", ".join(one for one in pack.samplers if one != FAST)
+            raise ArgumentError(f"sampler is {FAST!r}, whose jumps cannot be corrected on their way; choose {others}")
+        asked = restoring.damaged(pack, image, task, mask, factor, noise, invert)
+        label = "" if label is None and pack.words else label
+        return self._run(restoring.restore, sampling.request(pack, [label], count, recipe), asked)
+
     @verb()
     def compare(
         self,
@@ -336,6 +401,18 @@ class Studio:
         if (other_label, other_seed) == (label, recipe.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
         return self._run(sampling.morph, sampling.request(pack, [label], count, recipe), other_label, other_seed)
+
+    @verb(count=SET, label=LABELS)
+    def synthesize(
+        self, pack: Pack, count: int, label: str | Sequence[str] = ALL, augment: bool = False, *, recipe: Recipe
+    ) -> Run[Made, Synthetic]:
+        """A data set of new labelled pictures, to train on: picture i has seed + i, and the labels in turn.
+
+        As many as one request may have; synthesis.py writes any number of them into a folder.
+        """
+        if "" in label:
+            raise ArgumentError("label is an empty text; a picture to train on needs words to learn")
+        return self._run(sampling.synthesize, sampling.request(pack, label, count, recipe), augment)
 
     # ------------------------------------------------------------------------------------------------------ models
 
@@ -407,15 +484,21 @@ def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> It
     yield _Returned(result)
 
 
-def _can_sample(pack: Pack) -> None:
+def _can_sample(pack: Pack, does: str = "sample") -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
-        raise PackError(f"{pack.name!r} has no transformer, so it cannot sample; {how}")
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot {does}; {how}")
 
 
 def _has_codes(pack: Pack) -> None:
     if not pack.codes:
         raise PackError(f"{pack.name!r}: {NO_CODEBOOK}")
+
+
+def _can_classify(pack: Pack) -> None:
+    _can_sample(pack, "classify")
+    if not pack.classes:
+        raise PackError(f"{pack.name!r} reads words and knows no classes, so it cannot classify; ask it to describe")
 
 
 def _can_describe(pack: Pack) -> None:

@@ -25,12 +25,14 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TABS = ["Codebook", "Reconstruct", "Sample", "Denoise"]
+TABS = ["Codebook", "Reconstruct", "Sample", "Make data", "Denoise"]
 READY = {
     "Codebook": ".mm-card",
     "Reconstruct": "#reconstruct-view .mm-tokens",
     "Sample": ".mm-foot a",
     "Denoise": ".mm-strip img",
+    "Restore": "#restore .mm-candidate:enabled",
+    "Make data": "#make-data .mm-foot button",
 }
 
 expect.set_options(timeout=20_000)

@@ -36,7 +36,11 @@ def served(leak: bool = False) -> Iterator[tuple[str, int]]:
         time.sleep(0.2)
     yield address, app.pid
     app.send_signal(signal.SIGTERM)
-    _, complaint = app.communicate(timeout=40)
+    try:
+        _, complaint = app.communicate(timeout=40)
+    except subprocess.TimeoutExpired:
+        app.kill()
+        _, complaint = app.communicate()
     report("the app ends well, and without a traceback", app.returncode == 0 and "Traceback" not in complaint)
 
 

@@ -11,9 +11,11 @@ from mmdemo import packs
 from mmdemo.arguments import (
     AXES,
     MAX_AXIS,
+    MAX_CANDIDATES,
     MAX_COUNT,
     MAX_GUIDANCE,
     MAX_SEED,
+    MAX_SET,
     MAX_SIDE,
     MAX_STEPS,
     MAX_STRIP,
@@ -33,13 +35,23 @@ NO_PICTURE = [3, True, NAN, [], "nowhere.png", "two\nlines.png", b"x", ""]
 NO_AXIS = ["colour", "", 1, True, ["steps"], {}]
 NO_LIST_OF_VALUES = [[], "12", 3, {}, list(range(1, MAX_AXIS + 2))]
 WIDE = MAX_SIDE // 4 + 1  # tokens
-SEVERAL = ("sample", "denoise")  # verbs whose label may be several, or all
+NEEDED = ("other_label", "mask")  # may be left out, but not of the good arguments
+SEVERAL = ("sample", "denoise", "synthesize")  # verbs whose label may be several, or all
+
+
+def half(picture: Image.Image) -> Image.Image:
+    """A mask of a picture, white in its lower half."""
+    mask = Image.new("L", picture.size)
+    mask.paste(255, (0, picture.height // 2, *picture.size))
+    return mask
+
 
 GOOD = {
-    "pack": "tiny", "label": "circle", "other_label": "square", "negative": "square", "count": 3, "seed": 0,
-    "other_seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "interval": [0, 1], "image": digit(),
+    "pack": "tiny", "label": "circle", "other_label": "square", "negative": "square", "count": 3, "augment": True,
+    "seed": 0, "other_seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "interval": [0, 1], "image": digit(),
     "other": digit(), "invert": "auto", "size": 16, "strength": 0.5, "tokens": [[0]], "code": 0, "by": 1,
     "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2],
+    "task": "inpaint", "mask": half(digit()), "factor": None, "noise": None,
 }  # fmt: skip
 # By argument: what is no value of it, and what the sentence says of those that are.
 BAD = {
@@ -55,6 +67,10 @@ BAD = {
     "interval": [(NO_INTERVAL, "two noise levels")],
     "image": [(NO_PICTURE, "")],
     "other": [(NO_PICTURE, "")],
+    "mask": [(NO_PICTURE, "")],
+    "task": [(["", "Inpaint", 1, NAN, ["inpaint"], {}], "inpaint, upscale, denoise")],
+    "factor": [([*NO_NUMBER, 0, 1, 3, 8, 2.5, 10**400], "2 or 4")],
+    "noise": [([*NO_NUMBER, -0.01, 1.01, 10**400], "from 0 to 1")],
     "invert": [(["maybe", "", 1, NAN, ["yes"], {}], "auto")],
     "size": [
         ([*NO_WHOLE_NUMBER, 0, 4, MIN_SIDE - 1, MAX_SIDE + 1, MAX_SIDE + 4], f"{MIN_SIDE} to {MAX_SIDE}"),
@@ -68,6 +84,7 @@ BAD = {
     ],
     "code": [([*NO_WHOLE_NUMBER, 16], "15")],
     "by": [([*NO_WHOLE_NUMBER, 16], "15")],
+    "augment": [(["yes", "", 1, 0, NAN, [True], {}], "true or false")],
     "x": [(NO_AXIS, "seed")],
     "y": [([*NO_AXIS, "steps"], "seed")],
     "xs": [(NO_LIST_OF_VALUES, f"1 to {MAX_AXIS}"), ([[1, 1], [1, 2, 1.0]], "twice")],
@@ -88,7 +105,8 @@ def refused() -> list[tuple]:
     for verb, name in [(verb, name) for verb, one in VERBS.items() for name in one.arguments]:
         bad = list(BAD.get(name, []))
         if name == "count":
-            low, high = (1, MAX_COUNT) if verb == "sample" else (2, MAX_STRIP)
+            of = {"sample": (1, MAX_COUNT), "synthesize": (1, MAX_SET), "restore": (1, MAX_CANDIDATES)}
+            low, high = of.get(verb, (2, MAX_STRIP))
             bad = [([*NO_WHOLE_NUMBER, 0, low - 1, high + 1], f"{low} to {high}")]
         if name == "label" and verb not in SEVERAL:
             bad += [(["all", ["circle"], ["circle", "square"]], "one of circle, square, triangle")]
@@ -133,7 +151,7 @@ def test_arguments_are_checked_in_the_order_in_which_they_are_given(unloadable, 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "describe"])  # which needs a pack that reads
 def test_the_good_arguments_are_good_and_those_that_may_be_left_out_may_be_none(studio, verb):
-    left_out = {name: None for name in good(verb) if default(verb, name) is None and name != "other_label"}
+    left_out = {name: None for name in good(verb) if default(verb, name) is None and name not in NEEDED}
     for changed in ({}, left_out):
         made = getattr(studio, verb)(**(good(verb) | changed))
         assert made is not None and (not isinstance(made, Run) or made.result() is not None)

@@ -29,6 +29,9 @@ GENERATED = {
     "num_inference_steps": 20, "guidance_scale": 1.5, "sampler": "euler", "generated": 100, "accuracy_generated": 0.9,
     "accuracy_generated_of": 100, "frechet_generated_test": 8.0, "frechet_ratio": 4.0,
 }  # fmt: skip
+CLASSIFIED = {
+    "classified_right": 0.912, "classified_right_of": 10, "classified_seconds": 0.123, "accuracy_tokens": 0.678,
+}  # fmt: skip
 READ = {
     "read_test": {"hair": 0.999, "hat": 0.998}, "read_reconstructed": {"hair": 0.997, "hat": 0.996},
     "frechet_train_test": 2.0, "frechet_reconstructed_test": 3.0, "features": 512,
@@ -81,6 +84,26 @@ def test_a_grey_packs_card_has_bits_and_detail_and_no_jpeg(pack):
     assert "| 0.543 |" in text and "| 0.876 |" in text and "JPEG" not in text
 
 
+def test_a_packs_own_reading_of_classes_stands_beside_the_classifiers_and_what_tokens_give_away(pack):
+    assert "### Classes" not in written(pack, CODEC | JUDGED | GENERATED)
+    text = written(pack, CODEC | JUDGED | GENERATED | CLASSIFIED)
+    for said in ("(`classify`), of 10, 0.12 s each | 91.20% |", "read pictures | 99.00% |", "where | 67.80% |"):
+        assert said in text, said
+    assert "--classified" not in text, "a tenth of the samples is what there is without it"
+    assert "--samples 100 --classified 50 " in written(
+        pack, CODEC | JUDGED | GENERATED | CLASSIFIED | {"classified_right_of": 50}
+    )
+
+
+def test_masks_found_by_words_stand_beside_those_found_by_colour(pack):
+    found = {"hat": {"of": 41, "evidence": 0.834, "named": 0.555, "learned": 0.66},
+             "glasses": {"of": 9, "evidence": 0.4, "learned": 0.93}}  # fmt: skip
+    text = written(pack, CODEC | READ | DRAWN | {"segments": found})
+    assert "| hat, 41 | 0.83 | 0.56 | 0.66 |" in text and "| glasses, 9 | 0.40 |  | 0.93 |" in text
+    assert "--segments DIR" in text and "\n\n\n" not in text
+    assert "Masks" not in written(pack, CODEC | READ | DRAWN)
+
+
 def test_a_card_explains_only_what_was_measured(pack):
     assert not re.search("classifier|Fréchet", written(pack, CODEC | JPEG))
     judged = written(pack, CODEC | JUDGED)
@@ -94,7 +117,15 @@ def test_a_card_explains_only_what_was_measured(pack):
 
 def test_a_card_begins_as_the_hub_wants_it_and_ends_with_a_persons_notes(pack):
     (pack / "notes.md").write_text("## Mine\n", encoding="utf-8")
-    for numbers in (CODEC, CODEC | JPEG, CODEC | JUDGED | GENERATED, CODEC | JPEG | READ | DRAWN):
+    classes = CODEC | JUDGED | GENERATED
+    for numbers in (
+        CODEC,
+        CODEC | JPEG,
+        classes,
+        classes | CLASSIFIED,
+        classes | CLASSIFIED | JPEG,
+        CODEC | JPEG | READ | DRAWN,
+    ):
         text = written(pack, numbers, "comparison.png", "samples.png")
         empty, front, body = text.split("---\n", 2)
         assert not empty and yaml.safe_load(front)["library_name"] == "diffusers"

@@ -79,13 +79,13 @@ def test_a_folder_that_is_not_there_is_told_in_one_line(tmp_path, capsys):
         assert re.search(r"there is no folder '[^']*nosuch'.*--weights", one_line(told.err)) and told.out == ""
 
 
-@pytest.mark.parametrize("verb", ["reconstruct", "describe", "sample", "edit"])
+@pytest.mark.parametrize("verb", ["reconstruct", "describe", "classify", "sample", "edit", "restore", "synthesize"])
 def test_a_verbs_command_has_the_verbs_arguments_order_and_defaults(verb):
     commands = next(action for action in parser()._actions if isinstance(action.choices, dict))
     offered = {action.dest: action for action in commands.choices[verb]._actions}
     parameters = inspect.signature(VERBS[verb]).parameters
     names = ["image" if name == "images" else name for name in offered]
-    several = verb in ("reconstruct", "describe")  # pictures, which then come first
+    several = verb in ("reconstruct", "describe", "classify")  # pictures, which then come first
     assert [name for name in names if name not in ("help", "weights", "out", "json")] == sorted(
         parameters, key=lambda name: not (several and name == "image")
     )
@@ -555,8 +555,10 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
         "train dit",
         "reconstruct",
         "describe",
+        "classify",
         "sample",
         "edit",
+        "restore",
         "evaluate",
     ],
 )

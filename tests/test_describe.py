@@ -70,20 +70,20 @@ def test_the_words_found_explain_the_picture_best_of_all_that_could_be_said(pipe
     """Held against every other caption there is, under the same noises."""
     lexicon = packs.read_words(pack).lexicon
     for picture in shapes(4):
-        evidence = describing.Evidence(pipeline, describing.latents_of(pipeline, picture))
+        evidence = describing.Evidence(pipeline, describing.latents_of(pipeline, picture), describing.NOISES)
         found, _ = Run(describing.search(evidence, lexicon)).result()
         captions = [
             describing.wording(lexicon, {(None, "colour"): colour, (None, "shape"): shape})
             for colour in lexicon.values["colour"]
             for shape in lexicon.values["shape"]
         ]
-        lost = evidence.lost(captions, describing.MANY).sum((2, 3)).mean(1)
+        lost = evidence.lost(captions, describing.NOISES.many).sum((2, 3)).mean(1)
         assert describing.wording(lexicon, found) == captions[int(lost.argmin())]
 
 
 def test_evidence_is_the_same_whatever_was_asked_before(pipeline):
     x0 = describing.latents_of(pipeline, shapes(1)[0])
-    one, other = (describing.Evidence(pipeline, x0) for _ in range(2))
+    one, other = (describing.Evidence(pipeline, x0, describing.NOISES) for _ in range(2))
     one.lost(["a red circle"], 2)
     some = one.lost(["a blue square", "a red circle"], 8)
     whole = other.lost(["a red circle", "a blue square"], 8)

@@ -39,11 +39,17 @@ def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
         "/code_map": ["pack"],
         "/interpolate": ["pack", "image", "other", "count", "invert", "size"],
         "/describe": ["pack", "image", "invert"],
+        "/classify": ["pack", "image", "invert"],
         "/sample": ["pack", "label", "count", *DRAWN, "interval", "negative"],
         "/denoise": ["pack", "label", *DRAWN, "interval", "negative"],
         "/noise": ["pack", "image", "seed", "steps", "sampler", "invert"],
         "/edit": ["pack", "image", "label", "strength", *DRAWN, "invert", "interval", "negative"],
+        "/restore": [
+            *("pack", "image", "task", "mask", "label", "factor", "noise", *DRAWN, "invert"),
+            *("count", "interval", "negative"),
+        ],
         "/compare": ["pack", "x", "xs", "y", "ys", "label", *DRAWN, "interval", "negative"],
+        "/synthesize": ["pack", "count", "label", "augment", *DRAWN, "interval", "negative"],
         "/morph": ["pack", "label", "other_label", "seed", "other_seed", "count", *DRAWN[1:], "interval", "negative"],
     }
     assert endpoints["unnamed_endpoints"] == {}
@@ -113,6 +119,13 @@ def test_sample_gives_the_pixels_that_python_gives(client: Client, studio: Studi
     assert told["seconds"] > 0 and told | {"seconds": 0} == json.loads(json.dumps(here.json() | {"seconds": 0}))
 
 
+def test_synthesize_gives_a_zip_of_what_python_gives(client: Client, studio: Studio):
+    file, told = client.predict("tiny", 4, ["circle", "square"], True, 11, 3, api_name="/synthesize")
+    here = studio.synthesize("tiny", 4, ["circle", "square"], True, 11, 3).result()
+    assert Path(file).name == "tiny-11.zip" and Path(file).read_bytes() == here.zip_bytes()
+    assert told | {"seconds": 0} == json.loads(json.dumps(here.json() | {"seconds": 0}))
+
+
 def test_sample_reports_the_seed_that_it_drew(client: Client, studio: Studio):
     images, told = client.predict("tiny", "square", api_name="/sample")
     again, _ = client.predict("tiny", "square", 1, told["seed"], api_name="/sample")
@@ -144,7 +157,7 @@ def test_four_requests_at_once_do_not_mix(client: Client, studio: Studio):
 
 GOOD = {
     "pack": "tiny", "code": 1, "by": 2, "tokens": [[1, 2]], "label": "circle", "steps": 2, "seed": 3, "other_seed": 1,
-    "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2],
+    "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2], "count": 2,
 }  # fmt: skip
 EVERY = [(verb, name) for verb, one in VERBS.items() for name in one.arguments]
 PICTURES = [(verb, name) for verb, name in EVERY if isinstance(VERBS[verb].arguments[name], Picture)]

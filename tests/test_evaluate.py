@@ -12,9 +12,10 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, packs, reader
+from mmdemo import card, classifier, codec, data, evaluate, mended, packs, reader
+from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
-from mmdemo.errors import DataError
+from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_images
 from mmdemo.training import export
 from mmdemo.training.lexicon import learn
@@ -194,6 +195,18 @@ def test_pictures_without_a_label_teach_the_classifier_nothing(tmp_path):
         assert torch.allclose(a, b)
 
 
+def test_a_regression_on_tokens_knows_which_token_is_where_and_passes_over_codes_it_never_saw():
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 8, (600, 3, 3), generator=rng)
+    labels = ids[:, 1, 2] // 4
+    rows = ids.sort(2).values  # as many tokens of every kind, but none where it was
+    unseen = ids[400:].clone()
+    unseen[:, 0, 0] = 99
+    assert classifier.accuracy_of_tokens(ids[:400], labels[:400], unseen, labels[400:]) > 0.98
+    assert classifier.accuracy_of_tokens(rows[:400], labels[:400], rows[400:], labels[400:]) < 0.85
+    assert classifier.accuracy_of_tokens(ids[:400], labels[:400], ids[400:], 1 - labels[400:]) < 0.02
+
+
 # --------------------------------------------------------------------------------------------------- a whole evaluation
 
 
@@ -234,6 +247,8 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
     json.dumps(numbers, allow_nan=False)
     assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
     assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
+    assert numbers["classified_right_of"] == 10 and numbers["classified_seconds"] > 0
+    assert numbers["classified_right"] * 10 % 1 == pytest.approx(0) and 0 < numbers["accuracy_tokens"] <= 1
 
     sheet = shown["samples.png"]
     times = sheet.width // (10 * (SIZE + 2) - 2)
@@ -245,6 +260,46 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
         left, top = times * column * (SIZE + 2), times * row * (SIZE + 2)
         cell = sheet.crop((left, top, left + times * SIZE, top + times * SIZE)).resize((SIZE, SIZE), 0)
         assert cell.convert("L").tobytes() == to_images(drawn)[row + 3 * column].tobytes()
+
+
+def test_restoring_is_measured_beside_other_means_and_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
+    with pytest.raises(PackError, match="has no numbers to add to; first: .*evaluate --pack sampling"):
+        card.add(sampling, {}, {})
+    training = packs.read_training(sampling)
+    for record in training.values():
+        record |= {"steps": 1, "batch_size": 1, "machine": "a test's"}
+    (sampling / "training.json").write_text(json.dumps(training))
+    shown, runs = {}, tmp_path / "runs"
+    before = evaluate.evaluate(sampling, runs, pictures, 100, {"steps": 2}, show=shown.__setitem__)
+    card.write(sampling, before, shown)
+    options = ["--pack", "sampling", "--weights", str(sampling.parent), "--data-dir", str(pictures)]
+    assert main(["evaluate", *options, "--runs", str(runs), "--restore", "3"]) == 0
+    told, numbers = json.loads(capsys.readouterr().out), json.loads((sampling / "metrics.json").read_text())
+    assert numbers == json.loads(json.dumps(before)) | told and told["restored_of"] == 3
+    ways = [(row["damage"], row["way"].split(",")[0]) for row in told["restored"]]
+    assert ways == [
+        *(("lower half erased", way) for way in ("Telea", "restored", "restored")),
+        *((f"shrunk by {factor}", way) for factor in (2, 4) for way in ("Lanczos", "restored")),
+        *((f"noise of {s}", way) for s in (0.25, 0.5) for way in ("non-local means", "restored", "restored")),
+    ]
+    assert all(0 < row["psnr"] < 100 and -1 <= row["ssim"] <= 1 and 0 <= row["read"] <= 1 for row in told["restored"])
+    text = (sampling / "README.md").read_text()
+    first = told["restored"][0]
+    assert f"| lower half erased | Telea | {first['psnr']:.2f} dB | {first['ssim']:.4f} | {first['read']:.1%} |" in text
+    assert all(f"]({file})" in text and (sampling / file).is_file() for file in ("samples.png", "restored.png"))
+
+
+def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
+    pixels = torch.tensor([[0, 100], [200, 255]], dtype=torch.uint8).repeat(1, 3, 8, 8)
+    assert mended.shrunk(pixels, 2).eq(139).all()
+    noisy = mended.noised(pixels, 0.5, seed=1)
+    assert noisy.dtype == torch.uint8 and torch.equal(noisy, mended.noised(pixels, 0.5, seed=1))
+    at_black = noisy[..., ::2, ::2]
+    assert at_black.eq(0).float().mean() == pytest.approx(0.5, abs=0.1) and at_black.max() > 150
+    clean = mended.non_local_means(mended.noised(pixels[:, :1], 0.02, seed=1), 30.0)
+    assert clean.shape == (1, 1, 16, 16)
+    red = torch.tensor([250, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16).contiguous()
+    assert (mended.non_local_means(red, 10.0).float() - red).abs().max() < 8, "colours keep their order"
 
 
 def test_the_training_split_is_read_once(sampling, pictures, tmp_path, monkeypatch):
@@ -335,7 +390,15 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     shutil.rmtree(tmp_path / "scenes" / "novel")
     asked = {"steps": 1, "guidance": 1.0}
     where = tmp_path / "runs", tmp_path / "scenes"
-    numbers = evaluate.evaluate(pack, *where, 100, asked, told.append, shown.__setitem__, described=3)
+    segments = shutil.copytree(tmp_path / "scenes" / "test", tmp_path / "scenes" / "segments")
+    rows = [json.loads(line) for line in (segments / "metadata.jsonl").read_text("utf-8").splitlines()[:4]]
+    Image.new("L", (32, 32), 255).save(segments / "mask.png")
+    rows = [row | {"masks": {"ground": "mask.png"}} for row in rows]
+    (segments / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    numbers = evaluate.evaluate(
+        pack, *where, 100, asked, told.append, shown.__setitem__, described=3, segments=segments
+    )
+    assert numbers["segments"]["ground"]["of"] == 4
     assert set(numbers["described_right"]) == {"ground", "colour", "mark"} and numbers["described_right_of"] == 3
     assert not any("novel" in name for name in numbers) and any("novel" in line for line in told)
     assert numbers["variety"] > 0 and numbers["variety_of"] == 25

@@ -75,14 +75,17 @@ def tree() -> list[str]:
 # From the bottom up. A module may import what stands above it in this list, and nothing else of the project.
 ORDER = [name_of(ROOT / file) for file in tree() if file.startswith("mmdemo/") and file.endswith(".py")]
 # What the list alone would allow: these meet only through a pack on disk.
-APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.studio mmdemo.ui".split(),
+APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.studio mmdemo.synthesis mmdemo.ui"
+         .split(),
          "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.evaluate "
-         "mmdemo.card".split()]  # fmt: skip
+         "mmdemo.teaching mmdemo.card".split()]  # fmt: skip
 # Who may import what is heavy, or another's concern. (For the page: it is handed the studio and knows no model.)
 ONLY = {
     "gradio": {"mmdemo.ui"},
     "starlette": {"mmdemo.ui"},
-    "torchvision": {"mmdemo.data"},  # takes seconds to import, and the app needs neither it
+    "torchvision": {"mmdemo.data", "mmdemo.augmentation"},  # takes seconds to import, and the app needs neither it
+    "sklearn": {"mmdemo.classifier"},
+    "cv2": {"mmdemo.mended"},  # only to be held against
     "torchmetrics": {"mmdemo.evaluate", "mmdemo.codec"},  # nor this, to list, draw or decode
 }
 NOT_IN_THE_PAGE = ("torch", "diffusers", "mmdemo.models", "mmdemo.codec", "mmdemo.pipeline")
@@ -227,6 +230,12 @@ def test_the_package_needs_what_it_imports_and_requirements_add_the_tests_alone(
     required = [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
     assert required == project["dependencies"] + project["optional-dependencies"]["test"]
     declared = {re.match(r"[\w-]+", one)[0].replace("-", "_") for one in project["dependencies"]}
-    declared |= {"PIL", "markdown_it", "mmdemo"}  # imported by another name than they are installed by
+    declared |= {
+        "PIL",
+        "cv2",
+        "markdown_it",
+        "sklearn",
+        "mmdemo",
+    }  # imported by another name
     imported = {name.split(".")[0] for names in IMPORTS.values() for name in names}
     assert imported - set(sys.stdlib_module_names) <= declared

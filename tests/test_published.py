@@ -318,6 +318,12 @@ def test_a_dit_pipeline_is_watched_without_tokens(studio):
     assert len(studio.morph("dit", "crane", "kind 3", seed=1, count=3, steps=2).images) == 3
 
 
+def test_a_dit_pipeline_classifies(studio):
+    told = studio.classify("dit", noise(40)).result()
+    assert told.map.size == (32, 32) and len(told.probabilities) == 1000
+    assert sum(told.probabilities.values()) == pytest.approx(1)
+
+
 @pytest.mark.parametrize("name", ["dit", "kl"])
 def test_a_codec_without_a_codebook_reconstructs_and_says_that_it_has_no_tokens(studio, name):
     seen = studio.reconstruct(name, noise(64), size=32)

@@ -148,3 +148,10 @@ def test_a_student_of_a_variance_preserving_schedule_jumps_too(tiny_weights, tmp
     assert v_schedule().config.prediction_type == "v_prediction"
     list(train_student(replace(SHORT, trajectories=20, steps=2), tmp_path / "pack", tmp_path / "run"))
     assert FAST in packs.read(tmp_path / "pack").samplers
+
+
+def test_jumps_restore_nothing_and_say_what_does(after):
+    studio = Studio([after])
+    picture = studio.sample("pack", "circle", 1, 3, sampler=FAST).result().images[0]
+    with pytest.raises(ArgumentError, match="sampler is 'fast'.*choose dpm"):
+        studio.restore("pack", picture, "denoise", sampler=FAST)

@@ -1,4 +1,4 @@
-"""The page: a list of packs over five tabs, the endpoints, and the options it must be launched with.
+"""The page: a list of packs over six tabs, the endpoints, and the options it must be launched with.
 
 `build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
 """
@@ -12,7 +12,9 @@ from mmdemo.studio import Studio
 from mmdemo.ui import chooser, codebook, denoise, endpoints, grid, reconstruct
 from mmdemo.ui.browser import PRIVATE, STATIC, said_plainly, shared_scripts, widget
 from mmdemo.ui.gate import MAX_UPLOAD, Gate
+from mmdemo.ui.makedata import MakeData
 from mmdemo.ui.policy import Policy
+from mmdemo.ui.restore import Restore
 from mmdemo.ui.sample import Sample
 
 TITLE = "mmdemo"
@@ -51,15 +53,20 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
                 sample.connect(opened)
             with tab("Denoise"):
                 replay = denoise.build(studio, pack, opened)
+            with tab("Restore"):
+                Restore(studio, pack).connect(opened)
             with tab("Compare"):
                 compared = grid.build(studio, pack, opened)
+            with tab("Make data"):
+                MakeData(studio, pack).connect(opened)
         replay(sample.pictures, tabs)
         replay(compared, tabs)
     return demo
 
 
 def tab(name: str) -> gr.Tab:
-    return gr.Tab(name, id=name.lower(), elem_id=name.lower())
+    known_by = name.lower().replace(" ", "-")
+    return gr.Tab(name, id=known_by, elem_id=known_by)
 
 
 def whenever_opened(pack: gr.components.Component) -> Callable:

@@ -19,6 +19,7 @@ from mmdemo.arguments import (
     SETTINGS,
     Argument,
     Choice,
+    Flag,
     Interval,
     Label,
     Labels,
@@ -40,7 +41,9 @@ Values = dict[Component, Any]  # what the controls hold, or what is to be put in
 class RecipeControls:
     """A control for every setting of a drawing: the seed, and the others folded away. Draws them where it is made."""
 
-    def __init__(self, seed: int, randomize: bool):
+    def __init__(self, seed: int, randomize: bool, own: dict[str, str] | None = None):
+        """own: choices that stand in place of the pack's until a person chooses."""
+        self._own = own or {}
         with gr.Row():
             # No minimum or maximum here: the studio's sentence says more than gradio's.
             self.seed = gr.Number(seed, label=SETTINGS["seed"].label, info=SETTINGS["seed"].help)
@@ -83,7 +86,7 @@ class RecipeControls:
         fitted = {}
         for name in choices - self.labels.keys():
             (part,) = self.others[name]
-            fitted[part] = among(offered(SETTINGS[name], pack), values[part])
+            fitted[part] = among(offered(SETTINGS[name], pack), values[part], self._own.get(name))
         for one in self.labels.values():
             fitted |= one.fit(pack, values)
         fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in choices})
@@ -223,6 +226,8 @@ def control(setting: Argument, value: Any = None) -> "list[Component] | LabelCon
     if isinstance(setting, Interval):
         upper, lower = ({"label": label, "info": info} for label, info in setting.ends)
         return [gr.Slider(0, 1, 1, step=0.05, **upper), gr.Slider(0, 1, 0, step=0.05, **lower)]
+    if isinstance(setting, Flag):
+        return [gr.Checkbox(value, **words)]
     if isinstance(setting, (Whole, Number)):
         step = 1 if isinstance(setting, Whole) else setting.step
         return [gr.Slider(setting.low, setting.high, value, step=step, **words)]

@@ -8,19 +8,22 @@ import inspect
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 from fastapi.exceptions import RequestValidationError
 from gradio.components.api_component import Api
 from gradio.exceptions import InvalidPathError
 from gradio.route_utils import API_PREFIX, FnIndexInferError
+from gradio.utils import get_upload_folder
 from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from mmdemo.arguments import Argument, Picture, shortened, shown
 from mmdemo.errors import ArgumentError
-from mmdemo.results import Run
+from mmdemo.imagefolder import file_stem
+from mmdemo.results import Run, Synthetic
 from mmdemo.studio import VERBS, Studio
 from mmdemo.ui.browser import said_plainly
 from mmdemo.ui.sessions import Sessions
@@ -41,11 +44,15 @@ class Output:
     def component(self) -> gr.components.Component:
         if self.attribute == "json":
             return gr.JSON(label=self.label)
+        if self.attribute == "zip":
+            return gr.File(label=self.label)
         return (gr.Gallery if self.captions else gr.Image)(format="png", label=self.label)
 
     def of(self, result):
         if self.attribute == "json":
             return result.json()
+        if self.attribute == "zip":
+            return zip_file(result)
         pictures = getattr(result, self.attribute) if self.attribute else result
         return gallery(pictures, getattr(result, self.captions)) if self.captions else own_file(pictures)
 
@@ -60,12 +67,15 @@ ANSWERS = {
     "replace": [*(Output(name, name) for name in ("before", "after", "difference")), NUMBERS],
     "interpolate": [Output("latents", "latent", "shares"), Output("tokens", "tokens", "shares"), NUMBERS],
     "describe": [NUMBERS, Output("maps", "pictures", "words")],
+    "classify": [NUMBERS, Output("evidence map", "map")],
     "sample": [Output("images", "images", "labels"), NUMBERS],
     "denoise": [Output("x0", "x0"), NUMBERS],
     "noise": [Output("x_t", "image"), NUMBERS],
     "edit": [Output("image", "image"), NUMBERS],
+    "restore": [Output("image", "image"), NUMBERS],
     "compare": [Output("image", "image"), NUMBERS],
     "morph": [Output("images", "images", "shares"), NUMBERS],
+    "synthesize": [Output("zip", "zip"), NUMBERS],
 }
 
 
@@ -176,7 +186,7 @@ def answering(studio: Studio, name: str) -> Callable:
 
     def given(sent: Sequence) -> list:
         pairs = zip(declared.items(), sent, strict=True)
-        return [uploaded(value, one) if isinstance(kind, Picture) else value for (one, kind), value in pairs]
+        return [uploaded(value, one) if isinstance(kind, Picture) and value else value for (one, kind), value in pairs]
 
     def parts(result) -> list:
         made = [output.of(result) for output in ANSWERS[name]]
@@ -211,6 +221,15 @@ def own_file(image: Image.Image | None) -> Image.Image | None:
     own = image.copy()
     own.info["answer"] = uuid.uuid4().hex  # gradio writes it into the PNG as text
     return own
+
+
+def zip_file(made: Synthetic) -> str:
+    """The path of its zip file, in a folder of its own among the answers."""
+    folder = Path(get_upload_folder()) / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    file = folder / f"{file_stem(made.pack, made.recipe.seed)}.zip"
+    file.write_bytes(made.zip_bytes())
+    return str(file)
 
 
 def gallery(pictures: list[Image.Image], captions: Sequence) -> list[tuple[Image.Image, str]]:

@@ -163,14 +163,23 @@ class Reconstructed:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """A word, and the picture, warm where the word comes from."""
+
+    word: str
+    caption: str
+    picture: str
+
+
+@dataclass(frozen=True)
 class Described:
-    """description.js."""
+    """description.js.  words, help: there when it is done."""
 
     text: str
-    said: str
-    words: list[tuple[str, str]]  # each, and the picture where it is warm
-    attributes: list[tuple[str, list[tuple[str, float]]]]  # the likeliest values of each, and their probabilities
-    notice: str
+    attributes: list[tuple[str, list[tuple[str, float]]]] | None = None  # some values of each, and their probabilities
+    words: list[Explained] | None = None
+    help: list[str] | None = None
+    notice: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,8 +190,24 @@ class Gallery:
     columns: int
     count: int
     pictures: list[dict[str, Any]] | None = None  # what it takes to draw each again
+    question: str | None = None  # what can be asked of each
     file: str | None = None
     png: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """makedata.js: labelled pictures, those that are done on a sheet, `columns` wide.  The rest is there in the end."""
+
+    labels: list[str]
+    order: list[int]  # which label each picture has
+    sheet: str | None
+    columns: int
+    done: int
+    variants: str | None = None  # a sheet like the other
+    example: str | None = None  # the place of a picture in the folder
+    file: str | None = None
+    zip: str | None = None  # in base64
 
 
 @dataclass(frozen=True)
@@ -252,6 +277,19 @@ class IntoNoise:
     source: Source
     strength: float
     frames: list[NoisedShot]
+
+
+@dataclass(frozen=True)
+class Restored:
+    """restore.js."""
+
+    source: Source
+    task: str
+    truth: str  # the picture before it was damaged
+    damaged: str
+    known: bool  # whether that is the truth, and not just as damaged
+    candidates: list[str]
+    notes: list[str] | None = None  # one a candidate, once they are done
 
 
 @dataclass(frozen=True)

@@ -2,30 +2,29 @@
 
 Knows where a picture can come from (an example, a drawing, a file) and what the studio says of it; the studio checks
 it and turns it into what the model sees. The drawing is static/picker.js, the result static/reconstruct.js, what can be
-changed in its tokens static/surgery.js, and what a pack that reads says of the picture static/description.js.
+changed in its tokens static/surgery.js, and what the pack says of the picture telling.py.
 """
 
 from collections.abc import Callable, Iterator
-from itertools import takewhile
 from typing import Any
 
 import gradio as gr
 
 from mmdemo.arguments import INVERT
 from mmdemo.errors import NO_CODEBOOK, MmdemoError
-from mmdemo.packs import Pack, read_words
+from mmdemo.packs import Pack
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio
-from mmdemo.ui.browser import OPENING, PRIVATE, picture, said_plainly, sparingly, told, widget
+from mmdemo.ui.browser import OPENING, PRIVATE, picture, said_plainly, told, widget
 from mmdemo.ui.codebook import code_reader
-from mmdemo.ui.messages import Described, Examples, Reconstructed, Text, speaker
+from mmdemo.ui.messages import Examples, Reconstructed, Text, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, seen_at, size_of, sizes, thumbnail
 from mmdemo.ui.surgery import answers
-from mmdemo.ui.turns import MODELS, in_turns, turn
+from mmdemo.ui.telling import QUESTIONS, Telling, question
+from mmdemo.ui.turns import MODELS, turn
 from mmdemo.ui.workbench import waiting
 
 FIRST: Source = ("example", 0)
-LIKELIEST = 3  # values shown of an attribute
 Values = dict[gr.components.Component, Any]
 
 
@@ -36,8 +35,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         with gr.Column(scale=5, min_width=300):
             status = widget("status")
             # Seen until `fit`, as in workbench.py.
-            ask = gr.Button("Describe", elem_id="describe", interactive=False, min_width=100, scale=0)
-            description = widget("description", elem_id="description-view")
+            ask = gr.Button(QUESTIONS["describe"], elem_id="ask", interactive=False, min_width=100, scale=0)
+            telling = Telling(studio, "description-view")
             functions = [code_reader(studio), *answers(studio)]
             result = widget("reconstruct", elem_id="reconstruct-view", server_functions=functions)
         with gr.Column(scale=2, min_width=280, elem_classes="mm-side"):
@@ -50,8 +49,6 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
                 info="This pack expects bright on dark; auto inverts dark drawings on light paper.",
             )
             size = gr.Radio([], label="Size", info="Pixels a side. More pixels, more tokens, finer detail.")
-
-    describing: dict[str, object] = {}  # the description that is wanted, by session
 
     def chosen_picture(found: Pack, picked: Source) -> tuple[Source, Any]:
         """Which picture is meant in this pack, which may have fewer examples, and the picture."""
@@ -67,7 +64,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         tell = speaker()
         chosen = {one: value for one, value in ((source, picked), (wanted, side)) if value is not None}
         picked, side = picked or values[source], side or values[wanted]
-        yield {ask: gr.update(interactive=False)}  # until then it would describe the picture before
+        yield {ask: gr.update(interactive=False)}  # until then it would be asked of the picture before
         try:
             for text in waiting(studio, values[pack]):
                 yield {status: tell(Text(text))}
@@ -93,15 +90,16 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             untold=None if seen.tokens else NO_CODEBOOK,
         )
         shown = {status: tell(Text(in_words(seen, picked))), result: tell(view), **chosen}
-        yield shown | {description: speaker()(), ask: gr.update(interactive=True)}
+        yield shown | {telling.view: speaker()(), ask: gr.update(interactive=True)}
 
     def fit(values: Values) -> Values:
         found = studio.pack(values[pack])
+        asked = question(studio, found)
         sides = [(str(side), side) for side in sizes(found)]
         return {
             picker: speaker()(Examples([thumbnail(image) for image in examples(studio, found)])),
             invert: gr.update(visible=found.channels == 1),
-            ask: gr.update(visible=True if can_describe(studio, found) else "hidden"),
+            ask: gr.update(value=asked or QUESTIONS["describe"], visible=True if asked else "hidden"),
             size: gr.update(choices=sides, value=size_of(found, values[wanted]), visible=len(sides) > 1),
         }
 
@@ -110,28 +108,14 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
             yield from look(values)
         except MmdemoError as error:
             tell = speaker()
-            yield {status: tell(Text(str(error))), result: tell(), description: tell()}
+            yield {status: tell(Text(str(error))), result: tell(), telling.view: tell()}
 
-    def describe(values: Values, request: gr.Request) -> Iterator[Values]:
-        """The picture in words. A later one of the same session takes its place."""
-        tell, me = speaker(), object()
-        describing[request.session_hash] = me
-        for text in waiting(studio, values[pack]):
-            yield {description: tell(Text(text))}
-        found = studio.pack(values[pack])
-        _, image = chosen_picture(found, values[source])
-        run = studio.describe(found.name, image, values[invert])
-        try:
-            yield {description: tell(Text("Looking at the picture…"))}
-            for new in sparingly(takewhile(lambda _: describing.get(request.session_hash) is me, in_turns(run))):
-                last = new[-1]
-                yield {description: tell(Text(f"Step {last.index + 1} of {last.total}: {last.text}…"))}
-            if describing.get(request.session_hash) is me:
-                yield {description: tell(described(run.result()))}
-        finally:
-            run.close()
-            if describing.get(request.session_hash) is me:
-                del describing[request.session_hash]
+    def tell(values: Values, request: gr.Request) -> Iterator[Values]:
+        def image(found: Pack) -> Any:
+            return chosen_picture(found, values[source])[1]
+
+        for said in telling.ask(values[pack], image, values[invert], request.session_hash):
+            yield {telling.view: said}
 
     def take_example(values: Values, event: gr.EventData) -> Iterator[Values]:
         yield from look(values, ("example", told(event, "index", int)))
@@ -145,7 +129,7 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     def take_size(values: Values) -> Iterator[Values]:
         yield from look(values, side=values[size])
 
-    inputs, outputs = {pack, source, invert, wanted}, [status, result, description, ask, source, wanted]
+    inputs, outputs = {pack, source, invert, wanted}, [status, result, telling.view, ask, source, wanted]
     fitted = opened(fit, {pack, wanted}, [picker, invert, ask, size], **PRIVATE)
     opened(show, inputs, outputs, after=fitted, **OPENING, **PRIVATE)
     always = {"outputs": outputs, "trigger_mode": "multiple", **MODELS, **PRIVATE}
@@ -154,23 +138,10 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
     refused(upload.upload(said_plainly(take_file), inputs | {upload}, **always), upload)
     invert.input(said_plainly(look), inputs, **always)
     size.input(said_plainly(take_size), inputs | {size}, **always)
-    asked = ask.click(said_plainly(describe), inputs, [description], **MODELS, **PRIVATE)
+    asked = ask.click(said_plainly(tell), inputs, [telling.view], **MODELS, **PRIVATE)
     # What is said is said of one picture.
     for event in (pack.change, picker.example, picker.drawing, upload.upload, invert.input):
         event(None, cancels=[asked], trigger_mode="multiple")
-
-
-def can_describe(studio: Studio, pack: Pack) -> bool:
-    return hasattr(studio, "describe") and pack.words and bool(read_words(pack).lexicon.phrases)
-
-
-def described(made) -> Described:
-    attributes = []
-    for name, values in made.attributes.items():
-        best = sorted(values.items(), key=lambda one: one[1], reverse=True)[:LIKELIEST]
-        attributes.append((name.replace("_", " "), [(value, round(share, 4)) for value, share in best]))
-    words = [(word, picture(image, exact=False)) for word, image in made.maps]
-    return Described(made.text, f"Described in {made.seconds:.1f} s.", words, attributes, made.notice)
 
 
 def subject(picked: Source) -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 
 MOST = 300_000_000  # bytes of files: with uploads on their way there are never 500 MB
 OLDEST = 4 * 3600  # seconds that a file may stay: a page that is open may ask for its upload again
-MANY = 20_000  # files
+MANY = 5000  # files: a slow disk takes a millisecond for each in the end
 EVERY, AT_MOST_EVERY = 10, 1  # seconds
 
 

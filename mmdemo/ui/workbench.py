@@ -38,6 +38,7 @@ class Form:
     button: str  # what starts it
     opening: str  # what is said while the first picture is drawn
     seed = 0  # that the first picture is drawn with
+    own: dict[str, str] = {}  # choices of the recipe that stand in place of the pack's
     randomize = True  # whether the next has a seed of its own, unless a person says otherwise
 
     def __init__(self, studio: Studio, pack: Component):
@@ -52,7 +53,7 @@ class Form:
                 made = self.build_controls()
                 self.labels = [one for one in made if isinstance(one, LabelControl)]
                 self.controls = flat(made)
-                self.recipe = RecipeControls(self.seed, self.randomize)
+                self.recipe = RecipeControls(self.seed, self.randomize, self.own)
                 with gr.Row():
                     self.go = gr.Button(self.button, variant="primary", interactive=False, min_width=100)
                     self.stop = gr.Button("Stop", interactive=False, min_width=100)

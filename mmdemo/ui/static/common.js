@@ -15,7 +15,7 @@ window.mmdemo ??= (() => {
   // What the widgets of one .mm-work tell each other: each has a picker of its own.
   const WITHIN = {
     examples: "[{uri, smooth}]: what can be picked. Written by picker.js.",
-    source: "{kind, index}: which picture is shown: an example, the drawing or the file. Written by reconstruct.js or noised.js.",
+    source: "{kind, index}: which picture is shown: an example, the drawing or the file. Written by reconstruct.js, noised.js or restore.js.",
   };
 
   function makeStore(fields) {

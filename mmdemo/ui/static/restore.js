@@ -1,0 +1,102 @@
+// A picture, what is left of it, and what it is restored to. The brush erases: it sends the mask after every stroke.
+const { el, listen, pixels, storeOf } = window.mmdemo;
+const root = element.firstElementChild;
+const SIZE = 128, BRUSH = 20; // pixels of the mask, and of the brush on it
+const damaged = pixels("", "What is left of the picture"), truth = pixels("", "The truth");
+const brush = el("canvas", { class: "mm-brush", width: SIZE, height: SIZE, role: "img", "aria-label": "Paint over what is to be drawn anew, with a mouse, pen or finger" });
+const half = el("button", { type: "button", class: "mm-button", onclick: () => { erase(0, 0, SIZE, SIZE); paint(0, SIZE / 2, SIZE, SIZE / 2); send(); } }, "Erase the lower half");
+const clear = el("button", { type: "button", class: "mm-button", onclick: () => { erase(0, 0, SIZE, SIZE); send(); } }, "Erase nothing");
+const hand = el("div", { class: "mm-hand" }, half, clear);
+const known = el("figure", {}, el("div", { class: "mm-frame" }, truth), el("figcaption", {}, "the truth, which it does not see"));
+const given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
+const hint = el("p", { class: "mm-help" }, "Four candidates, each from a seed of its own. Choose one to see its steps below.");
+const stage = el("div", { hidden: true },
+  el("div", { class: "mm-pair" }, el("figure", {}, given, el("figcaption", {}, "what it is given"), hand), known),
+  el("h3", {}, "Restored"), gallery, hint);
+root.append(stage);
+
+const context = brush.getContext("2d");
+const paint = (x, y, width, height) => context.fillRect(x, y, width, height);
+const erase = (x, y, width, height) => context.clearRect(x, y, width, height);
+context.fillStyle = context.strokeStyle = "#f59e0b";
+paint(0, SIZE / 2, SIZE, SIZE / 2);
+
+let shown = 0, last = null;
+
+listen(props, watch, (message) => {
+  stage.hidden = !message.truth;
+  if (!message.truth) return;
+  const erasing = message.task === "inpaint";
+  truth.src = message.truth;
+  damaged.src = erasing ? message.truth : message.damaged;
+  brush.hidden = hand.hidden = !erasing;
+  known.hidden = !message.known;
+  storeOf(root).set("source", message.source);
+  const there = message.candidates ?? [];
+  if (gallery.childElementCount !== 4) {
+    gallery.replaceChildren(...Array.from({ length: 4 }, (_, i) =>
+      el("button", { type: "button", class: "mm-candidate", onclick: () => choose(i) }, el("div", { class: "mm-frame" }, pixels("", "")), el("span"))));
+  }
+  [...gallery.children].forEach((button, i) => {
+    const image = button.querySelector("img");
+    there[i] ? image.src = there[i] : image.removeAttribute("src");
+    image.hidden = !there[i];
+    button.disabled = !there[i];
+    button.lastChild.textContent = message.notes?.[i] ?? "";
+    button.setAttribute("aria-label", `Candidate ${i + 1} ${message.notes?.[i] ?? ""}`.trim());
+  });
+  choose(shown);
+});
+
+// The film of one candidate is seen.
+function choose(candidate) {
+  shown = candidate;
+  [...gallery.children].forEach((button, i) => button.setAttribute("aria-pressed", i === candidate));
+  [0, 1, 2, 3].forEach((i) => document.getElementById(`restore-film-${i}`)?.classList.toggle("mm-away", i !== candidate));
+}
+
+const place = (event) => {
+  const box = brush.getBoundingClientRect();
+  return [(event.clientX - box.left) / box.width * SIZE, (event.clientY - box.top) / box.height * SIZE];
+};
+
+function stroke(from, to) {
+  context.lineWidth = BRUSH;
+  context.lineCap = "round";
+  context.beginPath();
+  context.moveTo(...from);
+  context.lineTo(...to);
+  context.stroke();
+}
+
+brush.addEventListener("pointerdown", (event) => {
+  brush.setPointerCapture(event.pointerId);
+  last = place(event);
+  stroke(last, last);
+});
+brush.addEventListener("pointermove", (event) => {
+  if (!last) return;
+  const next = place(event);
+  stroke(last, next);
+  last = next;
+});
+for (const end of ["pointerup", "pointercancel"]) {
+  brush.addEventListener(end, () => {
+    if (!last) return;
+    last = null;
+    send();
+  });
+}
+
+// White where it was painted, black elsewhere.
+function send() {
+  const mask = el("canvas", { width: SIZE, height: SIZE }), on = mask.getContext("2d");
+  on.drawImage(brush, 0, 0);
+  on.globalCompositeOperation = "source-in";
+  on.fillStyle = "white";
+  on.fillRect(0, 0, SIZE, SIZE);
+  on.globalCompositeOperation = "destination-over";
+  on.fillStyle = "black";
+  on.fillRect(0, 0, SIZE, SIZE);
+  trigger("mask", { png: mask.toDataURL("image/png") });
+}

@@ -1,0 +1,62 @@
+"""The Make data tab in a browser: what fills, what stops, and what is taken along."""
+
+import pytest
+from browsing import Page, SlowStudio, expect, open_pack, open_tab
+
+WEIGHTS, STUDIO = "reading_weights", SlowStudio
+
+
+@pytest.fixture
+def tab(page: Page):
+    open_pack(page, "tiny")
+    open_tab(page, "Make data")
+    tab = page.locator("#make-data")
+    expect(tab.locator(".mm-status")).to_contain_text("20 pictures, seed 0")
+    return tab
+
+
+def counts(tab) -> list[tuple[str, str]]:
+    return list(
+        zip(tab.locator("h4").all_inner_texts(), tab.locator(".mm-class > span").all_inner_texts(), strict=True)
+    )
+
+
+def test_a_set_is_there_at_once_and_the_next_is_what_was_asked_for_and_its_zip_that_of_python(tab, studio, tmp_path):
+    assert counts(tab) == [("circle", "7"), ("square", "7"), ("triangle", "6")]
+    tab.get_by_label("Classes").click()
+    tab.page.get_by_role("option", name="square").click()
+    tab.get_by_label("Augment").check()
+    tab.get_by_label("Randomize").uncheck()
+    tab.get_by_label("Seed").fill("5")
+    tab.get_by_role("button", name="Make", exact=True).click()
+    expect(tab.locator(".mm-status")).to_contain_text("100 pictures, and a variant of each, seed 5")
+    assert counts(tab) == [("circle", "25"), ("square", "50"), ("triangle", "25")]
+    expect(tab.locator(".mm-class canvas")).to_have_count(6)
+    with tab.page.expect_download() as saved:
+        tab.get_by_role("button", name="Download zip").click()
+    assert saved.value.suggested_filename == "tiny-5.zip"
+    saved.value.save_as(tmp_path / "set.zip")
+    labels = ["circle", "square", "triangle", "square"]
+    assert (tmp_path / "set.zip").read_bytes() == studio.synthesize("tiny", 100, labels, True, 5).zip_bytes()
+
+
+def test_it_fills_while_it_is_made_and_stops_when_asked(tab, studio):
+    with studio.taking(0.3):
+        tab.get_by_role("button", name="Make", exact=True).click()
+        expect(tab.locator(".mm-class > span").first).to_have_text("17 of 34")
+        expect(tab.get_by_role("button", name="Download zip")).to_have_count(0)
+        tab.get_by_role("button", name="Stop").click()
+        expect(tab.locator(".mm-status")).to_have_text("Stopped.")
+        assert studio.stopped.wait(10)
+    assert counts(tab)[0] == ("circle", "17 of 34")
+    expect(tab.get_by_role("button", name="Make", exact=True)).to_be_enabled()
+
+
+def test_texts_stand_above_their_pictures_and_without_one_there_is_nothing_to_train_on(tab):
+    open_pack(tab.page, "words")
+    expect(tab.locator("h4").first).to_have_text("a red circle")
+    expect(tab.locator(".mm-long")).to_have_count(1)
+    tab.get_by_role("textbox", name="Prompt").first.fill("")
+    tab.get_by_role("button", name="Make", exact=True).click()
+    expect(tab.page.get_by_test_id("toast-body")).to_contain_text("label is an empty text; a picture to train on needs")
+    assert counts(tab)[0] == ("a red circle", "7")

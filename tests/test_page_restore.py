@@ -1,0 +1,115 @@
+"""The Restore tab in a real browser: a picture erased, shrunk or noised, four candidates, and the steps of each."""
+
+import numpy as np
+import pytest
+from browsing import Locator, Page, SlowStudio, expect, open_tab, opened_uri
+from conftest import array
+from PIL import Image
+
+from mmdemo.images import fit_square
+from mmdemo.ui.damage import BLUR, GAUSSIAN, NOTHING, SALT, spoilt
+from mmdemo.ui.pictures import stand_in
+
+STUDIO = SlowStudio
+
+
+@pytest.fixture
+def restore(page: Page) -> Locator:
+    open_tab(page, "Restore")
+    tab = page.locator("#restore")
+    expect(tab.locator(".mm-status")).to_contain_text("Four candidates, seed 0")
+    return tab
+
+
+def picture(tab: Locator, i: int | None) -> np.ndarray:
+    """A candidate, or with None the truth."""
+    found = tab.get_by_alt_text("The truth") if i is None else tab.locator(".mm-candidate img").nth(i)
+    return array(opened_uri(found.get_attribute("src")))
+
+
+def start(tab: Locator) -> None:
+    tab.get_by_role("button", name="Restore", exact=True).click()
+
+
+def finish(tab: Locator) -> None:
+    start(tab)
+    expect(tab.get_by_role("button", name="Restore", exact=True)).to_be_disabled()
+    expect(tab.locator(".mm-status")).to_contain_text("restored in")
+
+
+def test_four_candidates_are_there_at_once_keep_what_was_seen_and_each_has_its_film(restore: Locator, studio):
+    truth = array(fit_square(stand_in(), 16, 1))
+    half = Image.new("L", (16, 16))
+    half.paste(255, (0, 8, 16, 16))
+    made = studio.restore(
+        "tiny", Image.fromarray(truth.astype(np.uint8)), "inpaint", half, seed=0, count=4, invert="no"
+    )
+    for i, image in enumerate(made.images):
+        assert (picture(restore, i) == array(image)).all()
+        assert (picture(restore, i)[:8] == truth[:8]).all() and (picture(restore, i)[8:] != truth[8:]).any()
+    psnr, ssim = made.likeness(Image.fromarray(truth.astype(np.uint8)))[1]
+    read = studio.classify("tiny", made.images[1], invert="no").result().label
+    told = f"seed 1: {psnr:.1f} dB, SSIM {ssim:.2f}, read as {read}"
+    expect(restore.locator(".mm-candidate").nth(1)).to_contain_text(told)
+    films = [restore.locator(f"#restore-film-{i}") for i in range(4)]
+    for i in (2, 0):
+        restore.locator(".mm-candidate").nth(i).click()
+        assert [film.is_visible() for film in films] == [k == i for k in range(4)]
+        guess = films[i].get_by_alt_text("The guess of the finished picture", exact=True).get_attribute("src")
+        assert (array(opened_uri(guess)) == picture(restore, i)).all()
+    for width in (390, 1280):
+        restore.page.set_viewport_size({"width": width, "height": 844})
+        assert restore.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+
+
+def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: Locator):
+    brush = restore.locator(".mm-brush")
+    restore.get_by_role("button", name="Erase nothing").click()
+    restore.page.wait_for_timeout(500)
+    start(restore)
+    expect(restore.page.get_by_test_id("toast-body")).to_contain_text("mask has no white")
+    brush.scroll_into_view_if_needed()
+    box = brush.bounding_box()
+    mouse = restore.page.mouse
+    mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    mouse.down()
+    mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
+    mouse.up()
+    restore.page.wait_for_timeout(500)
+    finish(restore)
+    changed = (picture(restore, 0) != picture(restore, None)).any(axis=-1)
+    changed = changed if changed.ndim == 2 else (picture(restore, 0) != picture(restore, None))
+    assert changed[2:6].any() and not changed[7:].any(), "what was not painted over stays as it is"
+
+
+def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped(restore: Locator, studio: SlowStudio):
+    given = restore.get_by_alt_text("What is left of the picture")
+    before = given.get_attribute("src")
+    restore.get_by_label("Shrink").check()
+    expect(given).not_to_have_attribute("src", before)
+    assert opened_uri(given.get_attribute("src")).size == (4, 4)
+    expect(restore.get_by_role("button", name="Erase nothing")).to_be_hidden()
+    finish(restore)
+    restore.get_by_label("Add noise").check()
+    expect(restore.locator(".mm-candidate:enabled")).to_have_count(0)
+    restore.get_by_label(SALT).check()
+    finish(restore)
+    expect(restore.locator(".mm-status")).to_contain_text("Noise of")
+    restore.get_by_label(NOTHING).check()
+    expect(restore.get_by_alt_text("The truth")).to_be_hidden()
+    with studio.taking(0.5):
+        start(restore)
+        expect(restore.locator(".mm-status")).to_contain_text("Step 1 of")
+        restore.get_by_role("button", name="Stop").click()
+        expect(restore.locator(".mm-status")).to_contain_text("Stopped")
+        assert studio.stopped.wait(5)
+    expect(restore.get_by_role("button", name="Restore", exact=True)).to_be_enabled()
+
+
+def test_damage_is_as_much_as_was_asked_for_and_always_the_same():
+    grey = Image.new("RGB", (64, 64), (128, 128, 128))
+    noisy, salted = array(spoilt(grey, GAUSSIAN, 0.1)), array(spoilt(grey, SALT, 0.3))
+    assert (noisy - 128).std() / 255 == pytest.approx(0.1, rel=0.1)
+    assert np.isin(salted, (0, 255)).all(axis=-1).mean() == pytest.approx(0.3, abs=0.05)
+    assert (noisy == array(spoilt(grey, GAUSSIAN, 0.1))).all()
+    assert array(spoilt(Image.fromarray(noisy.astype(np.uint8)), BLUR, 0.5)).std() < noisy.std() / 2
