@@ -297,10 +297,11 @@ def _restored(name: str, numbers: dict, training: dict, pictures: set[str]) -> s
     text = f"""
 ### Restored
 By `python -m mmdemo evaluate --pack {name} --restore {of}{where(training)}`,
-on as many test pictures, in {numbers["restored_minutes"]} minutes. Restored is by this pack, one candidate a picture, with its own settings, and without a label unless one is
-said to be given. Noise is normal, of that standard deviation on pixels from 0 to 1, and cut off at black and white; how
-much there is, is known unless it is estimated. Beside it: OpenCV's inpainting (Telea, radius 3), Pillow's Lanczos, and
-OpenCV's non-local means of the strength h that is best on training pictures.
+on as many test pictures, in {numbers["restored_minutes"]} minutes. Restored is by this pack, one candidate a picture,
+with its own settings, and without a label unless one is said to be given. Noise is normal, of that standard deviation
+on pixels from 0 to 1, and cut off at black and white; how much there is, is known unless it is estimated. Beside it:
+OpenCV's inpainting (Telea, radius 3), Pillow's Lanczos, and OpenCV's non-local means of the strength h that is best on
+training pictures.
 
 {table}
 """
