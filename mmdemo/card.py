@@ -43,12 +43,15 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
 
 def add(pack: Path, numbers: dict, pictures: dict[str, Image.Image]) -> None:
     """What was measured besides, on the card of a pack that `evaluate` wrote.  Raises PackError if there is none."""
-    if not (pack / "metrics.json").is_file():
-        raise PackError(
-            f"pack {pack.name!r} has no numbers to add to; first: python -m mmdemo evaluate --pack {pack.name}"
-        )
     kept = [file for file in PICTURES if (pack / file).is_file()]
-    write(pack, packs.read_json(pack / "metrics.json") | numbers, pictures, kept)
+    write(pack, read(pack) | numbers, pictures, kept)
+
+
+def read(pack: Path) -> dict:
+    """The numbers on a pack's card.  Raises PackError if there are none."""
+    if not (pack / "metrics.json").is_file():
+        raise PackError(f"{pack.name!r} is not measured yet; first: python -m mmdemo evaluate --pack {pack.name}")
+    return packs.read_json(pack / "metrics.json")
 
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:

@@ -191,8 +191,11 @@ def _one_picture(options, verb: str) -> None:
 def synthesize(options) -> None:
     from mmdemo import synthesis
 
-    _show(synthesis.write(_studio(options), Path(options.out), **_given(options, "synthesize")), unit="picture")
-    print(f"wrote {options.out}; next: python -m mmdemo train vqvae --pack NAME --dataset {options.out}")
+    studio = _studio(options)
+    _show(synthesis.write(studio, Path(options.out), **_given(options, "synthesize")), unit="picture")
+    size = studio.pack(options.pack).image_size
+    options_of_it = f"--pack NAME --dataset {options.out} --image-size {size}"
+    print(f"wrote {options.out}; next: python -m mmdemo train vqvae {options_of_it}")
 
 
 def evaluate(options) -> None:
@@ -204,6 +207,7 @@ def evaluate(options) -> None:
     asked = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
     if options.restore is not None or options.synthetic:
+        card.read(pack)  # fails now rather than after the work
         if options.synthetic:
             numbers = teaching.measure(pack, options.data_dir, options.count, asked, **told)
         else:
