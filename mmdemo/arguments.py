@@ -473,11 +473,15 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     ),
     "task": Choice("Task", "What is to be mended of the picture.", allowed=TASKS),
     "mask": Picture("Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew."),
-    "factor": Factor("Factor", "To upscale: how many times larger, 2 or 4."),
+    "factor": Factor(
+        "Factor",
+        "To upscale: how many times larger, 2 or 4; the picture is first made so much smaller than the pack's side.",
+    ),
     "noise": Number(
         "Noise level",
         "To denoise: the noise's standard deviation, of pixels from 0 to 1.",
         absent="Estimated if not given.",
+        low=0.05,
     ),
     "x": Choice("Across", "What changes from left to right.", allowed=AXES),
     "xs": Values("Values across", "A value for every column."),

@@ -92,7 +92,10 @@ def restore(pipeline: ClassPipeline, request: Request, asked: Damaged) -> Genera
 
     from mmdemo import codec
 
-    started, pack, recipe, before = time.perf_counter(), request.pack, request.recipe, None
+    started, labelled = time.perf_counter(), bool(request.labels[0] or request.recipe.negative)
+    if not labelled:  # from nothing to nothing there is nowhere to guide
+        request = replace(request, recipe=replace(request.recipe, guidance=1.0, interval=(0.0, 1.0)))
+    pack, recipe, before = request.pack, request.recipe, None
     std = codec.latent_std(pipeline.vae)
     operator, seeds = operator_of(asked, pipeline.device), [recipe.seed + i for i in range(len(request.labels))]
     low, high = recipe.interval
@@ -123,7 +126,7 @@ def restore(pipeline: ClassPipeline, request: Request, asked: Damaged) -> Genera
                 tokens=tokens[i],
                 flips=flips(before and before[i], tokens[i]),
                 distance=tokens[i] and codec.distance(pipeline.vae, x0[i : i + 1] * std, ids[i : i + 1]) / std,
-                guided=low <= step.noise_level <= high,
+                guided=labelled and low <= step.noise_level <= high,
                 original=asked.image.resize((pack.image_size,) * 2, Image.Resampling.NEAREST),
                 decode=partial(_pictures, pipeline, operator, step.x_t[i : i + 1], x0[i : i + 1]),
                 weigh=list,

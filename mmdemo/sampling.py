@@ -43,7 +43,7 @@ class Request:
     def __post_init__(self):
         steps, count = self.recipe.steps, len(self.labels)
         if steps * count > BUDGET:
-            most = f"at most {BUDGET} are allowed in one request"
+            most = f"at most {BUDGET} are allowed in one request, with {steps} steps a count of {BUDGET // steps}"
             raise ArgumentError(f"steps × count is {steps} × {count} = {steps * count}; {most}")
 
     @property

@@ -70,7 +70,7 @@ BAD = {
     "mask": [(NO_PICTURE, "")],
     "task": [(["", "Inpaint", 1, NAN, ["inpaint"], {}], "inpaint, upscale, denoise")],
     "factor": [([*NO_NUMBER, 0, 1, 3, 8, 2.5, 10**400], "2 or 4")],
-    "noise": [([*NO_NUMBER, -0.01, 1.01, 10**400], "from 0 to 1")],
+    "noise": [([*NO_NUMBER, -0.01, 1.01, 10**400], "from 0.05 to 1")],
     "invert": [(["maybe", "", 1, NAN, ["yes"], {}], "auto")],
     "size": [
         ([*NO_WHOLE_NUMBER, 0, 4, MIN_SIDE - 1, MAX_SIDE + 1, MAX_SIDE + 4], f"{MIN_SIDE} to {MAX_SIDE}"),

@@ -7,7 +7,7 @@ from conftest import same
 from PIL import Image
 from running import one_line
 
-from mmdemo import card, packs
+from mmdemo import measured, packs
 from mmdemo.__main__ import main
 from mmdemo.studio import Studio
 from mmdemo.training import export
@@ -92,5 +92,7 @@ def test_evaluate_measures_with_the_interval_writes_it_on_the_card_and_makes_it_
 
 def test_a_card_of_before_there_were_intervals_is_written_as_it_was(tiny_weights):
     numbers = {"generated": 5, "num_inference_steps": 2, "guidance_scale": 1.5, "sampler": "euler"}
-    assert "--interval" not in card._evaluation("tiny", numbers)
-    assert card._evaluation("tiny", numbers) == card._evaluation("tiny", numbers | {"guidance_interval": [0.0, 1.0]})
+    assert "--interval" not in measured._evaluation("tiny", numbers)
+    assert measured._evaluation("tiny", numbers) == measured._evaluation(
+        "tiny", numbers | {"guidance_interval": [0.0, 1.0]}
+    )

@@ -157,7 +157,7 @@ def test_four_requests_at_once_do_not_mix(client: Client, studio: Studio):
 
 GOOD = {
     "pack": "tiny", "code": 1, "by": 2, "tokens": [[1, 2]], "label": "circle", "steps": 2, "seed": 3, "other_seed": 1,
-    "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2], "count": 2,
+    "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2], "count": 2, "task": "denoise",
 }  # fmt: skip
 EVERY = [(verb, name) for verb, one in VERBS.items() for name in one.arguments]
 PICTURES = [(verb, name) for verb, name in EVERY if isinstance(VERBS[verb].arguments[name], Picture)]
@@ -191,7 +191,8 @@ def test_a_bad_argument_gets_the_studios_own_sentence(client: Client, tiny_weigh
 
 @pytest.mark.parametrize(("verb", "name"), PICTURES)
 def test_a_picture_that_was_not_uploaded_is_refused(client: Client, drawing: Path, verb, name):
-    for value in (None, 3, [], "/etc/hostname", {"path": "/etc/hostname"}):
+    needed = inspect.signature(VERBS[verb]).parameters[name].default is not None
+    for value in (*[None] * needed, 3, [], "/etc/hostname", {"path": "/etc/hostname"}):
         text = refusal(client, verb, drawing, **{name: value})
         assert re.match(f"{name} is .*; it must be an uploaded image file; .*handle_file", text)
 

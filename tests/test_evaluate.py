@@ -263,7 +263,7 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
 
 
 def test_restoring_is_measured_beside_other_means_and_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
-    with pytest.raises(PackError, match="has no numbers to add to; first: .*evaluate --pack sampling"):
+    with pytest.raises(PackError, match="is not measured yet; first: .*evaluate --pack sampling"):
         card.add(sampling, {}, {})
     training = packs.read_training(sampling)
     for record in training.values():

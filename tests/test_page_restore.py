@@ -67,7 +67,7 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     restore.get_by_role("button", name="Erase nothing").click()
     restore.page.wait_for_timeout(500)
     start(restore)
-    expect(restore.page.get_by_test_id("toast-body")).to_contain_text("mask has no white")
+    expect(restore.page.get_by_test_id("toast-body")).to_contain_text("nothing is painted over")
     brush.scroll_into_view_if_needed()
     box = brush.bounding_box()
     mouse = restore.page.mouse

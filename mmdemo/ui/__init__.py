@@ -1,4 +1,4 @@
-"""The page: a list of packs over six tabs, the endpoints, and the options it must be launched with.
+"""The page: a list of packs over seven tabs, the endpoints, and the options it must be launched with.
 
 `build_demo(studio)` is handed the studio and knows no model. Each tab has a file of its own.
 """

@@ -184,9 +184,13 @@ def answering(studio: Studio, name: str) -> Callable:
     """The verb for a request from outside: uploaded files in, a list of what ANSWERS names out."""
     verb, declared = getattr(studio, name), VERBS[name].arguments
 
+    parameters = inspect.signature(VERBS[name]).parameters.values()
+    left_out = [(one.name, None) for one in parameters if one.default is None]
+
     def given(sent: Sequence) -> list:
         pairs = zip(declared.items(), sent, strict=True)
-        return [uploaded(value, one) if isinstance(kind, Picture) and value else value for (one, kind), value in pairs]
+        return [uploaded(value, one) if isinstance(kind, Picture) and (one, value) not in left_out else value
+                for (one, kind), value in pairs]  # fmt: skip
 
     def parts(result) -> list:
         made = [output.of(result) for output in ANSWERS[name]]

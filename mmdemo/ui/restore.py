@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from mmdemo.arguments import ARGUMENTS, FACTORS, TASKS
+from mmdemo.errors import ArgumentError
 from mmdemo.images import open_image
 from mmdemo.packs import Pack
 from mmdemo.restoring import SAMPLER
@@ -175,6 +176,11 @@ class Restore(Form):
         if values[self.mask]:
             mask = drawing(values[self.mask]).convert("L").resize(truth.size, Image.Resampling.BOX)
         mask = mask.point(lambda value: 255 * (value >= 64))
+        least, most = mask.getextrema()
+        if not most:
+            raise ArgumentError("nothing is painted over; paint over what is to be drawn anew")
+        if least:
+            raise ArgumentError("all of the picture is painted over; leave some of it to go by")
         return erased(truth, mask), {"mask": mask}
 
     def truth_is_known(self, values: Values) -> bool:

@@ -8,10 +8,10 @@ const half = el("button", { type: "button", class: "mm-button", onclick: () => {
 const clear = el("button", { type: "button", class: "mm-button", onclick: () => { erase(0, 0, SIZE, SIZE); send(); } }, "Erase nothing");
 const hand = el("div", { class: "mm-hand" }, half, clear);
 const known = el("figure", {}, el("div", { class: "mm-frame" }, truth), el("figcaption", {}, "the truth, which it does not see"));
-const given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
+const what = el("figcaption", {}), given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
 const hint = el("p", { class: "mm-help" }, "Four candidates, each from a seed of its own. Choose one to see its steps below.");
 const stage = el("div", { hidden: true },
-  el("div", { class: "mm-pair" }, el("figure", {}, given, el("figcaption", {}, "what it is given"), hand), known),
+  el("div", { class: "mm-pair" }, el("figure", {}, given, what, hand), known),
   el("h3", {}, "Restored"), gallery, hint);
 root.append(stage);
 
@@ -30,6 +30,7 @@ listen(props, watch, (message) => {
   truth.src = message.truth;
   damaged.src = erasing ? message.truth : message.damaged;
   brush.hidden = hand.hidden = !erasing;
+  what.textContent = erasing ? "what it is given: all that is not painted over" : "what it is given";
   known.hidden = !message.known;
   storeOf(root).set("source", message.source);
   const there = message.candidates ?? [];
@@ -37,21 +38,30 @@ listen(props, watch, (message) => {
     gallery.replaceChildren(...Array.from({ length: 4 }, (_, i) =>
       el("button", { type: "button", class: "mm-candidate", onclick: () => choose(i) }, el("div", { class: "mm-frame" }, pixels("", "")), el("span"))));
   }
-  [...gallery.children].forEach((button, i) => {
-    const image = button.querySelector("img");
-    there[i] ? image.src = there[i] : image.removeAttribute("src");
-    image.hidden = !there[i];
-    button.disabled = !there[i];
-    button.lastChild.textContent = message.notes?.[i] ?? "";
-    button.setAttribute("aria-label", `Candidate ${i + 1} ${message.notes?.[i] ?? ""}`.trim());
-  });
+  fill(there, message.notes);
   choose(shown);
 });
+
+function fill(pictures, notes) {
+  [...gallery.children].forEach((button, i) => {
+    const image = button.querySelector("img");
+    pictures[i] ? image.src = pictures[i] : image.removeAttribute("src");
+    image.hidden = !pictures[i];
+    button.disabled = !pictures[i];
+    button.lastChild.textContent = notes?.[i] ?? "";
+    button.setAttribute("aria-label", `Candidate ${i + 1} ${notes?.[i] ?? ""}`.trim());
+  });
+}
 
 // The film of one candidate is seen.
 function choose(candidate) {
   shown = candidate;
   [...gallery.children].forEach((button, i) => button.setAttribute("aria-pressed", i === candidate));
+  film(candidate);
+}
+
+// candidate: null = the film of none.
+function film(candidate) {
   [0, 1, 2, 3].forEach((i) => document.getElementById(`restore-film-${i}`)?.classList.toggle("mm-away", i !== candidate));
 }
 
@@ -88,8 +98,10 @@ for (const end of ["pointerup", "pointercancel"]) {
   });
 }
 
-// White where it was painted, black elsewhere.
+// White where it was painted, black elsewhere. What was restored was of another mask.
 function send() {
+  fill([]);
+  film(null);
   const mask = el("canvas", { width: SIZE, height: SIZE }), on = mask.getContext("2d");
   on.drawImage(brush, 0, 0);
   on.globalCompositeOperation = "source-in";
