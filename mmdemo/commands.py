@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -77,11 +77,9 @@ def space(options) -> None:
 def train_vqvae(options) -> None:
     from mmdemo.training.vqvae import VQVAEConfig, train_vqvae
 
-    pack = _new_pack(options)
-    config = VQVAEConfig(**{field.name: getattr(options, field.name) for field in fields(VQVAEConfig)})
-    _show(train_vqvae(config, pack, **_how_to_run(options)))
-    if speaks():
-        print(f"wrote {pack}; next: python -m mmdemo train dit --pack {options.pack}")
+    _train(
+        train_vqvae, VQVAEConfig, _new_pack(options), options, f"next: python -m mmdemo train dit --pack {options.pack}"
+    )
 
 
 def train_dit(options) -> None:
@@ -90,20 +88,22 @@ def train_dit(options) -> None:
     pack = _trained_pack(options)
     if packs.read(pack).can_sample and not options.resume and not options.overwrite:
         raise PackError(f"pack {options.pack!r} has a transformer already; to replace it, add --overwrite")
-    config = DiTConfig(**{field.name: getattr(options, field.name) for field in fields(DiTConfig)})
-    _show(train_dit(config, pack, **_how_to_run(options)))
-    if speaks():
-        print(f"wrote {pack}; see it: python app.py --weights {options.weights}")
+    _train(train_dit, DiTConfig, pack, options, f"see it: python app.py --weights {options.weights}")
 
 
 def train_decoder(options) -> None:
     from mmdemo.training.decoder import DecoderConfig, train_decoder
 
-    pack = _trained_pack(options)
-    config = DecoderConfig(**{field.name: getattr(options, field.name) for field in fields(DecoderConfig)})
-    _show(train_decoder(config, pack, **_how_to_run(options)))
+    then = f"measure it again: python -m mmdemo evaluate --pack {options.pack}"
+    _train(train_decoder, DecoderConfig, _trained_pack(options), options, then)
+
+
+def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, then: str) -> None:
+    """One training from start to end.  settings: its configuration; then: what to do with the pack it wrote."""
+    config = settings(**{field.name: getattr(options, field.name) for field in fields(settings)})
+    _show(loop(config, pack, **_how_to_run(options)))
     if speaks():
-        print(f"wrote {pack}; measure it again: python -m mmdemo evaluate --pack {options.pack}")
+        print(f"wrote {pack}; {then}")
 
 
 def train_student(options) -> None:
@@ -209,8 +209,8 @@ def synthesize(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card, teaching
-    from mmdemo.evaluate import evaluate, restoration
+    from mmdemo import card, mended, teaching
+    from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
@@ -222,7 +222,7 @@ def evaluate(options) -> None:
             numbers = teaching.measure(pack, options.data_dir, options.count, asked, **told)
         else:
             told["show"] = pictures.__setitem__
-            numbers = restoration(pack, Path(options.runs), options.data_dir, options.restore, **told)
+            numbers = mended.measure(pack, Path(options.runs), options.data_dir, options.restore, **told)
         card.add(pack, numbers, pictures)
         _print(numbers, indent=1)
         return

@@ -27,7 +27,7 @@ from mmdemo.captions import Lexicon
 from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
-from mmdemo.errors import DataError, PackError
+from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
@@ -88,7 +88,7 @@ def evaluate(
     numbers = {
         "dataset": Path(dataset).name,
         "test_images": len(test),
-        **_likeness(rows[1], rows[0]),
+        **likeness(rows[1], rows[0]),
         "detail": detail(rows[1], rows[0]),
         "bits_per_pixel": token_bits(ids, uses) * ids[0].numel() / test.pixels[0, 0].numel(),
         "codes": described.codes,
@@ -100,10 +100,10 @@ def evaluate(
         by_scan, by_file = jpeg.at_bits(test.pixels, numbers["bits_per_pixel"])
         numbers |= _jpeg("jpeg", by_scan, test.pixels) | _jpeg("jpeg_file", by_file, test.pixels)
         rows.append(by_scan.pixels)
-    show("comparison.png", sheet([spread(pixels, _columns(pixels, len(rows))) for pixels in rows]))
+    show("comparison.png", sheet([spread(pixels, columns_of(pixels, len(rows))) for pixels in rows]))
     captioned = described.words or bool(test.captions and not test.classes)
     if not captioned and (not test.classes or bool((test.labels < 0).any())):
-        return numbers | {"minutes": _minutes_since(started)}
+        return numbers | {"minutes": minutes_since(started)}
 
     train = data.load(dataset, "train", data_dir, size, channels)
     if captioned:
@@ -129,7 +129,7 @@ def evaluate(
                 numbers |= judge.named("novel", *judge.drawn(novel, min(samples, len(novel))))
         if "frechet_generated_test" in numbers:
             numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
-        return numbers | {"minutes": _minutes_since(started)}
+        return numbers | {"minutes": minutes_since(started)}
 
     classifier = load_classifier(train, runs / "classifiers", report)
     numbers |= {
@@ -145,7 +145,7 @@ def evaluate(
         classes = len(test.classes)
         labels = torch.arange(samples) % classes
         generated = generate(pipeline, labels, report, **settings)
-        columns = min(_columns(generated, classes), max(1, samples // classes))
+        columns = min(columns_of(generated, classes), max(1, samples // classes))
         show("samples.png", sheet([generated[label::classes][:columns] for label in range(min(classes, samples))]))
         read = min(samples, max(200 * classes, samples // 5))
         frechet = frechet_distance(classifier, generated, test.pixels)
@@ -162,7 +162,7 @@ def evaluate(
             named = train.labels >= 0
             known = tokens_of(pipeline, train.pixels[named]), train.labels[named]
             numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
-    return numbers | {"features": classifier.num_features, "minutes": _minutes_since(started)}
+    return numbers | {"features": classifier.num_features, "minutes": minutes_since(started)}
 
 
 def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:
@@ -178,46 +178,6 @@ def _classified(
     right = classifying.accuracy(pipeline, described, test.pixels[some], test.labels[some], report)
     seconds = (time.perf_counter() - started) / len(some)
     return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
-
-
-def restoration(
-    pack: Path,
-    runs: Path,
-    data_dir: str | Path | None = None,
-    count: int = 500,  # test pictures
-    report: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
-    split: str = "test",  # "train" to choose settings on
-    **settings,  # of the pipeline's steps; what is not given is the pack's own
-) -> dict:
-    """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
-
-    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
-    """
-    from mmdemo.mended import mended
-
-    described, started = packs.read(pack), time.perf_counter()
-    if not described.can_sample:
-        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
-    training = packs.read_training(pack)["vqvae"]
-    dataset, size, channels = training["dataset"], training["image_size"], described.channels
-    train = data.load(dataset, "train", data_dir, size, channels)
-    test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
-    some = data.permuted(len(test), 0, min(whole("restore", count, 1, 1_000_000), len(test)), seed=2)
-    pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
-    judge = load_classifier(train, runs / "classifiers", report) if classes else None
-    inner = slice(edge := padding(dataset, size), described.image_size - edge)
-    others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
-    rows, shown, pipeline = [], [], packs.load(described)
-    for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
-        likeness = _likeness(made[..., inner, inner], pixels[..., inner, inner])
-        read = {"read": accuracy(judge, made, labels)} if judge else {}
-        rows.append({"damage": damage, "way": way, "psnr": likeness["psnr"], "ssim": likeness["ssim"], **read})
-        shown.append(made[: _columns(pixels, len(rows))])
-        report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
-    columns = _columns(pixels, len(shown) + 1)
-    show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
-    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": _minutes_since(started)}
 
 
 def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:
@@ -378,27 +338,27 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
     return enlarge(grid([image for row in rows for image in to_images(row)], len(rows[0])), 1200)
 
 
-def _columns(pixels: Tensor, rows: int) -> int:
+def columns_of(pixels: Tensor, rows: int) -> int:
     """How many pictures a row may have: ten, or as many as keep a sheet small."""
     return max(1, min(10, SHEET // (rows * pixels.shape[-2] * pixels.shape[-1])))
 
 
-def _minutes_since(started: float) -> float:
+def minutes_since(started: float) -> float:
     return round((time.perf_counter() - started) / 60, 1)
 
 
 def _jpeg(name: str, compressed: jpeg.Compressed, originals: Tensor) -> dict:
-    likeness = _likeness(compressed.pixels, originals)
+    alike = likeness(compressed.pixels, originals)
     return {
         f"{name}_quality": compressed.quality,
         f"{name}_subsampling": compressed.subsampling,
         f"{name}_bits_per_pixel": compressed.bits_per_pixel,
-        f"{name}_psnr": likeness["psnr"],
-        f"{name}_ssim": likeness["ssim"],
+        f"{name}_psnr": alike["psnr"],
+        f"{name}_ssim": alike["ssim"],
     }
 
 
-def _likeness(a: Tensor, b: Tensor) -> dict[str, float]:
+def likeness(a: Tensor, b: Tensor) -> dict[str, float]:
     """PSNR as the mean over pictures and of the pooled error, and SSIM, between uint8 pictures (N, C, H, W)."""
     each = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="none")
     pooled, ssim = PeakSignalNoiseRatio(data_range=1.0), StructuralSimilarityIndexMeasure(data_range=1.0)

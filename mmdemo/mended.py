@@ -1,8 +1,10 @@
 """How well a pack restores pictures, beside what a person would use instead: OpenCV's inpainting (Telea) and non-local
-means, and Lanczos. It damages pictures and has them mended; it judges nothing. OpenCV is imported here alone.
+means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported here alone.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,7 +12,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import restoring
+from mmdemo import data, packs, restoring
+from mmdemo.arguments import whole
+from mmdemo.classifier import load_classifier
+from mmdemo.datasets import padding
+from mmdemo.errors import PackError
+from mmdemo.evaluate import accuracy, columns_of, likeness, minutes_since, sheet
 from mmdemo.images import image_bytes, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
 
@@ -26,6 +33,44 @@ class Mended(NamedTuple):
     damage: str
     way: str
     pixels: Tensor  # (N, C, H, W) uint8
+
+
+def measure(
+    pack: Path,
+    runs: Path,
+    data_dir: str | Path | None = None,
+    count: int = 500,  # test pictures
+    report: Callable[[str], None] = lambda line: None,
+    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
+    split: str = "test",  # "train" to choose settings on
+    **settings,  # of the pipeline's steps; what is not given is the pack's own
+) -> dict:
+    """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
+
+    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
+    """
+    described, started = packs.read(pack), time.perf_counter()
+    if not described.can_sample:
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
+    training = packs.read_training(pack)["vqvae"]
+    dataset, size, channels = training["dataset"], training["image_size"], described.channels
+    train = data.load(dataset, "train", data_dir, size, channels)
+    test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
+    some = data.permuted(len(test), 0, min(whole("restore", count, 1, 1_000_000), len(test)), seed=2)
+    pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
+    judge = load_classifier(train, runs / "classifiers", report) if classes else None
+    inner = slice(edge := padding(dataset, size), described.image_size - edge)
+    others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
+    rows, shown, pipeline = [], [], packs.load(described)
+    for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
+        alike = likeness(made[..., inner, inner], pixels[..., inner, inner])
+        read = {"read": accuracy(judge, made, labels)} if judge else {}
+        rows.append({"damage": damage, "way": way, "psnr": alike["psnr"], "ssim": alike["ssim"], **read})
+        shown.append(made[: columns_of(pixels, len(rows))])
+        report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
+    columns = columns_of(pixels, len(shown) + 1)
+    show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
+    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes_since(started)}
 
 
 def mended(

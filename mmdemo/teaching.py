@@ -19,7 +19,7 @@ from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import accuracy, generate
+from mmdemo.evaluate import accuracy, generate, minutes_since
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third
 TRIED = 3000  # pictures drawn by each settings that are tried
@@ -87,7 +87,7 @@ def measure(
         few = _some(rest, torch.arange(some))
         real[str(some)], both[str(some)] = right(test, few), right(test, few, drawn)
     return {
-        "synthetic": alone | {"minutes": round((time.perf_counter() - started) / 60, 1)},
+        "synthetic": alone | {"minutes": minutes_since(started)},
         "synthetic_settings": chosen.to_store(),
         "synthetic_tried": {_words(recipe): share for recipe, share in tried.items()} | {"pictures": held},
         "synthetic_real": real,

@@ -313,9 +313,9 @@ def test_the_picture_for_the_card_stays_small_whatever_the_size_of_the_pictures(
     rng = torch.Generator().manual_seed(0)
     for side in (32, 64, 128):
         noise = torch.randint(0, 256, (12, 3, side, side), generator=rng).to(torch.uint8)
-        columns = evaluate._columns(noise, 3)
+        columns = evaluate.columns_of(noise, 3)
         assert 1 <= columns <= 10 and 3 * columns * side * side <= evaluate.SHEET
-    assert evaluate._columns(torch.zeros(1, 3, 1024, 1024), 3) == 1
+    assert evaluate.columns_of(torch.zeros(1, 3, 1024, 1024), 3) == 1
 
 
 def test_a_transformer_is_not_judged_on_a_data_set_of_other_classes(tiny_weights, tmp_path):

@@ -336,6 +336,7 @@ def test_a_hurried_hand_asks_for_few_pictures_and_edits_stay_when_editing_ends_a
     page.get_by_label("paints with").check()
     page.get_by_label("Code", exact=True).fill("1")
     page.keyboard.press("Enter")
+    tokens(page).scroll_into_view_if_needed()
     box = tokens(page).bounding_box()
     side = box["width"] / 4
     page.mouse.move(box["x"] + side / 2, box["y"] + side / 2)

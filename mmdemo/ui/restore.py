@@ -22,7 +22,7 @@ from mmdemo.ui.damage import GAUSSIAN, KINDS, erased, lower_half, spoilt
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, Restored, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.turns import MODELS
+from mmdemo.ui.turns import MODELS, in_turns
 from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)
@@ -144,7 +144,11 @@ class Restore(Form):
         """The class that the pack itself sees in each; "" where it knows none."""
         if not pack.classes:
             return [""] * len(pictures)
-        return [self.studio.classify(pack.name, one, invert="no").result().label for one in pictures]
+        runs = [self.studio.classify(pack.name, one, invert="no") for one in pictures]
+        for run in runs:
+            for _ in in_turns(run):  # others may be waiting
+                pass
+        return [run.result().label for run in runs]
 
     # ------------------------------------------------------------------------------------------------------ pictures
 
