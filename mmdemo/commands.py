@@ -94,8 +94,17 @@ def train_dit(options) -> None:
 def train_decoder(options) -> None:
     from mmdemo.training.decoder import DecoderConfig, train_decoder
 
-    then = f"measure it again: python -m mmdemo evaluate --pack {options.pack}"
-    _train(train_decoder, DecoderConfig, _trained_pack(options), options, then)
+    _train(train_decoder, DecoderConfig, _trained_pack(options), options, _measure_it(options))
+
+
+def train_student(options) -> None:
+    from mmdemo.training.student import StudentConfig, train_student
+
+    _train(train_student, StudentConfig, _trained_pack(options), options, _measure_it(options))
+
+
+def _measure_it(options) -> str:
+    return f"measure it: python -m mmdemo evaluate --pack {options.pack}"
 
 
 def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, then: str) -> None:
@@ -104,16 +113,6 @@ def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, t
     _show(loop(config, pack, **_how_to_run(options)))
     if speaks():
         print(f"wrote {pack}; {then}")
-
-
-def train_student(options) -> None:
-    from mmdemo.training.student import StudentConfig, train_student
-
-    pack = _trained_pack(options)
-    config = StudentConfig(**{field.name: getattr(options, field.name) for field in fields(StudentConfig)})
-    _show(train_student(config, pack, **_how_to_run(options)))
-    if speaks():
-        print(f"wrote {pack}; measure it: python -m mmdemo evaluate --pack {options.pack}")
 
 
 def reconstruct(options) -> None:
