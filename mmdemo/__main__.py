@@ -209,12 +209,13 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     compiling = "have torch.compile make the step faster, after a minute; if not given, on a GPU"
     command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=compiling)
     for field in fields(settings):
-        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}.get(str(field.type).split(" ")[0])
-        if kind is None:  # yes or no
-            command.add_argument(f"--{field.name.replace('_', '-')}", action="store_true", help=field.metadata["help"])
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.type == "bool":
+            command.add_argument(flag, action="store_true", help=field.metadata["help"])
             continue
+        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}[str(field.type).split(" ")[0]]
         command.add_argument(
-            f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help=field.metadata["help"],
+            flag, type=kind, default=field.default, help=field.metadata["help"],
             choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
             metavar=None if field.metadata["choices"] else field.name.upper(),
         )  # fmt: skip

@@ -497,8 +497,10 @@ def command(model: str, config, folder: Path, pictures: Path) -> list[str]:
     options = {"pack": "pack", "weights": folder, "runs": folder / "runs", "data_dir": pictures}
     options |= {field.name: getattr(config, field.name) for field in fields(config)}
     options |= {"dataset": pictures} if model == "vqvae" else {}
-    given = [(f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None]
-    return ["train", model, *(word for pair in given for word in pair)]
+    words = {
+        name: [] if value is True else [str(value)] for name, value in options.items() if value not in (None, False)
+    }
+    return ["train", model, *(word for name in words for word in (f"--{name.replace('_', '-')}", *words[name]))]
 
 
 @contextmanager
