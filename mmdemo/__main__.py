@@ -151,6 +151,12 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
+
+    compare = command(
+        "bench", "Measure how fast it is, each time beside that of a peer in the same run.", commands.bench
+    )
+    compare.add_argument("--pack", default="mnist", metavar="NAME", help="a pack that draws classes")
+    compare.add_argument("--json", action="store_true", help="print JSON alone")
     return root
 
 

@@ -115,6 +115,20 @@ def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, t
         print(f"wrote {pack}; {then}")
 
 
+def bench(options) -> None:
+    from mmdemo import bench
+
+    rows = []
+    if not options.json:
+        print(bench.machine())
+    for row in bench.measure(_studio(options), options.pack):
+        rows.append(row)
+        if not options.json:
+            print(row, flush=True)
+    if options.json:
+        _print({"machine": bench.machine(), "rows": [row.json() for row in rows]}, indent=1)
+
+
 def reconstruct(options) -> None:
     studio, out = _studio(options), Path(options.out)
     stems = [Path(image).stem for image in options.images]
