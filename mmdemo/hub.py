@@ -116,7 +116,7 @@ def push(pack: Path, repo: str, private: bool = False) -> tuple[str, str]:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.utils import filter_repo_objects
 
-    with in_one_sentence(name):
+    with in_one_sentence(name, sends=True):
         hub = HfApi()
         hub.create_repo(name, private=private, exist_ok=True)
         there = hub.model_info(name)
@@ -232,17 +232,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 @contextmanager
-def in_one_sentence(name: str, revision: str | None = None) -> Iterator[None]:
-    """The border to the Hub, its library and the network between: whatever goes wrong there becomes one PackError."""
+def in_one_sentence(name: str, revision: str | None = None, sends: bool = False) -> Iterator[None]:
+    """The border to the Hub, its library and the network between: whatever goes wrong there becomes one PackError.
+
+    sends: whether something is uploaded, rather than fetched.
+    """
     try:
         yield
     except MmdemoError:
         raise
     except Exception as error:
-        raise PackError(_sentence(name, revision, error)) from error
+        raise PackError(_sentence(name, revision, error, sends)) from error
 
 
-def _sentence(name: str, revision: str | None, error: Exception) -> str:
+def _sentence(name: str, revision: str | None, error: Exception, sends: bool) -> str:
     from huggingface_hub import constants, errors
 
     def is_a(*kinds: type) -> bool:
@@ -260,6 +263,8 @@ def _sentence(name: str, revision: str | None, error: Exception) -> str:
     if status:
         return f"the Hub answered {status} when asked for {name}; try again later"
     if is_a(errors.HTTPError, errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
+        if sends:
+            return f"the Hub cannot be reached, so {name} was not uploaded; with a network, give the same command again"
         return f"the Hub cannot be reached, and {name} is not in its cache whole; try again with a network"
     reason = " ".join(str(error).split())[:200]
     return f"the exchange of {name} with the Hub failed ({type(error).__name__}: {reason})"

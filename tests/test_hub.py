@@ -240,7 +240,7 @@ def test_without_a_network_what_was_fetched_before_opens(there, tiny_weights, tm
     assert Studio([], hub=[REPO], device="cpu").sample(REPO, "circle", steps=1).images
     assert packs.read(hub.pull(REPO, tmp_path / "weights")).source == f"{REPO}@{there.head(REPO)}"
     assert re.search("cannot be reached, and some/other is not in its cache", refused(hub.fetch, "some/other"))
-    assert "cannot be reached" in refused(hub.push, tiny_weights / "tiny", REPO)
+    assert "cannot be reached, so some/tiny was not uploaded" in refused(hub.push, tiny_weights / "tiny", REPO)
 
 
 @pytest.mark.parametrize("file", [VAE, "vae/config.json"])

@@ -3,12 +3,14 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import urllib.request
 from pathlib import Path
 
 import pytest
+from conftest import point_to
 from hub_server import Hub
 from huggingface_hub import SpaceCard
 from running import free_port, one_line
@@ -25,7 +27,7 @@ def folder(tiny_weights, tmp_path) -> Path:
 
 
 def test_a_space_holds_the_app_its_packs_and_nothing_else(folder, tiny_weights):
-    assert sorted(os.listdir(folder)) == ["README.md", "app.py", "mmdemo", "requirements.txt", "weights"]
+    assert sorted(os.listdir(folder)) == ["README.md", "app.py", "mmdemo", "requirements.txt", "space.json", "weights"]
     assert not [*folder.rglob("__pycache__")]
     pack = packs.read(folder / "weights" / "tiny")
     assert pack.can_sample and packs.is_shipped(pack), "nothing was trained there"
@@ -73,6 +75,34 @@ def test_a_space_is_pushed(folder, hub_server: Hub):
     assert space.push(folder, "some/look").endswith("/spaces/some/look")
     files = hub_server.repos["some/look"][hub_server.head("some/look")]
     assert {"app.py", "README.md", "weights/hub.txt", "weights/tiny/model_index.json"} <= set(files)
+
+
+def test_without_a_network_it_is_said_that_nothing_was_uploaded_and_the_same_command_does_it_later(
+    hub_server: Hub, tiny_weights, tmp_path, monkeypatch, capsys
+):
+    weights = shutil.copytree(tiny_weights, tmp_path / "weights")
+    out = tmp_path / "look"
+    command = ["space", "some/look", "--pack", "tiny", "--push", "--weights", str(weights), "--out", str(out)]
+    with monkeypatch.context() as cut:
+        point_to(f"http://127.0.0.1:{free_port()}", cut)
+        assert main(command) == 1
+    assert "some/look was not uploaded" in one_line(capsys.readouterr().err)
+    (out / "mmdemo" / "__pycache__").mkdir()  # it was tried meanwhile, and the pack trained further
+    (out / "mmdemo" / "__pycache__" / "app.pyc").touch()
+    (weights / "tiny" / "README.md").write_text("newer")
+    assert main(command) == 0
+    files = hub_server.repos["some/look"][hub_server.head("some/look")]
+    assert files["weights/tiny/README.md"] == b"newer"
+    assert not [file for file in files if "__pycache__" in file or file == "space.json"]
+    assert sorted(os.listdir(tmp_path)) == ["look", "weights"]
+
+
+@pytest.mark.parametrize("name", ["README.md", "mine.txt"])
+def test_what_somebody_changed_in_a_space_or_added_to_it_stays(folder, tiny_weights, name):
+    (folder / name).write_text("mine")
+    with pytest.raises(PackError, match=f"{name} was changed, added or removed"):
+        space.write("some/look", ["tiny"], tiny_weights, folder)
+    assert (folder / name).read_text() == "mine" and packs.repositories([folder / "weights"]) == ["some/far@v1"]
 
 
 def test_what_is_to_be_private_is_not_pushed_where_all_can_see_it(folder, hub_server: Hub):
