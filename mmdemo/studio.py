@@ -109,7 +109,7 @@ def verb(
             values = bound.arguments
             pack = values["pack"] = self.pack(values["pack"]) if "pack" in values else None
             if draws:
-                _can_sample(pack)
+                _has_transformer(pack, method.__name__)
             if of_codes:
                 _has_codes(pack)
             for name, value in values.items():
@@ -484,10 +484,10 @@ def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> It
     yield _Returned(result)
 
 
-def _can_sample(pack: Pack, does: str = "sample") -> None:
+def _has_transformer(pack: Pack, verb: str) -> None:
     if not pack.can_sample:
         how = f"train one: python -m mmdemo train dit --pack {pack.name}"
-        raise PackError(f"{pack.name!r} has no transformer, so it cannot {does}; {how}")
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot {verb}; {how}")
 
 
 def _has_codes(pack: Pack) -> None:
@@ -496,7 +496,7 @@ def _has_codes(pack: Pack) -> None:
 
 
 def _can_classify(pack: Pack) -> None:
-    _can_sample(pack, "classify")
+    _has_transformer(pack, "classify")
     if not pack.classes:
         raise PackError(f"{pack.name!r} reads words and knows no classes, so it cannot classify; ask it to describe")
 

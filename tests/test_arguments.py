@@ -111,7 +111,7 @@ def refused() -> list[tuple]:
         if name == "label" and verb not in SEVERAL:
             bad += [(["all", ["circle"], ["circle", "square"]], "one of circle, square, triangle")]
         if name == "pack" and "sampler" in VERBS[verb].arguments:
-            bad += [(["tiny-codec"], "train dit --pack tiny-codec")]
+            bad += [(["tiny-codec"], f"cannot {verb}; train one: python -m mmdemo train dit --pack tiny-codec")]
         if default(verb, name) is not None:
             bad += [([None], bad[0][1])]
         cases += [(verb, name, value, allowed) for values, allowed in bad for value in values]
