@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, does: str, run, under=offered) -> argparse.ArgumentParser:
         added = under.add_parser(name, help=does, description=does, formatter_class=Help)
         added.set_defaults(command=run)
-        added.add_argument("--weights", default="weights", metavar="DIR", help="the folder of packs")
+        added.add_argument("--weights", default=commands.PLACES["weights"], metavar="DIR", help="the folder of packs")
         return added
 
     listing = command("packs", "List the packs.", commands.list_packs)
@@ -134,7 +134,9 @@ def parser() -> argparse.ArgumentParser:
     judge = command("evaluate", "Measure a pack on its test split and write its card.", commands.evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
-    judge.add_argument("--runs", default="runs", metavar="DIR", help="where what judges pictures is kept")
+    judge.add_argument(
+        "--runs", default=commands.PLACES["runs"], metavar="DIR", help="where what judges pictures is kept"
+    )
     judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
     judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
     judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
@@ -210,7 +212,7 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
     passed_over = "refuse a folder with a picture that cannot be read; if not given, up to 1 %% are passed over"
     command.add_argument("--strict", action="store_true", help=passed_over)
-    command.add_argument("--runs", default="runs", metavar="DIR", help="where checkpoints are kept")
+    command.add_argument("--runs", default=commands.PLACES["runs"], metavar="DIR", help="where checkpoints are kept")
     command.add_argument("--resume", action="store_true", help="go on from the last checkpoint, with the same options")
     compiling = "have torch.compile make the step faster, after a minute; if not given, on a GPU"
     command.add_argument("--compile", action=argparse.BooleanOptionalAction, help=compiling)

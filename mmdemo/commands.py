@@ -5,11 +5,13 @@ options: the parsed arguments, here and below.
 
 import json
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from mmdemo import packs
@@ -18,6 +20,8 @@ from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
 
+PLACES = {"weights": "weights", "runs": "runs", "data_dir": None}  # options that say where, and their defaults
+
 
 def list_packs(options) -> None:
     listed = _studio(options).packs()
@@ -25,7 +29,8 @@ def list_packs(options) -> None:
         _print([pack.json() for pack in listed], indent=1)
         return
     if not listed:
-        print(f"no packs in {options.weights}; train one: python -m mmdemo train vqvae --pack NAME --dataset shapes")
+        how = _command(options, "train", "vqvae", "--pack", "NAME", "--dataset", "shapes")
+        print(f"no packs in {options.weights}; train one: {how}")
     for pack in listed:
         if pack.problem:
             print(f"{pack.name}: damaged: {pack.problem}")
@@ -49,7 +54,7 @@ def pull(options) -> None:
             bar.update(come - bar.n)
 
         pack = hub.pull(options.repo, options.weights, options.name, report)
-    print(f"wrote {pack}, from {packs.read(pack).source}; see it: python app.py --weights {options.weights}")
+    print(f"wrote {pack}, from {packs.read(pack).source}; see it: {_page(options)}")
 
 
 def push(options) -> None:
@@ -69,7 +74,7 @@ def space(options) -> None:
     from mmdemo import space
 
     out = space.write(options.repo, options.pack, options.weights, options.out or options.repo.split("/")[-1])
-    print(f"wrote {out}; try it: cd {out} && python app.py")
+    print(f"wrote {out}; try it: cd {shlex.quote(str(out))} && python app.py")
     if options.push:
         print(space.push(out, options.repo, options.private))
 
@@ -77,9 +82,8 @@ def space(options) -> None:
 def train_vqvae(options) -> None:
     from mmdemo.training.vqvae import VQVAEConfig, train_vqvae
 
-    _train(
-        train_vqvae, VQVAEConfig, _new_pack(options), options, f"next: python -m mmdemo train dit --pack {options.pack}"
-    )
+    then = f"next: {_command(options, 'train', 'dit', '--pack', options.pack)}"
+    _train(train_vqvae, VQVAEConfig, _new_pack(options), options, then)
 
 
 def train_dit(options) -> None:
@@ -88,7 +92,7 @@ def train_dit(options) -> None:
     pack = _trained_pack(options)
     if packs.read(pack).can_sample and not options.resume and not options.overwrite:
         raise PackError(f"pack {options.pack!r} has a transformer already; to replace it, add --overwrite")
-    _train(train_dit, DiTConfig, pack, options, f"see it: python app.py --weights {options.weights}")
+    _train(train_dit, DiTConfig, pack, options, f"see it: {_page(options)}")
 
 
 def train_decoder(options) -> None:
@@ -104,7 +108,7 @@ def train_student(options) -> None:
 
 
 def _measure_it(options) -> str:
-    return f"measure it: python -m mmdemo evaluate --pack {options.pack}"
+    return f"measure it: {_command(options, 'evaluate', '--pack', options.pack)}"
 
 
 def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, then: str) -> None:
@@ -217,8 +221,8 @@ def synthesize(options) -> None:
     studio = _studio(options)
     _show(synthesis.write(studio, Path(options.out), **_given(options, "synthesize")), unit="picture")
     size = studio.pack(options.pack).image_size
-    options_of_it = f"--pack NAME --dataset {options.out} --image-size {size}"
-    print(f"wrote {options.out}; next: python -m mmdemo train vqvae {options_of_it}")
+    train = ["train", "vqvae", "--pack", "NAME", "--dataset", options.out, "--image-size", str(size)]
+    print(f"wrote {options.out}; next: {_command(options, *train)}")
 
 
 def evaluate(options) -> None:
@@ -273,6 +277,17 @@ def _given(options, verb: str) -> dict:
     return {name: getattr(options, name) for name in VERBS[verb].arguments}
 
 
+def _command(options, *words: str) -> str:
+    """What to type next, where this command was done too."""
+    given = {name: getattr(options, name, default) for name, default in PLACES.items()}
+    where = [(f"--{name.replace('_', '-')}", value) for name, value in given.items() if value != PLACES[name]]
+    return shlex.join(["python", "-m", "mmdemo", *words, *chain(*where)])
+
+
+def _page(options) -> str:
+    return shlex.join(["python", "app.py", "--weights", options.weights])
+
+
 def _how_to_run(options) -> dict:
     """The arguments of a training loop that do not change the model."""
     given = {name: getattr(options, name) for name in ("data_dir", "resume", "strict")}
@@ -320,7 +335,7 @@ def _trained_pack(options) -> Path:
     if not pack.is_dir():
         raise PackError(
             f"pack {options.pack!r} is not in {options.weights}; train its codec first: "
-            f"python -m mmdemo train vqvae --pack {options.pack} --dataset NAME"
+            + _command(options, "train", "vqvae", "--pack", options.pack, "--dataset", "NAME")
         )
     return pack
 

@@ -306,10 +306,12 @@ def test_two_pictures_of_one_name_do_not_overwrite_each_other(tiny_weights, tmp_
 
 
 def test_training_prints_its_progress_and_the_next_step(home):
-    _, done = home
+    folder, done = home
     lines = done.stdout.splitlines()
     assert "step 60/60" in lines[-2] and all(word in lines[-2] for word in ("loss", "psnr", "codes", "images/s"))
-    assert "train dit --pack demo" in lines[-1]
+    next_one = parser().parse_args(shlex.split(lines[-1].split("; next: ")[1])[3:])
+    assert (next_one.pack, next_one.hidden_size) == ("demo", DiTConfig.hidden_size), "not the command of a transformer"
+    assert (next_one.weights, next_one.runs) == (str(folder / "weights"), str(folder / "runs"))
     assert "Traceback" not in done.stderr and "error" not in done.stderr
 
 
