@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
         "synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", commands.synthesize
     )
     _offer(make, "synthesize")
+    make.set_defaults(resume=True)  # always, and unasked
     make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", commands.evaluate)
@@ -230,9 +231,9 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
 
 
 def _say_how_to_go_on(options, arguments: Sequence[str]) -> None:
-    """What there is to be said of a training that was stopped."""
+    """What there is to be said of what was stopped and can go on."""
     command = f"{'accelerate launch' if several_processes() else 'python'} -m mmdemo {shlex.join(arguments)}"
-    saved = f"; step {asked.saved} is saved" if asked.saved else ""
+    saved = f"; {asked.unit} {asked.saved} is saved" if asked.saved else ""
     how = f"{saved}; go on: {command}{'' if options.resume else ' --resume'}"
     if not asked.saved and not options.resume:
         how = f" before anything was saved; start again: {command}"

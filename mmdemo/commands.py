@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import fields
 from functools import partial
 from itertools import chain
@@ -19,6 +20,7 @@ from mmdemo.arguments import STORED
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
+from mmdemo.training.stopping import Stopped, asked
 
 PLACES = {"weights": "weights", "runs": "runs", "data_dir": None}  # options that say where, and their defaults
 
@@ -219,7 +221,9 @@ def synthesize(options) -> None:
     from mmdemo import synthesis
 
     studio = _studio(options)
-    _show(synthesis.write(studio, Path(options.out), **_given(options, "synthesize")), unit="picture")
+    written = synthesis.write(studio, Path(options.out), **_given(options, "synthesize"))
+    with closing(written):  # when it is stopped too, so that what is there is listed
+        _show(_until_asked(written), unit="picture")
     size = studio.pack(options.pack).image_size
     train = ["train", "vqvae", "--pack", "NAME", "--dataset", options.out, "--image-size", str(size)]
     print(f"wrote {options.out}; next: {_command(options, *train)}")
@@ -231,12 +235,12 @@ def evaluate(options) -> None:
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
-    asked = {name: getattr(options, name) for name in STORED}
+    settings = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
     if options.restore is not None or options.synthetic:
         card.read(pack)  # fails now rather than after the work
         if options.synthetic:
-            numbers = teaching.measure(pack, options.data_dir, options.count, asked, **told)
+            numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         else:
             told["show"] = pictures.__setitem__
             numbers = mended.measure(pack, Path(options.runs), options.data_dir, options.restore, **told)
@@ -248,7 +252,7 @@ def evaluate(options) -> None:
         Path(options.runs),
         options.data_dir,
         options.samples,
-        asked,
+        settings,
         show=pictures.__setitem__,
         described=options.described,
         segments=options.segments,
@@ -318,6 +322,17 @@ def _show(records: Iterator, unit: str = "step") -> None:
     finally:  # whatever is said next needs a line of its own
         if bar is not None:
             bar.close()
+
+
+def _until_asked(written: Iterator) -> Iterator:
+    """The records of a folder being written, until a signal asks to stop: after the part under way."""
+    asked.unit = "picture"
+    for record in written:
+        asked.begun = asked.stepping = True
+        asked.saved = record.step
+        yield record
+        if asked.number and record.step < record.steps:
+            raise Stopped(asked.number)
 
 
 def speaks() -> bool:

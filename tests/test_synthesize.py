@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from conftest import TINY_CLASSES, alike, array, same
 from PIL import Image
 from running import ROOT, one_line, quietly
 
-from mmdemo import arguments, data, imagefolder, synthesis
+from mmdemo import arguments, data, imagefolder, images, synthesis
 from mmdemo.__main__ import main
 from mmdemo.arguments import MAX_SEED
 from mmdemo.augmentation import augmented
@@ -131,6 +132,28 @@ def test_killed_midway_it_leaves_nothing_half_written_and_goes_on(tiny_weights, 
     assert next(going).step == len(there) and next(going).step == len(there) + 50
     going.close()
     assert all(file.stat().st_mtime_ns == written for file, written in before.items()) and len(listed(out)) > len(there)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_after_the_part_under_way_and_the_command_that_is_printed_goes_on(
+    tiny_weights, tmp_path, monkeypatch, capsys, number, code
+):
+    asked, png = [number], images.png
+
+    def png_when_asked(image: Image.Image) -> bytes:
+        if asked:
+            signal.raise_signal(asked.pop())
+        return png(image)
+
+    monkeypatch.setattr(synthesis, "TOGETHER", 2)
+    monkeypatch.setattr(images, "png", png_when_asked)
+    out = tmp_path / "a set"
+    command = ["synthesize", *map(str, HOW), "--count", "5", "--out", str(out), "--weights", str(tiny_weights)]
+    assert main(command) == code
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told == f"stopped; picture 2 is saved; go on: python -m mmdemo {shlex.join(command)}"
+    assert len(listed(out)) == 2 and not list(out.glob(".*"))
+    assert main(shlex.split(told.split("go on: ")[1])[3:]) == 0 and len(listed(out)) == 5
 
 
 REFUSED = {

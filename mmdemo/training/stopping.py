@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM end a training after the step under way, with a checkpoint. Imports nothing heavy.
+"""Ctrl-C and SIGTERM end a training after the step under way, with a checkpoint, and whatever else goes on where it was
+stopped. Imports nothing heavy.
 
 Signals are a process's, so what is known of them is too: `asked`, which a run looks at after each of its steps.
 """
@@ -29,6 +30,7 @@ class Asked:
     begun = False  # whether anything may have to be cleaned up
     stepping = False  # whether a run is at its steps
     saved = 0  # the step of the last checkpoint; 0 = there is none to go on from
+    unit = "step"  # what is counted
     say: Callable[[], None]  # how to go on
 
     def __call__(self, number: int, frame: object) -> None:
