@@ -13,7 +13,20 @@ from dataclasses import fields
 from functools import partial
 
 from mmdemo import __version__, commands
-from mmdemo.arguments import ARGUMENTS, STORED, Argument, Choice, Factor, Flag, Interval, Number, Picture, Side, Whole
+from mmdemo.arguments import (
+    ARGUMENTS,
+    EVALUATED,
+    FOLDER,
+    STORED,
+    Argument,
+    Factor,
+    Flag,
+    Interval,
+    Number,
+    Picture,
+    Side,
+    Whole,
+)
 from mmdemo.errors import MmdemoError
 from mmdemo.studio import VERBS
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
@@ -128,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     make = command(
         "synthesize", "Write a folder of new labelled pictures to train on; again, it goes on.", commands.synthesize
     )
-    _offer(make, "synthesize")
+    _offer(make, "synthesize", count=FOLDER)
     make.set_defaults(resume=True)  # always, and unasked
     make.add_argument("--out", required=True, metavar="DIR", help="a new folder, or one to go on with")
 
@@ -138,20 +151,16 @@ def parser() -> argparse.ArgumentParser:
     judge.add_argument(
         "--runs", default=commands.PLACES["runs"], metavar="DIR", help="where what judges pictures is kept"
     )
-    judge.add_argument("--samples", type=_number, default=10_000, metavar="N", help="pictures to generate")
-    judge.add_argument("--described", type=_number, default=100, metavar="N", help="pictures to describe in words")
+    _option(judge, "samples", EVALUATED["samples"], default=10_000)
+    _option(judge, "described", EVALUATED["described"], default=100)
     judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
-    classified = "pictures to classify; a tenth of those to generate if not given"
-    judge.add_argument("--classified", type=_number, metavar="N", help=classified)
+    _option(judge, "classified", EVALUATED["classified"])
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
-    instead = "instead, measure on N test pictures how well it restores, and add that to its numbers and its card"
-    judge.add_argument(
-        "--restore", type=_number, nargs="?", const=500, metavar="N", help=f"{instead}; 500 if not given"
-    )
+    _option(judge, "restore", EVALUATED["restore"], nargs="?", const=500)
     teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
     judge.add_argument("--synthetic", action="store_true", help=teaches)
-    judge.add_argument("--count", type=_number, default=30_000, metavar="N", help="of --synthetic: pictures to draw")
+    _option(judge, "count", EVALUATED["count"], default=30_000)
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
 
@@ -174,9 +183,9 @@ def _does(verb: str) -> str:
     return VERBS[verb].__doc__.split("\n")[0]
 
 
-def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] = ()) -> None:
-    """An option for every argument of a verb; a picture stands without a name."""
-    declared = VERBS[verb].arguments
+def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] = (), **arguments: Argument) -> None:
+    """An option for every argument of a verb; a picture stands without a name.  arguments: what differs."""
+    declared = VERBS[verb].arguments | arguments
     for parameter in inspect.signature(VERBS[verb]).parameters.values():
         if parameter.name not in without:
             given = {"required": True} if parameter.default is parameter.empty else {"default": parameter.default}
@@ -185,7 +194,7 @@ def _offer(command: argparse.ArgumentParser, verb: str, without: Sequence[str] =
 
 def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **given) -> None:
     if isinstance(argument, Picture) and "default" not in given:
-        command.add_argument(name, metavar=argument.metavar, help=argument.help)
+        command.add_argument(name, metavar=argument.metavar, help=argument.explained())
         return
     if isinstance(argument, Flag):
         command.add_argument(f"--{name}", action="store_true", help=argument.help)
@@ -193,11 +202,8 @@ def _option(command: argparse.ArgumentParser, name: str, argument: Argument, **g
     more = {"nargs": argument.nargs, "metavar": argument.metavar}
     if isinstance(argument, (Whole, Number, Interval, Side, Factor)):
         more["type"] = _number
-    if isinstance(argument, Choice) and isinstance(argument.allowed, tuple) and argument.allowed:
-        more |= {"choices": argument.allowed, "metavar": None}
-    words = f"{argument.help} {argument.absent}".strip()
     flags = [f"--{name.replace('_', '-')}"] + ["--prompt"] * (name == "label")
-    command.add_argument(*flags, help=words, **more, **given)
+    command.add_argument(*flags, help=argument.explained(), **more | given)
 
 
 def _add_training(command: argparse.ArgumentParser, model: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmdemo.errors import ArgumentError
 from mmdemo.images import open_image
-from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
+from mmdemo.samplers import FAST, MAX_JUMPS, NAMES, USUAL_JUMPS
 
 if TYPE_CHECKING:
     from mmdemo.packs import Pack
@@ -24,6 +24,7 @@ MAX_STEPS, MAX_GUIDANCE = 250, 20.0
 MAX_COUNT = 64  # pictures in one request
 MAX_STRIP = 16  # pictures between two ends
 MAX_SET, MAX_SET_PIXELS = 1000, 2_000_000  # pictures of a set that is made at once, and pixels of all of them
+MAX_PICTURES = 1_000_000  # that a command draws or measures, one by one
 MAX_AXIS = 8  # values along a side of a comparison
 MAX_PROMPT = 1000  # characters
 MIN_SIDE, MAX_SIDE = 8, 256  # pixels: SSIM has a window to fill, and 1024 would take a minute and 4 GB
@@ -118,6 +119,14 @@ class Argument:
         """The value as the verb takes it.  Raises an MmdemoError of one sentence."""
         raise NotImplementedError
 
+    def allows(self) -> str:
+        """What it may be, in a sentence; "" where `help` says it, or a pack alone."""
+        return ""
+
+    def explained(self) -> str:
+        """All there is to say to whoever has no page before them."""
+        return " ".join(filter(None, (self.help, self.allows(), self.absent)))
+
     def caption(self, value: Any) -> str:
         if value is None:
             return ""
@@ -136,6 +145,9 @@ class Whole(Argument):
 
     def check(self, name, value, pack):
         return whole(name, value, self.low, self.high(pack) if callable(self.high) else self.high)
+
+    def allows(self):
+        return "" if callable(self.high) else f"From {self.low} to {self.high}."
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,11 @@ class Number(Argument):
             raise ArgumentError(f"{name} is {value:g}; it must be a number {bounds}")
         return value
 
+    def allows(self):
+        return (
+            f"Above {self.low:g}, at most {self.high:g}." if self.positive else f"From {self.low:g} to {self.high:g}."
+        )
+
 
 @dataclass(frozen=True)
 class Interval(Argument):
@@ -173,17 +190,27 @@ class Interval(Argument):
             raise ArgumentError(f"{name} is {shown(value)}; it must be two noise levels from 0 to 1, {example}")
         return float(value[0]), float(value[1])
 
+    def allows(self):
+        return "The lower first."
+
 
 @dataclass(frozen=True)
 class Choice(Argument):
-    """One of some words.  allowed: or what they are for a pack.  nothing: what to call it that none is chosen."""
+    """One of some words.  allowed: or what they are for a pack.  among: those that any pack has, if that can be said.
+    nothing: what to call it that none is chosen."""
 
     nothing: str = ""
     allowed: tuple[str, ...] | Callable[[Pack], tuple[str, ...]] = ()
+    among: tuple[str, ...] = ()
     metavar: ClassVar[str] = "NAME"
 
     def check(self, name, value, pack):
         return choice(name, value, self.allowed(pack) if callable(self.allowed) else self.allowed)
+
+    def allows(self):
+        if callable(self.allowed):
+            return f"One of {', '.join(self.among)}, if the pack lists it." if self.among else ""
+        return f"One of {', '.join(self.allowed)}." if self.allowed else ""
 
 
 @dataclass(frozen=True)
@@ -221,6 +248,9 @@ class Label(Choice):
     def check(self, name, value, pack):
         return prompt(name, value) if pack.words else choice(name, value, pack.classes)
 
+    def allows(self):
+        return "A class of the pack; of one that reads words, any text."
+
 
 @dataclass(frozen=True)
 class Labels(Argument):
@@ -240,6 +270,9 @@ class Labels(Argument):
         named = [prompt(name, label) if pack.words else choice(name, label, allowed) for label in labels]
         return tuple(label for one in named for label in (own if one == ALL and own else (one,)))
 
+    def allows(self):
+        return "Classes of the pack; of one that reads words, any texts."
+
 
 @dataclass(frozen=True)
 class Side(Argument):
@@ -254,6 +287,9 @@ class Side(Argument):
             multiple = f"a multiple of the pack's stride, {pack.stride}, and at most {MAX_SIDE}"
             raise ArgumentError(f"{name} is {side}; it must be {multiple}")
         return side
+
+    def allows(self):
+        return f"From {MIN_SIDE} to {MAX_SIDE}."
 
 
 @dataclass(frozen=True)
@@ -280,6 +316,9 @@ class Factor(Argument):
         if not _is_number(value) or value not in FACTORS:
             raise ArgumentError(f"{name} is {shown(value)}; it must be {' or '.join(map(str, FACTORS))}")
         return int(value)
+
+    def allows(self):
+        return f"One of {', '.join(map(str, FACTORS))}."
 
 
 @dataclass(frozen=True)
@@ -310,6 +349,9 @@ class Values(Argument):
         if not isinstance(value, (list, tuple)) or not 1 <= len(value) <= MAX_AXIS:
             raise ArgumentError(f"{name} is {shown(value)}; it must be a list of 1 to {MAX_AXIS} values")
         return value
+
+    def allows(self):
+        return f"At most {MAX_AXIS}."
 
 
 # --------------------------------------------------------------------------------------------------------- the recipe
@@ -362,6 +404,7 @@ class Recipe:
             absent=OWN,
             words="{}",
             allowed=lambda one: one.samplers,
+            among=NAMES,
         ),
         "sampler",
         default="",  # the first of the pack's
@@ -442,12 +485,33 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 INVERT = ("auto", "yes", "no")
 LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
-RESTORING = replace(SETTINGS["sampler"], absent="ddpm if not given.")  # restoring.SAMPLER
+RESTORING = replace(
+    SETTINGS["sampler"],
+    absent="ddpm if not given.",  # restoring.SAMPLER
+    among=tuple(name for name in NAMES if name != FAST),  # whose jumps cannot be corrected on their way
+)
 CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 SET = Whole(
     "How many", "Pictures to make.", low=1, high=lambda pack: max(1, min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2))
 )
+FOLDER = replace(SET, high=MAX_PICTURES)  # of a set that is written as it is made
+# How many pictures `evaluate` takes: to draw, to describe, to classify, to restore, and to teach a classifier with.
+EVALUATED = {
+    "samples": Whole("Samples", "Pictures to generate.", low=100, high=MAX_PICTURES),
+    "described": Whole("Described", "Pictures to describe in words.", high=MAX_PICTURES),
+    "classified": Whole(
+        "Classified", "Pictures to classify.", absent="A tenth of those to generate if not given.", high=MAX_PICTURES
+    ),
+    "restore": Whole(
+        "Restored",
+        "Instead, measure on N test pictures how well it restores, and add that to its numbers and its card.",
+        absent="500 if N is not given.",
+        low=1,
+        high=MAX_PICTURES,
+    ),
+    "count": Whole("Synthetic", "Of --synthetic: pictures to draw.", low=100, high=MAX_PICTURES),
+}
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "pack": Choice("Pack", "A pack's name."),
@@ -475,7 +539,7 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "mask": Picture("Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew."),
     "factor": Factor(
         "Factor",
-        "To upscale: how many times larger, 2 or 4; the picture is first made so much smaller than the pack's side.",
+        "To upscale: how many times larger; the picture is first made so much smaller than the pack's side.",
     ),
     "noise": Number(
         "Noise level",

@@ -21,7 +21,7 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
 
 from mmdemo import classifying, codec, data, describing, jpeg, packs
-from mmdemo.arguments import SETTINGS, Recipe, whole
+from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
 from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
@@ -57,9 +57,9 @@ def evaluate(
     PSNR, SSIM and detail are over what was not padded: 28 × 28 of MNIST's 32 × 32. Bits are those of the token ids,
     entropy-coded, over all pixels. JPEG is given as many or more.
     """
-    asks, described = whole("described", described, 0, 1_000_000), packs.read(pack)
-    samples = whole("samples", samples, 100, 1_000_000)
-    classified = samples // 10 if classified is None else whole("classified", classified, 0, 1_000_000)
+    asks, described = EVALUATED["described"].check("described", described, None), packs.read(pack)
+    samples = EVALUATED["samples"].check("samples", samples, None)
+    classified = samples // 10 if classified is None else EVALUATED["classified"].check("classified", classified, None)
     if described.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
         checked = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}

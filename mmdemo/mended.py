@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmdemo import data, packs, restoring
-from mmdemo.arguments import whole
+from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import load_classifier
 from mmdemo.datasets import padding
 from mmdemo.errors import PackError
@@ -56,7 +56,7 @@ def measure(
     dataset, size, channels = training["dataset"], training["image_size"], described.channels
     train = data.load(dataset, "train", data_dir, size, channels)
     test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
-    some = data.permuted(len(test), 0, min(whole("restore", count, 1, 1_000_000), len(test)), seed=2)
+    some = data.permuted(len(test), 0, min(EVALUATED["restore"].check("restore", count, None), len(test)), seed=2)
     pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
     judge = load_classifier(train, runs / "classifiers", report) if classes else None
     inner = slice(edge := padding(dataset, size), described.image_size - edge)

@@ -28,6 +28,7 @@ FLOW = {
 # A pack with a student has one more, which needs no scheduler: its jumps, how many at most, and how many unless asked.
 FAST = "fast"
 MAX_JUMPS, USUAL_JUMPS = 8, 4
+NAMES = (*dict.fromkeys((*VARIANCE_PRESERVING, *FLOW)), FAST)
 # Those that a pack may be saved with.
 SCHEDULERS = tuple(dict.fromkeys(name for name, _ in (*VARIANCE_PRESERVING.values(), *FLOW.values())))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmdemo import images, packs
-from mmdemo.arguments import ALL, LABELS, MAX_SEED, SET, SETTINGS, Recipe, shown, whole
+from mmdemo.arguments import ALL, FOLDER, LABELS, MAX_PICTURES, MAX_SEED, SET, SETTINGS, Recipe, shown
 from mmdemo.errors import ArgumentError, DataError
 from mmdemo.imagefolder import metadata, place, table
 from mmdemo.packs import Pack
@@ -23,7 +23,6 @@ from mmdemo.sampling import BUDGET, TOGETHER
 from mmdemo.studio import Studio
 
 BEGUN = "synthesis.json"  # in the folder: with what settings it was begun
-MOST = 1_000_000  # pictures
 
 
 @dataclass(frozen=True)
@@ -50,9 +49,9 @@ def write(
     Raises what Studio.synthesize raises, and ArgumentError where the folder was begun with other settings, or holds
     something else.
     """
-    count, begun = whole("count", count, 1, MOST), _begun(out)
+    count, begun = FOLDER.check("count", count, None), _begun(out)
     if settings.get("seed") is None:
-        settings["seed"] = begun["seed"] if begun else secrets.randbelow(MAX_SEED - MOST)
+        settings["seed"] = begun["seed"] if begun else secrets.randbelow(MAX_SEED - MAX_PICTURES)
     studio.synthesize(pack, 1, label, augment, **settings)  # checks them, and draws nothing yet
     found = studio.pack(pack)
     labels = LABELS.check("label", label, found)

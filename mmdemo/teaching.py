@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmdemo import data, packs
-from mmdemo.arguments import SETTINGS, Recipe, whole
+from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
 from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
@@ -39,7 +39,7 @@ def measure(
 
     Raises PackError and DataError where there are no classes to learn.
     """
-    started, count = time.perf_counter(), whole("count", count, 100, 1_000_000)
+    started, count = time.perf_counter(), EVALUATED["count"].check("count", count, None)
     described = packs.read(pack)
     if not described.can_sample or described.words:
         raise PackError(f"{pack.name!r} draws no classes, so there is nothing that a classifier could learn of it")

@@ -177,7 +177,7 @@ def expose(name: str, answer: Callable, words: str, inputs: list, outputs: list,
 def argument(parameter: inspect.Parameter, declared: Argument) -> gr.components.Component:
     default = None if parameter.default is inspect.Parameter.empty else parameter.default
     schema = gr.Image().api_info() if isinstance(declared, Picture) else declared.schema
-    return Api(default, schema | {"description": f"{declared.help} {declared.absent}".strip()}, parameter.name)
+    return Api(default, schema | {"description": declared.explained()}, parameter.name)
 
 
 def answering(studio: Studio, name: str) -> Callable:
