@@ -30,6 +30,8 @@ CUT = {
     "train vqvae": "--steps 20 --warmup 5 --batch-size 32 --channels 16",
     "train dit": "--steps 20 --warmup 5 --batch-size 16",
     "evaluate": "--samples 100 --steps 4 --described 3",
+    "restore": "--steps 4",
+    "synthesize": "--count 4 --steps 4",
 }
 
 
@@ -74,6 +76,9 @@ def test_the_page_goes_all_the_way_from_pictures_to_the_app():
         "sample",
         "evaluate",
         "app.py",
+        "classify",
+        "restore",
+        "synthesize",
         "sample.*--prompt",
         "describe",
     ]
@@ -102,7 +107,9 @@ def test_the_resumed_training_went_on_to_its_last_step(home: Path):
 
 def test_every_option_the_page_names_is_one_of_a_command(capsys: pytest.CaptureFixture[str]):
     known = (ROOT / "app.py").read_text(encoding="utf-8")
-    for command in ("train vqvae", "train dit", "train decoder", "evaluate", "sample", "reconstruct", "describe"):
+    trainings = ("train vqvae", "train dit", "train decoder")
+    verbs = ("evaluate", "sample", "reconstruct", "describe", "classify", "restore", "synthesize")
+    for command in (*trainings, *verbs):
         with pytest.raises(SystemExit):
             main([*command.split(), "--help"])
         known += capsys.readouterr().out
