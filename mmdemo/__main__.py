@@ -13,21 +13,9 @@ from dataclasses import fields
 from functools import partial
 
 from mmdemo import __version__, commands
-from mmdemo.arguments import (
-    ARGUMENTS,
-    EVALUATED,
-    FOLDER,
-    STORED,
-    Argument,
-    Factor,
-    Flag,
-    Interval,
-    Number,
-    Picture,
-    Side,
-    Whole,
-)
+from mmdemo.arguments import ARGUMENTS, EVALUATED, FOLDER, STORED
 from mmdemo.errors import MmdemoError
+from mmdemo.kinds import Argument, Factor, Flag, Interval, Number, Picture, Side, Whole
 from mmdemo.studio import VERBS
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from PIL import Image
 
 from mmdemo import checks, images, packs
-from mmdemo.arguments import prompt
 from mmdemo.datasets import METADATA
 from mmdemo.errors import MmdemoError, PackError
+from mmdemo.kinds import prompt
 from mmdemo.results import Code, Codebook, CodeMap
 
 MOST = 1e18  # of a code's numbers, whose squares are summed

@@ -15,8 +15,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mmdemo.arguments import number, shown, whole
 from mmdemo.errors import ArgumentError, PackError
+from mmdemo.kinds import number, shown, whole
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # where weights are in several files

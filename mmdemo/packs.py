@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmdemo import checks, samplers
-from mmdemo.arguments import MAX_PROMPT, MAX_SIDE, MAX_STEPS, Recipe, number, whole
+from mmdemo.arguments import MAX_STEPS, Recipe
 from mmdemo.checks import read_json
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.kinds import MAX_PROMPT, MAX_SIDE, number, whole
 from mmdemo.words import Words
 
 if TYPE_CHECKING:

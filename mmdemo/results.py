@@ -15,7 +15,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mmdemo import imagefolder, images
-from mmdemo.arguments import Recipe, quoted
+from mmdemo.arguments import Recipe
+from mmdemo.kinds import quoted
 
 T = TypeVar("T")
 R = TypeVar("R")

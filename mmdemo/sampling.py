@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from mmdemo import images
-from mmdemo.arguments import ARGUMENTS, AXES, Recipe, choice, shown
+from mmdemo.arguments import ARGUMENTS, AXES, Recipe
 from mmdemo.errors import ArgumentError
+from mmdemo.kinds import choice, shown
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Cell, Edit, Frame, Made, NoisedFrame, Progress, Pull, Run, Samples, Strip, Synthetic
 

@@ -21,24 +21,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from mmdemo import catalogue, classifying, describing, images, packs, restoring, sampling
-from mmdemo.arguments import (
-    ALL,
-    ARGUMENTS,
-    CANDIDATES,
-    FIRST_LABEL,
-    LABELS,
-    RESTORING,
-    SET,
-    SETTINGS,
-    STRIP,
-    Argument,
-    Recipe,
-    choice,
-    number,
-    shown,
-)
+from mmdemo.arguments import ARGUMENTS, CANDIDATES, FIRST_LABEL, LABELS, RESTORING, SET, SETTINGS, STRIP, Recipe
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.hub import Fetch, parts
+from mmdemo.kinds import ALL, Argument, choice, number, shown
 from mmdemo.packs import Pack
 from mmdemo.results import (
     Candidates,

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mmdemo import images, packs
-from mmdemo.arguments import ALL, FOLDER, LABELS, MAX_PICTURES, MAX_SEED, SET, SETTINGS, Recipe, shown
+from mmdemo.arguments import FOLDER, LABELS, MAX_PICTURES, MAX_SEED, SET, SETTINGS, Recipe
 from mmdemo.errors import ArgumentError, DataError
 from mmdemo.imagefolder import metadata, place, table
+from mmdemo.kinds import ALL, shown
 from mmdemo.packs import Pack
 from mmdemo.sampling import BUDGET, TOGETHER
 from mmdemo.studio import Studio

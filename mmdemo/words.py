@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unicodedata import category
 
-from mmdemo.arguments import shortened, whole
 from mmdemo.captions import EXAMPLES, MAX_LENGTH, Lexicon, is_han
 from mmdemo.errors import DataError, PackError
+from mmdemo.kinds import shortened, whole
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -16,12 +16,11 @@ from mmdemo.arguments import (
     MAX_GUIDANCE,
     MAX_SEED,
     MAX_SET,
-    MAX_SIDE,
     MAX_STEPS,
     MAX_STRIP,
-    MIN_SIDE,
 )
 from mmdemo.errors import ArgumentError, ImageError, MmdemoError
+from mmdemo.kinds import MAX_SIDE, MIN_SIDE
 from mmdemo.results import Run
 from mmdemo.sampling import BUDGET
 from mmdemo.studio import VERBS, Studio

@@ -16,8 +16,8 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 from running import ROOT, free_port, is_one_sentence, start_app
 
-from mmdemo.arguments import Picture
 from mmdemo.errors import MmdemoError
+from mmdemo.kinds import Picture
 from mmdemo.studio import VERBS, Studio
 
 DRAWN = ("seed", "steps", "guidance", "sampler")

@@ -9,9 +9,9 @@ import torch
 from conftest import alike, array, digit, noise, same, save_codec
 
 from mmdemo import codec, packs
-from mmdemo.arguments import MAX_SIDE, MIN_SIDE
 from mmdemo.errors import ArgumentError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
+from mmdemo.kinds import MAX_SIDE, MIN_SIDE
 from mmdemo.studio import Studio
 
 WEIGHTS = "lively_weights"

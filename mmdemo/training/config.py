@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from math import log, prod
 
-from mmdemo.arguments import choice, number, whole
 from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError
+from mmdemo.kinds import choice, number, whole
 
 
 def _option(default, help: str, low: float = 0, high: float = 1, choices: tuple | None = None):

@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mmdemo import codec, data, packs
-from mmdemo.arguments import MAX_PROMPT
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.images import from_bytes
+from mmdemo.kinds import MAX_PROMPT
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
 from mmdemo.training import export, lexicon

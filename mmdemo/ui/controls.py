@@ -12,22 +12,9 @@ from typing import Any
 
 import gradio as gr
 
-from mmdemo.arguments import (
-    MAX_AXIS,
-    MAX_SEED,
-    MAX_STEPS,
-    SETTINGS,
-    Argument,
-    Choice,
-    Flag,
-    Interval,
-    Label,
-    Labels,
-    Number,
-    Whole,
-    prompt,
-)
+from mmdemo.arguments import MAX_AXIS, MAX_SEED, MAX_STEPS, SETTINGS
 from mmdemo.errors import ArgumentError
+from mmdemo.kinds import Argument, Choice, Flag, Interval, Label, Labels, Number, Whole, prompt
 from mmdemo.packs import Pack, read_words
 from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.ui.browser import PRIVATE, widget

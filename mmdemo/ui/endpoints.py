@@ -20,9 +20,9 @@ from PIL import Image
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from mmdemo.arguments import Argument, Picture, shortened, shown
 from mmdemo.errors import ArgumentError
 from mmdemo.imagefolder import file_stem
+from mmdemo.kinds import Argument, Picture, shortened, shown
 from mmdemo.results import Run, Synthetic
 from mmdemo.studio import VERBS, Studio
 from mmdemo.ui.browser import said_plainly

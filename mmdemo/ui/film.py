@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import gradio as gr
 
-from mmdemo.arguments import whole
 from mmdemo.errors import NO_CODEBOOK
+from mmdemo.kinds import whole
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Frame
 from mmdemo.studio import Studio

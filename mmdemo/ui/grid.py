@@ -10,8 +10,9 @@ from functools import partial
 
 import gradio as gr
 
-from mmdemo.arguments import ARGUMENTS, AXES, LABELS, MAX_AXIS, MAX_GUIDANCE, quoted, shortened, shown
+from mmdemo.arguments import ARGUMENTS, AXES, LABELS, MAX_AXIS, MAX_GUIDANCE
 from mmdemo.errors import ArgumentError
+from mmdemo.kinds import quoted, shortened, shown
 from mmdemo.packs import Pack, read_words
 from mmdemo.results import Cell, png_bytes
 from mmdemo.studio import Studio

@@ -7,8 +7,9 @@ import base64
 from dataclasses import replace
 
 from mmdemo import images
-from mmdemo.arguments import ALL, ARGUMENTS, LABELS, MAX_SET, SET
+from mmdemo.arguments import ARGUMENTS, LABELS, MAX_SET, SET
 from mmdemo.imagefolder import file_stem, place
+from mmdemo.kinds import ALL
 from mmdemo.packs import Pack
 from mmdemo.results import Synthetic
 from mmdemo.ui.browser import picture, widget

@@ -11,9 +11,9 @@ import gradio as gr
 from gradio.media import get_image
 from PIL import Image, ImageDraw, ImageOps
 
-from mmdemo.arguments import MAX_SIDE
 from mmdemo.errors import ImageError
 from mmdemo.images import open_image
+from mmdemo.kinds import MAX_SIDE
 from mmdemo.packs import Pack
 from mmdemo.results import Reconstruction
 from mmdemo.studio import Studio

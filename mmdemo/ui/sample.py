@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import gradio as gr
 
 from mmdemo import images
-from mmdemo.arguments import ALL, ARGUMENTS, LABELS
+from mmdemo.arguments import ARGUMENTS, LABELS
+from mmdemo.kinds import ALL
 from mmdemo.packs import Pack
 from mmdemo.results import Samples
 from mmdemo.ui.browser import PRIVATE, data_uri, picture, said_plainly, told, widget

@@ -5,7 +5,7 @@ Knows what the studio says of ids and of a second picture; which token becomes w
 
 from collections.abc import Callable
 
-from mmdemo.arguments import whole
+from mmdemo.kinds import whole
 from mmdemo.studio import Studio
 from mmdemo.ui.browser import answered, picture
 from mmdemo.ui.pictures import examples, seen_at, sent
