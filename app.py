@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmdemo.errors import ArgumentError, MmdemoError
-from mmdemo.studio import DEVICES, Studio
+from mmdemo.shelf import DEVICES
+from mmdemo.studio import Studio
 
 SHIPPED = Path(__file__).parent / "weights"
 PATIENCE = 20.0  # seconds that running requests have to end

@@ -75,8 +75,8 @@ def tree() -> list[str]:
 # From the bottom up. A module may import what stands above it in this list, and nothing else of the project.
 ORDER = [name_of(ROOT / file) for file in tree() if file.startswith("mmdemo/") and file.endswith(".py")]
 # What the list alone would allow: these meet only through a pack on disk.
-APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.studio mmdemo.synthesis mmdemo.ui"
-         .split(),
+APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.shelf mmdemo.studio mmdemo.synthesis "
+         "mmdemo.ui".split(),
          "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.evaluate "
          "mmdemo.teaching mmdemo.card".split()]  # fmt: skip
 # Who may import what is heavy, or another's concern. (For the page: it is handed the studio and knows no model.)

@@ -20,7 +20,7 @@ import torch
 from conftest import TINY_CLASSES, alike, array, digit, flow_schedule, same, tiny_dit
 from PIL import Image
 
-import mmdemo.studio
+import mmdemo.shelf
 from mmdemo import codec, data, packs
 from mmdemo.arguments import MAX_SEED, Recipe
 from mmdemo.errors import PackError
@@ -322,7 +322,7 @@ def test_a_pack_that_could_not_be_fetched_is_asked_for_again_after_a_while(tiny_
         return len(hub_server.asked) - before
 
     assert asked() > 0 and asked() == 0
-    monkeypatch.setattr(mmdemo.studio, "RETRY", 0)
+    monkeypatch.setattr(mmdemo.shelf, "RETRY", 0)
     assert asked() > 0
     hub_server.fill("some/one", tiny_weights / "tiny")
     before = len(hub_server.asked)
