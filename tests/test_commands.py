@@ -24,7 +24,7 @@ from test_packs import DAMAGES
 from mmdemo import __version__, data, packs
 from mmdemo.__main__ import main, parser
 from mmdemo.arguments import MAX_COUNT, MAX_PICTURES, MAX_SEED, MAX_STEPS
-from mmdemo.samplers import NAMES
+from mmdemo.samplers import FAST, NAMES
 from mmdemo.sampling import BUDGET
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.config import DiTConfig, VQVAEConfig
@@ -104,7 +104,8 @@ def test_help_says_what_is_allowed(capsys):
         return " ".join(capsys.readouterr().out.split())
 
     for command in ("sample", "edit", "restore", "synthesize", "evaluate"):
-        assert f"From 1 to {MAX_STEPS}." in told(command) and f"One of {', '.join(NAMES)}" in told(command)
+        names = NAMES if command != "restore" else [name for name in NAMES if name != FAST]
+        assert f"From 1 to {MAX_STEPS}." in told(command) and f"One of {', '.join(names)}, " in told(command)
     assert "Above 0, at most 1." in told("edit") and f"From 1 to {MAX_COUNT}." in told("sample")
     assert "One of inpaint, upscale, denoise." in told("restore") and "From 0.05 to 1." in told("restore")
     assert f"From 1 to {MAX_PICTURES}." in told("synthesize") and f"From 100 to {MAX_PICTURES}." in told("evaluate")
