@@ -208,6 +208,30 @@ def test_what_nobody_listens_to_is_not_computed(slow, monkeypatch: pytest.Monkey
     assert studio.stopped.wait(0.5)  # a few steps
 
 
+def test_a_listener_that_goes_takes_nothing_from_the_one_that_has_come(slow):
+    address, _ = slow
+    functions = httpx.get(f"{address}/config").json()["dependencies"]
+    sample = next(one["id"] for one in functions if one["api_name"] == "sample")
+
+    def join(data: list) -> str:
+        asking = {"data": data, "fn_index": sample, "session_hash": "page"}
+        return httpx.post(f"{address}{API}/queue/join", json=asking).json()["event_id"]
+
+    def listen(client: httpx.Client):
+        return client.stream("GET", f"{address}{API}/queue/data", params={"session_hash": "page"}, timeout=20)
+
+    with httpx.Client() as client:
+        join(["tiny", "circle", 1, 0, 1])
+        event = join(["tiny", "circle", 1, 0, 20])  # a second
+        with listen(client) as first:
+            for line in first.iter_lines():
+                if "process_completed" in line:
+                    break
+        with listen(client) as second:
+            messages = [json.loads(line.removeprefix("data: ")) for line in second.iter_lines() if line]
+    assert [one["event_id"] for one in messages if one["msg"] == "process_completed"] == [event]
+
+
 def test_a_function_of_the_page_ends_with_the_script_that_called_it(slow):
     address, studio = slow
     components = httpx.get(f"{address}/config").json()["components"]
