@@ -40,7 +40,8 @@ def test_a_set_is_there_at_once_and_the_next_is_what_was_asked_for_and_its_zip_t
     assert (tmp_path / "set.zip").read_bytes() == studio.synthesize("tiny", 100, labels, True, 5).zip_bytes()
 
 
-def test_it_fills_while_it_is_made_and_stops_when_asked(tab, studio):
+def test_it_fills_while_it_is_made_and_what_is_done_at_stop_can_be_taken_along(tab, studio, tmp_path):
+    tab.get_by_label("Augment").check()
     with studio.taking(0.3):
         tab.get_by_role("button", name="Make", exact=True).click()
         expect(tab.locator(".mm-class > span").first).to_have_text("17 of 34")
@@ -48,7 +49,12 @@ def test_it_fills_while_it_is_made_and_stops_when_asked(tab, studio):
         tab.get_by_role("button", name="Stop").click()
         expect(tab.locator(".mm-status")).to_have_text("Stopped.")
         assert studio.stopped.wait(10)
+    with tab.page.expect_download() as saved:
+        tab.get_by_role("button", name="Download zip").click()
     assert counts(tab)[0] == ("circle", "17 of 34")
+    saved.value.save_as(tmp_path / "set.zip")
+    seed = int(tab.get_by_label("Seed", exact=True).input_value())
+    assert (tmp_path / "set.zip").read_bytes() == studio.synthesize("tiny", 50, augment=True, seed=seed).zip_bytes()
     expect(tab.get_by_role("button", name="Make", exact=True)).to_be_enabled()
 
 

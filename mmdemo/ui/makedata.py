@@ -6,14 +6,16 @@ Knows the controls and what the studio streams; the sheet is drawn by static/mak
 import base64
 from dataclasses import replace
 
+import gradio as gr
+
 from mmdemo import images
 from mmdemo.arguments import ALL, ARGUMENTS, LABELS, MAX_SET, SET
 from mmdemo.imagefolder import file_stem, place
 from mmdemo.packs import Pack
 from mmdemo.results import Synthetic
-from mmdemo.ui.browser import picture, widget
-from mmdemo.ui.controls import LabelControl, control
-from mmdemo.ui.messages import DataSet
+from mmdemo.ui.browser import PRIVATE, picture, widget
+from mmdemo.ui.controls import LabelControl, Values, control
+from mmdemo.ui.messages import DataSet, speaker
 from mmdemo.ui.workbench import Form
 
 FIRST_COUNT, COUNT = 20, 100  # of the first set, and of the next ones
@@ -26,7 +28,8 @@ class MakeData(Form):
 
     def build_views(self):
         self.set = widget("makedata", elem_id="make-data-view")
-        return [self.set]
+        self.made = gr.State(None)  # what there is of a set on its way, which Stop leaves
+        return [self.set, self.made]
 
     def build_controls(self):
         several = replace(LABELS, label="Classes", help=EQUAL)
@@ -34,6 +37,10 @@ class MakeData(Form):
         (self.count,) = control(replace(SET, high=MAX_SET), COUNT)
         (self.augment,) = control(ARGUMENTS["augment"], False)
         return [self.label, self.count, self.augment]
+
+    def connect(self, opened):
+        super().connect(opened)
+        self.stop.click(self._keep, {self.made}, [self.set, self.made], **PRIVATE)
 
     def fit(self, pack, values):
         return self.label.fit(pack, values)
@@ -48,21 +55,28 @@ class MakeData(Form):
 
     def unfinished(self, values, new):
         last = new[-1]
-        words = f"Step {last.index + 1} of {last.total}: {len(last.images)} of {len(last.labels)} pictures…"
-        return words, {self.set: filling(last.labels, last.images)}
+        words = f"Step {last.index + 1} of {last.total}: {len(last.done.images)} of {len(last.labels)} pictures…"
+        return words, {self.set: filling(last.done, last.labels), self.made: last}
 
     def finished(self, values, items, result):
-        return in_words(result), {self.set: finished(result)}
+        return in_words(result), {self.set: finished(result, result.labels), self.made: None}
+
+    def _keep(self, values: Values) -> Values:
+        """After Stop, what is done can be taken along."""
+        made = values[self.made]
+        kept = speaker()(finished(made.done, made.labels)) if made and made.done.images else gr.skip()
+        return {self.set: kept, self.made: None}
 
 
 def first_labels(pack: Pack) -> list[str]:
     return list(pack.prompts[:5]) if pack.words else [ALL]
 
 
-def filling(labels: list[str], done: list, **more) -> DataSet:
+def filling(done: Synthetic, labels: list[str], **more) -> DataSet:
+    """labels: of all that are asked for."""
     names = list(dict.fromkeys(labels))
     order = [names.index(label) for label in labels]
-    return DataSet(names, order, sheet(done), COLUMNS, len(done), **more)
+    return DataSet(names, order, sheet(done.images), COLUMNS, len(done.images), sheet(done.variants), **more)
 
 
 def sheet(pictures: list) -> str | None:
@@ -71,11 +85,10 @@ def sheet(pictures: list) -> str | None:
     return picture(images.grid(pictures, COLUMNS, gap=0), exact=False)
 
 
-def finished(made: Synthetic) -> DataSet:
+def finished(made: Synthetic, labels: list[str]) -> DataSet:
     return filling(
-        made.labels,
-        made.images,
-        variants=sheet(made.variants),
+        made,
+        labels,
         example=place(made.classes, made.labels[0], made.seeds[0]),
         file=file_stem(made.pack, made.recipe.seed),
         zip=base64.b64encode(made.zip_bytes()).decode(),
