@@ -1,9 +1,22 @@
 """The Make data tab in a browser: what fills, what stops, and what is taken along."""
 
-import pytest
-from browsing import Page, SlowStudio, expect, open_pack, open_tab
+import shutil
+from pathlib import Path
 
-WEIGHTS, STUDIO = "reading_weights", SlowStudio
+import pytest
+from browsing import Page, SlowStudio, expect, open_advanced, open_pack, open_tab
+
+from mmdemo.training import export
+
+WEIGHTS, STUDIO = "weights", SlowStudio
+
+
+@pytest.fixture(scope="module")
+def weights(reading_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Packs of which one takes more steps, and so draws fewer pictures at once."""
+    folder = shutil.copytree(reading_weights, tmp_path_factory.mktemp("unlike") / "weights")
+    export.set_defaults(folder / "words", num_inference_steps=10)
+    return folder
 
 
 @pytest.fixture
@@ -66,3 +79,14 @@ def test_texts_stand_above_their_pictures_and_without_one_there_is_nothing_to_tr
     tab.get_by_role("button", name="Make", exact=True).click()
     expect(tab.page.get_by_test_id("toast-body")).to_contain_text("label is an empty text; a picture to train on needs")
     assert counts(tab)[0] == ("a red circle", "7")
+
+
+def test_no_more_is_offered_than_one_request_may_have(tab):
+    many = tab.get_by_label("number input for How many")
+    expect(many).to_have_attribute("max", "1000")
+    open_pack(tab.page, "words")
+    expect(many).to_have_attribute("max", "640")
+    open_advanced(tab)
+    tab.get_by_label("number input for Steps").fill("100")
+    expect(many).to_have_attribute("max", "64")
+    expect(many).to_have_value("64")

@@ -4,16 +4,20 @@ Knows the controls and what the studio streams; the sheet is drawn by static/mak
 """
 
 import base64
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import gradio as gr
 
 from mmdemo import images
-from mmdemo.arguments import ALL, ARGUMENTS, LABELS, MAX_SET, SET
+from mmdemo.arguments import ALL, ARGUMENTS, LABELS, MAX_SET, SET, SETTINGS
+from mmdemo.errors import ArgumentError
 from mmdemo.imagefolder import file_stem, place
 from mmdemo.packs import Pack
 from mmdemo.results import Synthetic
-from mmdemo.ui.browser import PRIVATE, picture, widget
+from mmdemo.sampling import BUDGET
+from mmdemo.ui.browser import FITTING, PRIVATE, picture, widget
 from mmdemo.ui.controls import LabelControl, Values, control
 from mmdemo.ui.messages import DataSet, speaker
 from mmdemo.ui.workbench import Form
@@ -41,9 +45,13 @@ class MakeData(Form):
     def connect(self, opened):
         super().connect(opened)
         self.stop.click(self._keep, {self.made}, [self.set, self.made], **PRIVATE)
+        (steps,) = self.recipe["steps"]
+        read = {self.pack, self.count, steps}
+        steps.change(partial(self._follow, steps), read, [self.count], trigger_mode="multiple", **FITTING)
 
     def fit(self, pack, values):
-        return self.label.fit(pack, values)
+        bounded = self._bounded(pack, pack.defaults.steps, values[self.count]) if pack.can_sample else {}
+        return self.label.fit(pack, values) | bounded
 
     def start(self, pack):
         chosen = self.label.show(pack, first_labels(pack))
@@ -66,6 +74,17 @@ class MakeData(Form):
         made = values[self.made]
         kept = speaker()(finished(made.done, made.labels)) if made and made.done.images else gr.skip()
         return {self.set: kept, self.made: None}
+
+    def _follow(self, steps: gr.Slider, values: Values) -> Values:
+        pack = self.studio.pack(values[self.pack])
+        with suppress(ArgumentError):  # while one is typed
+            return self._bounded(pack, SETTINGS["steps"].check("steps", values[steps], pack), values[self.count])
+        return {self.count: gr.skip()}
+
+    def _bounded(self, pack: Pack, steps: int, count: int | None) -> Values:
+        """No more is offered than one request may have.  count: None before the tab is seen."""
+        most = min(SET.high(pack), BUDGET // steps)
+        return {self.count: gr.update(maximum=most, value=min(count if isinstance(count, int) else COUNT, most))}
 
 
 def first_labels(pack: Pack) -> list[str]:
