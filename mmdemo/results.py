@@ -165,16 +165,6 @@ class Samples(Drawing):
 
 
 @dataclass(frozen=True)
-class Made:
-    """A set of pictures on its way, after step `index` of `total`."""
-
-    index: int
-    total: int
-    images: list[Image.Image]  # those that are done, without variants
-    labels: list[str]  # of all that are asked for
-
-
-@dataclass(frozen=True)
 class Synthetic(Samples):
     """Labelled pictures to train on, which make a data set's folder (imagefolder.py)."""
 
@@ -201,6 +191,16 @@ class Synthetic(Samples):
                 folder.writestr(zipfile.ZipInfo(name), images.png(image))  # of 1980: the same set is the same file
             folder.writestr(zipfile.ZipInfo(imagefolder.metadata(self.classes)), table)
         return file.getvalue()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A set of pictures on its way, after step `index` of `total`."""
+
+    index: int
+    total: int
+    done: Synthetic  # as if no more than its pictures had been asked for
+    labels: list[str]  # of all that are
 
 
 @dataclass(frozen=True)

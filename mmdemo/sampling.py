@@ -98,24 +98,24 @@ def sample(pipeline: ClassPipeline, request: Request) -> Generator[Progress, Non
 def synthesize(pipeline: ClassPipeline, request: Request, augment: bool) -> Generator[Made, None, Synthetic]:
     """Pictures by class to train on, some at a time; with a variant of each, if asked for."""
     started, labels = time.perf_counter(), list(request.labels)
-    pictures, variants, parts = [], [], -(-len(labels) // TOGETHER)
+    classes = () if request.pack.words else request.pack.classes
+    done = Synthetic(**request.common, seconds=0.0, images=[], labels=[], seeds=[], classes=classes, variants=[])
+    parts = -(-len(labels) // TOGETHER)
     for part in range(parts):
         first = part * TOGETHER
         recipe = replace(request.recipe, seed=request.recipe.seed + first)
         some = Run(sample(pipeline, replace(request, labels=request.labels[first : first + TOGETHER], recipe=recipe)))
         for step in some:
-            yield Made(part * step.total + step.index, parts * step.total, list(pictures), labels)
-        pictures += some.images
-        variants += _variants(some.images, some.seeds) if augment else []
-    return Synthetic(
-        **request.common,
-        seconds=time.perf_counter() - started,
-        images=pictures,
-        labels=labels,
-        seeds=[request.recipe.seed + i for i in range(len(labels))],
-        classes=() if request.pack.words else request.pack.classes,
-        variants=variants,
-    )
+            yield Made(part * step.total + step.index, parts * step.total, done, labels)
+        done = replace(
+            done,
+            images=done.images + some.images,
+            labels=done.labels + some.labels,
+            seeds=done.seeds + some.seeds,
+            variants=done.variants + (_variants(some.images, some.seeds) if augment else []),
+            seconds=time.perf_counter() - started,
+        )
+    return done
 
 
 def _variants(pictures: list[Image.Image], seeds: list[int]) -> list[Image.Image]:

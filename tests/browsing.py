@@ -15,7 +15,7 @@ from PIL import Image
 from mmdemo.studio import Studio
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-from playwright.sync_api import Locator, Page, expect  # noqa: E402
+from playwright.sync_api import BrowserContext, Locator, Page, expect  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = [
@@ -93,6 +93,16 @@ def is_local(url: str) -> bool:
     return url.startswith(("http://127.0.0.1:", "data:", "blob:"))
 
 
+def new_page(window: BrowserContext) -> tuple[Page, list[str]]:
+    """An empty page, and what there is to complain of: errors, and requests of other machines."""
+    page, complaints = window.new_page(), []
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
+    return page, complaints
+
+
 @contextmanager
 def answered(page: Page, waiting: list | None = None) -> Iterator[None]:
     """Until all that the scripts ask Python from now on is answered and they had time to show it.
@@ -137,8 +147,9 @@ def give_picture(page: Page, file: Path) -> None:
 
 def open_advanced(tab: Locator) -> None:
     """Unfolds the settings. gradio builds them then, and for a moment sets again what is typed at once."""
-    tab.get_by_role("button", name="Advanced").click()
-    tab.page.wait_for_timeout(500)
+    if not tab.get_by_label("number input for Steps").is_visible():
+        tab.get_by_role("button", name="Advanced").click()
+        tab.page.wait_for_timeout(500)
 
 
 def choose_pack(page: Page, name: str) -> None:

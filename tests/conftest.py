@@ -337,14 +337,9 @@ def window(browser) -> Iterator:
 @pytest.fixture
 def watched(window) -> Iterator:
     """An empty page. Whatever is done with it, it must ask nothing of other machines and report no error."""
-    from browsing import is_local
+    from browsing import new_page
 
-    page = window.new_page()
-    page.set_viewport_size({"width": 1280, "height": 900})
-    complaints = []
-    page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: None if is_local(request.url) else complaints.append(request.url))
+    page, complaints = new_page(window)
     yield page
     seen = list(complaints)  # closing the page cuts off whatever is still being sent, and that is complained of
     page.close()
@@ -372,3 +367,26 @@ def address(studio: Studio) -> Iterator[str]:
 def page(watched, address: str):
     watched.goto(address)
     return watched
+
+
+@pytest.fixture(scope="module")
+def kept(window, address: str) -> Iterator[tuple]:
+    from browsing import new_page
+
+    page, complaints = new_page(window)
+    page.goto(address)
+    yield page, complaints
+    page.close()
+
+
+@pytest.fixture
+def shared(kept: tuple) -> Iterator:
+    """One page for all of the module's tests, as the last one left it: to open one takes longer than most tests do.
+    Each test, or a fixture of the module, says first what it needs. It is as `watched` as any."""
+    page, complaints = kept
+    page.set_viewport_size({"width": 1280, "height": 900})
+    yield page
+    page.context.clear_permissions()
+    seen = list(complaints)
+    complaints.clear()
+    assert seen == []

@@ -18,21 +18,20 @@ STUDIO = SlowStudio
 
 
 @pytest.fixture
-def grid(watched: Page, address: str) -> Locator:
-    return opened(watched, address, "Grid")
+def grid(shared: Page) -> Locator:
+    return half_of(shared, "Grid")
 
 
 @pytest.fixture
-def strip(watched: Page, address: str) -> Locator:
-    return opened(watched, address, "Strip")
+def strip(shared: Page) -> Locator:
+    return half_of(shared, "Strip")
 
 
-def opened(page: Page, address: str, mode: str) -> Locator:
-    page.goto(address)
+def half_of(page: Page, mode: str) -> Locator:
     page.get_by_role("tab", name="Compare", exact=True).click()
     page.get_by_role("tab", name=mode, exact=True).click()
     half = page.locator(f"#{mode.lower()}")
-    expect(half.get_by_role("link", name="Download PNG")).to_be_visible()
+    expect(half.locator("img").first).to_be_visible()
     return half
 
 
@@ -41,6 +40,12 @@ def choose(box: Locator, name: str) -> None:
     option = box.page.get_by_role("option", name=name, exact=True)
     option.click()
     expect(option).to_have_count(0)  # the list closes after a moment
+
+
+def take_axes(grid: Locator, x: str, y: str) -> None:
+    for side, name in (("Across", x), ("Down", y)):
+        choose(grid.get_by_role("combobox", name=side), name)
+        expect(grid.get_by_role("combobox", name=side)).to_have_value(name)
 
 
 def keep_seed(half: Locator, seed: int) -> None:
@@ -93,8 +98,7 @@ def test_a_grid_is_there_before_any_click_with_headings_and_times_and_a_cell_can
 
 def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tells_them(grid: Locator, studio: Studio):
     samplers = next(pack for pack in studio.packs() if pack.name == "tiny").samplers
-    choose(grid.get_by_role("combobox", name="Across"), "Seed")
-    choose(grid.get_by_role("combobox", name="Down"), "Sampler")
+    take_axes(grid, "Seed", "Sampler")
     grid.get_by_label("Seed: values").fill("3,5")
     choose(grid.get_by_role("combobox", name="Class", exact=True), "square")
     open_advanced(grid)
@@ -117,6 +121,7 @@ def test_every_cell_is_what_python_draws_with_its_settings_and_the_download_tell
 def test_wrong_values_get_one_sentence_and_lose_nothing_and_two_axes_change_places(
     grid: Locator,
 ):
+    take_axes(grid, "Guidance", "Class")
     pictures = grid.locator("td img").evaluate_all("all => all.map(one => one.src)")
     box, toast = grid.get_by_label("Guidance: values"), grid.page.get_by_test_id("toast-body")
     for typed, sentence in (
@@ -174,6 +179,7 @@ def test_what_no_axis_can_have_is_said_in_the_words_of_the_page(axis: str, wante
 
 
 def test_stop_keeps_the_cells_that_are_done_and_ends_the_work(grid: Locator, studio: SlowStudio):
+    take_axes(grid, "Guidance", "Class")
     grid.get_by_label("Guidance: values").fill("0 1 2 3 4 5 6 7")
     with studio.taking(0.5):
         compare(grid)
@@ -246,7 +252,8 @@ def test_a_pack_without_transformer_says_so_in_both_halves(grid: Locator):
 
 def test_both_halves_fit_a_phone_and_a_desk(watched: Page, address: str):
     watched.set_viewport_size({"width": 390, "height": 844})
-    opened(watched, address, "Grid")
+    watched.goto(address)
+    half_of(watched, "Grid")
     for width in (390, 1280):
         watched.set_viewport_size({"width": width, "height": 844})
         for mode in ("Grid", "Strip"):

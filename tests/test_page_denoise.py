@@ -32,9 +32,11 @@ STUDIO = SlowStudio
 
 
 @pytest.fixture
-def film(page: Page) -> Locator:
+def film(shared: Page) -> Locator:
     """A finished run of the class circle with seed 3, at its last step."""
+    page = shared
     open_tab(page, "Denoise")
+    page.get_by_role("tab", name="From noise").click()
     tab = page.locator("#denoise")
     tab.get_by_label("Randomize").uncheck()
     tab.get_by_label("Seed", exact=True).fill("3")
@@ -291,11 +293,11 @@ def test_a_refused_file_leaves_its_box_again(page: Page, tmp_path: Path):
 
 
 @pytest.fixture
-def edit(page: Page) -> Locator:
-    open_tab(page, "Denoise")
-    page.get_by_role("tab", name="Edit a picture").click()
-    tab = page.locator("#edit")
-    expect(tab.locator("#edit-view .mm-strip img").first).to_be_visible()
+def edit(shared: Page) -> Locator:
+    shared.get_by_role("tab", name="Denoise", exact=True).click()
+    shared.get_by_role("tab", name="Edit a picture").click()
+    tab = shared.locator("#edit")
+    expect(tab.locator("#noised-view .mm-strip img").first).to_be_visible()
     return tab
 
 
@@ -330,6 +332,7 @@ def test_noise_is_scrubbed_strength_marks_the_way_back_and_a_drawing_and_an_exam
 ):
     from mmdemo.ui.pictures import stand_in
 
+    edit.get_by_label("Seed", exact=True).fill("3")
     frames = list(studio.noise("tiny", stand_in(), 3))
     asked = requests_of(edit.page)
     slider = edit.get_by_label("Amount of noise")
@@ -431,11 +434,7 @@ def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(page: Page,
         expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()
 
 
-def test_another_picture_ends_the_edit_of_the_last_one(page: Page, studio: SlowStudio):
-    open_tab(page, "Denoise")
-    page.get_by_role("tab", name="Edit a picture").click()
-    edit = page.locator("#edit")
-    expect(edit.locator("#edit-view .mm-strip img").first).to_be_visible()
+def test_another_picture_ends_the_edit_of_the_last_one(edit: Locator, studio: SlowStudio):
     with studio.taking(0.5):
         edit.get_by_role("button", name="Edit", exact=True).click()
         expect(edit.locator(".mm-status")).to_contain_text(re.compile(r"Step \d of"))
@@ -444,5 +443,5 @@ def test_another_picture_ends_the_edit_of_the_last_one(page: Page, studio: SlowS
         expect(edit.get_by_role("button", name="Edit", exact=True)).to_be_enabled()
         expect(edit.get_by_role("button", name="Stop")).to_be_disabled()
         assert studio.stopped.wait(3)
-        page.wait_for_timeout(500)
+        edit.page.wait_for_timeout(500)
         expect(edit.locator(".mm-status")).to_contain_text("Choose what to turn it into")  # nothing arrives late

@@ -14,11 +14,9 @@ STUDIO = SlowStudio
 
 
 @pytest.fixture
-def restore(page: Page) -> Locator:
-    open_tab(page, "Restore")
-    tab = page.locator("#restore")
-    expect(tab.locator(".mm-status")).to_contain_text("Four candidates, seed 0")
-    return tab
+def restore(shared: Page) -> Locator:
+    open_tab(shared, "Restore")
+    return shared.locator("#restore")
 
 
 def picture(tab: Locator, i: int | None) -> np.ndarray:
@@ -38,6 +36,7 @@ def finish(tab: Locator) -> None:
 
 
 def test_four_candidates_are_there_at_once_keep_what_was_seen_and_each_has_its_film(restore: Locator, studio):
+    expect(restore.locator(".mm-status")).to_contain_text("Four candidates, seed 0")
     truth = array(fit_square(stand_in(), 16, 1))
     half = Image.new("L", (16, 16))
     half.paste(255, (0, 8, 16, 16))
@@ -57,13 +56,25 @@ def test_four_candidates_are_there_at_once_keep_what_was_seen_and_each_has_its_f
         assert [film.is_visible() for film in films] == [k == i for k in range(4)]
         guess = films[i].get_by_alt_text("The guess of the finished picture", exact=True).get_attribute("src")
         assert (array(opened_uri(guess)) == picture(restore, i)).all()
-    for width in (390, 1280):
+    for width in (1280, 390):
         restore.page.set_viewport_size({"width": width, "height": 844})
         assert restore.page.locator(":root").evaluate("page => page.scrollWidth - page.clientWidth") <= 0
+    # On a phone one goes down from the picture to its damage and to the brush, and the button is where the hand is.
+    parts = [
+        restore.locator("#restore-picker"),
+        restore.get_by_label("Erase", exact=True),
+        restore.locator(".mm-brush"),
+    ]
+    tops = [part.bounding_box()["y"] for part in (*parts, films[0])]
+    assert tops == sorted(tops)
+    for part in (*parts, films[0]):
+        part.scroll_into_view_if_needed()
+        expect(restore.get_by_role("button", name="Restore", exact=True)).to_be_in_viewport(ratio=1)
 
 
 def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: Locator):
     brush = restore.locator(".mm-brush")
+    restore.get_by_label("Erase", exact=True).check()
     restore.get_by_role("button", name="Erase nothing").click()
     restore.page.wait_for_timeout(500)
     start(restore)
@@ -74,7 +85,10 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
     mouse.down()
     mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
+    seen = "one => [...one.getContext('2d').getImageData(one.width / 2, one.height / 4, 1, 1).data]"
+    assert brush.evaluate(seen) == [245, 158, 11, 255]
     mouse.up()
+    assert brush.evaluate(seen) == [128, 128, 128, 255]  # nothing of the picture is left, nor of the paint
     restore.page.wait_for_timeout(500)
     finish(restore)
     changed = (picture(restore, 0) != picture(restore, None)).any(axis=-1)

@@ -23,15 +23,19 @@ def studio(varied: Studio) -> Studio:
 
 
 @pytest.fixture
-def page(watched: Page, address: str) -> Page:
-    """Reconstruct on `cifar`, 4 × 4 tokens of 16 codes, with its tokens being edited."""
-    watched.goto(address)
-    open_pack(watched, "cifar")
-    open_tab(watched, "Reconstruct")
-    expect(watched.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
-    watched.get_by_role("button", name="Edit tokens").click()
-    expect(panel(watched)).to_be_visible()
-    return watched
+def page(shared: Page) -> Page:
+    """Reconstruct on `cifar`, 4 × 4 tokens of 16 codes, with those of the first example being edited: none is yet."""
+    open_pack(shared, "cifar")
+    open_tab(shared, "Reconstruct")
+    expect(shared.locator("#reconstruct .mm-status")).to_contain_text("16 × 16 pixels became 4 × 4 tokens")
+    edit = shared.get_by_role("button", name="Edit tokens")
+    before = edit.element_handle()
+    shared.get_by_label("Example 1", exact=True).click()
+    shared.wait_for_function("before => !before.isConnected", arg=before)
+    if not panel(shared).is_visible():
+        edit.click()
+    expect(panel(shared)).to_contain_text("No token edited yet")
+    return shared
 
 
 def panel(page: Page) -> Locator:
@@ -231,7 +235,7 @@ def test_ids_are_copied_and_pasted_as_json(page: Page, studio: Studio):
 
 
 def test_without_a_clipboard_a_text_field_takes_its_place_and_keeps_what_is_wrong(page: Page, studio: Studio):
-    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined, configurable: true })")
     before = ids(tokens(page))
     page.get_by_role("button", name="Copy ids").click()
     field = page.get_by_label("Ids as JSON")
@@ -255,6 +259,7 @@ def test_without_a_clipboard_a_text_field_takes_its_place_and_keeps_what_is_wron
     is_decoded(page, studio, [[7] * 4] * 4)
     expect(field).to_be_hidden()
     expect(trouble).to_be_hidden()
+    page.evaluate("delete navigator.clipboard")  # and its own is seen again
 
 
 def second(page: Page) -> Locator:

@@ -4,17 +4,23 @@ Knows the controls and what the studio streams; the sheet is drawn by static/mak
 """
 
 import base64
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+
+import gradio as gr
 
 from mmdemo import images
-from mmdemo.arguments import ARGUMENTS, LABELS, MAX_SET, SET
+from mmdemo.arguments import ARGUMENTS, LABELS, MAX_SET, SET, SETTINGS
+from mmdemo.errors import ArgumentError
 from mmdemo.imagefolder import file_stem, place
 from mmdemo.kinds import ALL
 from mmdemo.packs import Pack
 from mmdemo.results import Synthetic
-from mmdemo.ui.browser import picture, widget
-from mmdemo.ui.controls import LabelControl, control
-from mmdemo.ui.messages import DataSet
+from mmdemo.sampling import BUDGET
+from mmdemo.ui.browser import FITTING, PRIVATE, picture, widget
+from mmdemo.ui.controls import LabelControl, Values, control
+from mmdemo.ui.messages import DataSet, speaker
 from mmdemo.ui.workbench import Form
 
 FIRST_COUNT, COUNT = 20, 100  # of the first set, and of the next ones
@@ -27,7 +33,8 @@ class MakeData(Form):
 
     def build_views(self):
         self.set = widget("makedata", elem_id="make-data-view")
-        return [self.set]
+        self.made = gr.State(None)  # what there is of a set on its way, which Stop leaves
+        return [self.set, self.made]
 
     def build_controls(self):
         several = replace(LABELS, label="Classes", help=EQUAL)
@@ -36,8 +43,16 @@ class MakeData(Form):
         (self.augment,) = control(ARGUMENTS["augment"], False)
         return [self.label, self.count, self.augment]
 
+    def connect(self, opened):
+        super().connect(opened)
+        self.stop.click(self._keep, {self.made}, [self.set, self.made], **PRIVATE)
+        (steps,) = self.recipe["steps"]
+        read = {self.pack, self.count, steps}
+        steps.change(partial(self._follow, steps), read, [self.count], trigger_mode="multiple", **FITTING)
+
     def fit(self, pack, values):
-        return self.label.fit(pack, values)
+        bounded = self._bounded(pack, pack.defaults.steps, values[self.count]) if pack.can_sample else {}
+        return self.label.fit(pack, values) | bounded
 
     def start(self, pack):
         chosen = self.label.show(pack, first_labels(pack))
@@ -49,21 +64,39 @@ class MakeData(Form):
 
     def unfinished(self, values, new):
         last = new[-1]
-        words = f"Step {last.index + 1} of {last.total}: {len(last.images)} of {len(last.labels)} pictures…"
-        return words, {self.set: filling(last.labels, last.images)}
+        words = f"Step {last.index + 1} of {last.total}: {len(last.done.images)} of {len(last.labels)} pictures…"
+        return words, {self.set: filling(last.done, last.labels), self.made: last}
 
     def finished(self, values, items, result):
-        return in_words(result), {self.set: finished(result)}
+        return in_words(result), {self.set: finished(result, result.labels), self.made: None}
+
+    def _keep(self, values: Values) -> Values:
+        """After Stop, what is done can be taken along."""
+        made = values[self.made]
+        kept = speaker()(finished(made.done, made.labels)) if made and made.done.images else gr.skip()
+        return {self.set: kept, self.made: None}
+
+    def _follow(self, steps: gr.Slider, values: Values) -> Values:
+        pack = self.studio.pack(values[self.pack])
+        with suppress(ArgumentError):  # while one is typed
+            return self._bounded(pack, SETTINGS["steps"].check("steps", values[steps], pack), values[self.count])
+        return {self.count: gr.skip()}
+
+    def _bounded(self, pack: Pack, steps: int, count: int | None) -> Values:
+        """No more is offered than one request may have.  count: None before the tab is seen."""
+        most = min(SET.high(pack), BUDGET // steps)
+        return {self.count: gr.update(maximum=most, value=min(count if isinstance(count, int) else COUNT, most))}
 
 
 def first_labels(pack: Pack) -> list[str]:
     return list(pack.prompts[:5]) if pack.words else [ALL]
 
 
-def filling(labels: list[str], done: list, **more) -> DataSet:
+def filling(done: Synthetic, labels: list[str], **more) -> DataSet:
+    """labels: of all that are asked for."""
     names = list(dict.fromkeys(labels))
     order = [names.index(label) for label in labels]
-    return DataSet(names, order, sheet(done), COLUMNS, len(done), **more)
+    return DataSet(names, order, sheet(done.images), COLUMNS, len(done.images), sheet(done.variants), **more)
 
 
 def sheet(pictures: list) -> str | None:
@@ -72,11 +105,10 @@ def sheet(pictures: list) -> str | None:
     return picture(images.grid(pictures, COLUMNS, gap=0), exact=False)
 
 
-def finished(made: Synthetic) -> DataSet:
+def finished(made: Synthetic, labels: list[str]) -> DataSet:
     return filling(
-        made.labels,
-        made.images,
-        variants=sheet(made.variants),
+        made,
+        labels,
         example=place(made.classes, made.labels[0], made.seeds[0]),
         file=file_stem(made.pack, made.recipe.seed),
         zip=base64.b64encode(made.zip_bytes()).decode(),

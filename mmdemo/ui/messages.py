@@ -197,7 +197,9 @@ class Gallery:
 
 @dataclass(frozen=True)
 class DataSet:
-    """makedata.js: labelled pictures, those that are done on a sheet, `columns` wide.  The rest is there in the end."""
+    """makedata.js: labelled pictures, those that are done on a sheet, `columns` wide.
+
+    The last three are there in the end, or after a Stop."""
 
     labels: list[str]
     order: list[int]  # which label each picture has

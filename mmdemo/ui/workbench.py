@@ -60,8 +60,8 @@ class Form:
 
     # ------------------------------------------------------------------------------------------ what a form states
 
-    def build_views(self) -> list[gr.HTML]:
-        """Where the drawing is shown."""
+    def build_views(self) -> list[Component]:
+        """Where the drawing is shown, and what remembers some of it (gr.State)."""
         raise NotImplementedError
 
     def build_controls(self) -> list[Component | LabelControl]:
@@ -204,7 +204,7 @@ class Form:
             for words, shown in self.open(pack, values):
                 yield self._said(tell, words, shown)
         except MmdemoError as error:
-            yield self._said(tell, str(error)) | {view: tell() for view in self.views}
+            yield self._said(tell, str(error), dict.fromkeys(self.views))
 
     def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self.watch(values, self.recipe.read(values), request.session_hash)
@@ -214,7 +214,8 @@ class Form:
         return "\n".join(filter(None, (words, self.notice(pack, result)))), shown
 
     def _said(self, tell: Callable, words: str, shown: Values | None = None) -> Values:
-        return {self.status: tell(Text(words))} | {view: tell(record) for view, record in (shown or {}).items()}
+        told = {view: record if isinstance(view, gr.State) else tell(record) for view, record in (shown or {}).items()}
+        return {self.status: tell(Text(words))} | told
 
     def _buttons(self, running: bool) -> Values:
         return {self.go: gr.update(interactive=not running), self.stop: gr.update(interactive=running)}

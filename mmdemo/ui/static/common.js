@@ -283,6 +283,36 @@ window.mmdemo ??= (() => {
     return el("div", { class: "mm-card", "data-code": card.code }, ...children);
   }
 
+  // Paints on a canvas where a mouse, pen or finger goes; ended() after every stroke. Its context has the colour.
+  function paintable(canvas, width, ended) {
+    const context = canvas.getContext("2d");
+    let last = null;
+    const go = (event) => {
+      const box = canvas.getBoundingClientRect();
+      const next = [(event.clientX - box.left) / box.width * canvas.width, (event.clientY - box.top) / box.height * canvas.height];
+      context.lineWidth = width;
+      context.lineCap = "round";
+      context.beginPath();
+      context.moveTo(...last ?? next);
+      context.lineTo(...next);
+      context.stroke();
+      last = next;
+    };
+    canvas.addEventListener("pointerdown", (event) => {
+      canvas.setPointerCapture(event.pointerId);
+      go(event);
+    });
+    canvas.addEventListener("pointermove", (event) => { if (last) go(event); });
+    for (const end of ["pointerup", "pointercancel"]) {
+      canvas.addEventListener(end, () => {
+        if (!last) return;
+        last = null;
+        ended();
+      });
+    }
+    return context;
+  }
+
   // Small pictures of at most ten steps, evenly spread: a whole run at a glance. fill(uri) puts in those that are there.
   function strip(total, go) {
     const count = Math.min(10, total);
@@ -311,14 +341,14 @@ window.mmdemo ??= (() => {
 
   const pngLink = (png, file) => el("a", { class: "mm-button", href: png, download: file }, "Download PNG");
 
-  // What a button has set going is seen, also on a phone, where that button is far below.
+  // What a button has set going is seen, also on a phone, where that button is far below, or always in sight.
   function bring(tab) {
-    const work = document.querySelector(`#${tab} .mm-work`);
-    if (work?.getBoundingClientRect().top < 0) work.scrollIntoView({ behavior: "smooth" });
+    const status = document.querySelector(`#${tab} .mm-work .mm-status`), top = status?.getBoundingClientRect().top;
+    if (top < 0 || top > innerHeight / 2) status.scrollIntoView({ behavior: "smooth" });
   }
 
   return {
     store, storeOf, bring, el, svg, listen, answerTo, latest, load, crop, pixels, tiles, grid, tokenGrid, marks, codeCard, codeLink,
-    fileName, pngLink, strip,
+    paintable, fileName, pngLink, strip,
   };
 })();

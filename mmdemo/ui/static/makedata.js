@@ -9,7 +9,7 @@ let latest;
 
 // Pictures of a sheet by their places on it, in rows of at most `most`; those that are not there yet are left empty.
 function drawn(sheet, across, places, done, most, what) {
-  const size = sheet ? sheet.width / across : 1, columns = Math.min(most, places.length), rows = Math.ceil(places.length / columns);
+  const size = sheet ? sheet.width / across : 1, columns = Math.min(most, places.length) || 1, rows = Math.ceil(places.length / columns);
   const canvas = el("canvas", { role: "img", "aria-label": what, width: columns * size, height: rows * size });
   canvas.style.width = `${100 * columns / most}%`;
   const context = canvas.getContext("2d");
@@ -31,13 +31,14 @@ listen(props, watch, async (message) => {
   const most = Math.max(FEWEST, Math.min(MOST, Math.max(...places.map((some) => some.length))));
   set.classList.toggle("mm-long", message.labels.some((label) => label.length > LONG));
   set.replaceChildren(...message.labels.map((label, k) => {
-    const all = places[k].length, there = places[k].filter((i) => i < done).length;
-    const count = there < all ? `${there} of ${all}` : `${all}`;
+    const all = places[k].length, there = places[k].filter((i) => i < done);
+    const count = there.length < all ? `${there.length} of ${all}` : `${all}`;
+    const room = message.zip ? there : places[k]; // no more are coming
     return el("section", { class: "mm-class" },
       el("h4", { dir: "auto", title: label }, label),
       el("div", {},
-        drawn(sheet, columns, places[k], done, most, `${label}: ${count} pictures`),
-        ...(variants ? [drawn(variants, columns, places[k], done, most, `${label}: their variants`)] : [])),
+        drawn(sheet, columns, room, done, most, `${label}: ${count} pictures`),
+        ...(variants ? [drawn(variants, columns, room, done, most, `${label}: their variants`)] : [])),
       el("span", {}, count));
   }));
   foot.replaceChildren();

@@ -1,5 +1,5 @@
 // Pick an example or draw one. Sends the example's index, or the drawing as a PNG after every stroke.
-const { el, listen, pixels, storeOf } = window.mmdemo;
+const { el, listen, paintable, pixels, storeOf } = window.mmdemo;
 const root = element.firstElementChild, work = storeOf(root);
 const SIZE = 256, PEN = 22;
 const thumbs = el("div", { class: "mm-thumbs" });
@@ -38,46 +38,12 @@ function mark() {
 }
 work.on("source", mark, root);
 
-const context = pad.getContext("2d");
-let last = null;
+const context = paintable(pad, PEN, () => trigger("drawing", { png: pad.toDataURL("image/png") }));
+pad.addEventListener("pointerdown", () => { hint.hidden = true; });
 
 function wipe() {
   context.fillStyle = "white";
   context.fillRect(0, 0, SIZE, SIZE);
   hint.hidden = false;
-}
-
-const place = (event) => {
-  const box = pad.getBoundingClientRect();
-  return [(event.clientX - box.left) / box.width * SIZE, (event.clientY - box.top) / box.height * SIZE];
-};
-
-function stroke(from, to) {
-  context.lineWidth = PEN;
-  context.lineCap = "round";
-  context.beginPath();
-  context.moveTo(...from);
-  context.lineTo(...to);
-  context.stroke();
-}
-
-pad.addEventListener("pointerdown", (event) => {
-  pad.setPointerCapture(event.pointerId);
-  hint.hidden = true;
-  last = place(event);
-  stroke(last, last);
-});
-pad.addEventListener("pointermove", (event) => {
-  if (!last) return;
-  const next = place(event);
-  stroke(last, next);
-  last = next;
-});
-for (const end of ["pointerup", "pointercancel"]) {
-  pad.addEventListener(end, () => {
-    if (!last) return;
-    last = null;
-    trigger("drawing", { png: pad.toDataURL("image/png") });
-  });
 }
 wipe();

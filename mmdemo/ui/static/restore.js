@@ -1,11 +1,12 @@
 // A picture, what is left of it, and what it is restored to. The brush erases: it sends the mask after every stroke.
-const { el, listen, pixels, storeOf } = window.mmdemo;
+const { el, listen, paintable, pixels, storeOf } = window.mmdemo;
 const root = element.firstElementChild;
 const SIZE = 128, BRUSH = 20; // pixels of the mask, and of the brush on it
+const PAINT = "#f59e0b", ERASED = "grey"; // under the brush, and after the stroke
 const damaged = pixels("", "What is left of the picture"), truth = pixels("", "The truth");
 const brush = el("canvas", { class: "mm-brush", width: SIZE, height: SIZE, role: "img", "aria-label": "Paint over what is to be drawn anew, with a mouse, pen or finger" });
-const half = el("button", { type: "button", class: "mm-button", onclick: () => { erase(0, 0, SIZE, SIZE); paint(0, SIZE / 2, SIZE, SIZE / 2); send(); } }, "Erase the lower half");
-const clear = el("button", { type: "button", class: "mm-button", onclick: () => { erase(0, 0, SIZE, SIZE); send(); } }, "Erase nothing");
+const half = el("button", { type: "button", class: "mm-button", onclick: () => { eraseFrom(SIZE / 2); send(); } }, "Erase the lower half");
+const clear = el("button", { type: "button", class: "mm-button", onclick: () => { eraseFrom(SIZE); send(); } }, "Erase nothing");
 const hand = el("div", { class: "mm-hand" }, half, clear);
 const known = el("figure", {}, el("div", { class: "mm-frame" }, truth), el("figcaption", {}, "the truth, which it does not see"));
 const what = el("figcaption", {}), given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
@@ -15,13 +16,10 @@ const stage = el("div", { hidden: true },
   el("h3", {}, "Restored"), gallery, hint);
 root.append(stage);
 
-const context = brush.getContext("2d");
-const paint = (x, y, width, height) => context.fillRect(x, y, width, height);
-const erase = (x, y, width, height) => context.clearRect(x, y, width, height);
-context.fillStyle = context.strokeStyle = "#f59e0b";
-paint(0, SIZE / 2, SIZE, SIZE / 2);
-
-let shown = 0, last = null;
+const context = paintable(brush, BRUSH, send);
+context.strokeStyle = PAINT;
+eraseFrom(SIZE / 2);
+let shown = 0;
 
 listen(props, watch, (message) => {
   stage.hidden = !message.truth;
@@ -30,7 +28,7 @@ listen(props, watch, (message) => {
   truth.src = message.truth;
   damaged.src = erasing ? message.truth : message.damaged;
   brush.hidden = hand.hidden = !erasing;
-  what.textContent = erasing ? "what it is given: all that is not painted over" : "what it is given";
+  what.textContent = erasing ? "what it is given; paint on it to erase more" : "what it is given";
   known.hidden = !message.known;
   storeOf(root).set("source", message.source);
   const there = message.candidates ?? [];
@@ -65,48 +63,29 @@ function film(candidate) {
   [0, 1, 2, 3].forEach((i) => document.getElementById(`restore-film-${i}`)?.classList.toggle("mm-away", i !== candidate));
 }
 
-const place = (event) => {
-  const box = brush.getBoundingClientRect();
-  return [(event.clientX - box.left) / box.width * SIZE, (event.clientY - box.top) / box.height * SIZE];
-};
-
-function stroke(from, to) {
-  context.lineWidth = BRUSH;
-  context.lineCap = "round";
-  context.beginPath();
-  context.moveTo(...from);
-  context.lineTo(...to);
-  context.stroke();
+// All that is below y, and nothing else.
+function eraseFrom(y) {
+  context.clearRect(0, 0, SIZE, SIZE);
+  context.fillStyle = ERASED;
+  context.fillRect(0, y, SIZE, SIZE);
 }
 
-brush.addEventListener("pointerdown", (event) => {
-  brush.setPointerCapture(event.pointerId);
-  last = place(event);
-  stroke(last, last);
-});
-brush.addEventListener("pointermove", (event) => {
-  if (!last) return;
-  const next = place(event);
-  stroke(last, next);
-  last = next;
-});
-for (const end of ["pointerup", "pointercancel"]) {
-  brush.addEventListener(end, () => {
-    if (!last) return;
-    last = null;
-    send();
-  });
+// Gives all that is painted one colour.
+function dye(on, colour) {
+  on.globalCompositeOperation = "source-in";
+  on.fillStyle = colour;
+  on.fillRect(0, 0, SIZE, SIZE);
+  on.globalCompositeOperation = "source-over";
 }
 
 // White where it was painted, black elsewhere. What was restored was of another mask.
 function send() {
   fill([]);
   film(null);
+  dye(context, ERASED);
   const mask = el("canvas", { width: SIZE, height: SIZE }), on = mask.getContext("2d");
   on.drawImage(brush, 0, 0);
-  on.globalCompositeOperation = "source-in";
-  on.fillStyle = "white";
-  on.fillRect(0, 0, SIZE, SIZE);
+  dye(on, "white");
   on.globalCompositeOperation = "destination-over";
   on.fillStyle = "black";
   on.fillRect(0, 0, SIZE, SIZE);
