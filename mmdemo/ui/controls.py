@@ -74,11 +74,13 @@ class RecipeControls:
         for name in choices - self.labels.keys():
             (part,) = self.others[name]
             fitted[part] = among(offered(SETTINGS[name], pack), values[part], self._own.get(name))
-        for one in self.labels.values():
-            fitted |= one.fit(pack, values)
         fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in choices})
         (sampler,) = self.others["sampler"]
-        return fitted | (self.fit_sampler(pack, fitted[sampler]["value"]) if pack.can_sample else {})
+        if pack.can_sample:
+            fitted |= self.fit_sampler(pack, fitted[sampler]["value"])
+        for one in self.labels.values():  # last: which choices there are must not be lost
+            fitted |= one.fit(pack, values)
+        return fitted
 
     def fit_sampler(self, pack: Pack, sampler: str) -> Values:
         """Updates to what a sampler draws with: a student takes few steps, and the pack's own guidance is in it."""
@@ -87,7 +89,8 @@ class RecipeControls:
         shown = self.show(pack, {"guidance": own.guidance, "interval": own.interval})
         fitted = {part: gr.update(value=value, interactive=not fast) for part, value in shown.items()}
         (slider,) = self.others["steps"]
-        return fitted | {slider: gr.update(value=steps, maximum=most)} | self.show(pack, {"negative": own.negative})
+        nothing = self.show(pack, {"negative": None}) if fast else {}  # nor does it know what to guide away from
+        return fitted | {slider: gr.update(value=steps, maximum=most)} | nothing
 
     def show(self, pack: Pack, settings: dict[str, Any]) -> Values:
         """Updates to these settings."""
