@@ -41,7 +41,10 @@ def served(leak: bool = False) -> Iterator[tuple[str, int]]:
     except subprocess.TimeoutExpired:
         app.kill()
         _, complaint = app.communicate()
-    report("the app ends well, and without a traceback", app.returncode == 0 and "Traceback" not in complaint)
+    well = app.returncode == 0 and "Traceback" not in complaint
+    report("the app ends well, and without a traceback", well)
+    if not well:
+        print(f"exit code {app.returncode}\n{complaint[-2000:]}", flush=True)
 
 
 def ask(address: str, name: str, data: list, by: str, http: httpx.Client | None = None) -> tuple[int, float, str]:
@@ -171,7 +174,7 @@ def load(students: int = 30) -> None:
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
-def memory(minutes: float = 30, leak: bool = False) -> None:
+def memory(minutes: float = 60, leak: bool = False) -> None:
     """Eight users do all there is to do; one of them opens pages.  leak: as a control, every answer leaves 100 kB."""
     with served(leak=leak) as (address, pid):
         until, sizes, done = time.monotonic() + 60 * minutes, [], [0] * 8
@@ -284,7 +287,7 @@ def main() -> int:
         leaking_app(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"some of: {', '.join(FAULTS)} (default: all)")
-    parser.add_argument("--minutes", type=float, default=30, help="how long memory is watched (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=60, help="how long memory is watched (default: %(default)s)")
     parser.add_argument("--leak", action="store_true", help="watch an app that leaks, to see that it is caught")
     args = parser.parse_args()
     for name in args.faults or FAULTS:
