@@ -1,7 +1,6 @@
 """The app: read the flags, serve the page, then load the models behind it. Knows no model; gradio comes in late."""
 
 import argparse
-import ctypes
 import gc
 import math
 import os
@@ -13,17 +12,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmdemo.errors import ArgumentError, MmdemoError
+from mmdemo.heaps import share_heaps
 from mmdemo.shelf import DEVICES
 from mmdemo.studio import Studio
 
 SHIPPED = Path(__file__).parent / "weights"
 PATIENCE = 20.0  # seconds that running requests have to end
 STARTING = 60.0  # seconds in which an app listens
-M_ARENA_MAX = -8  # glibc's, of malloc.h
 
 
 def main() -> int:
@@ -48,12 +47,6 @@ def main() -> int:
         sys.stdout.flush()
         os._exit(0)  # the loading thread may be deep in an import, which the interpreter would wait for
     return 0
-
-
-def share_heaps() -> None:
-    """All threads allocate from two heaps: glibc gives each of them its own, and what it frees there helps no other."""
-    with suppress(AttributeError, OSError, TypeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def on_zero_gpu() -> dict:

@@ -218,9 +218,7 @@ def load_classifier(
     seed: int = 0,
 ) -> Judge:
     """The classifier of these pictures: read from `folder`, or trained and put there."""
-    labelled = images.labels >= 0
-    if not bool(labelled.all()):
-        images = LabelledImages(images.pixels[labelled], images.labels[labelled], images.classes)
+    images = images.labelled()
     key = repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))) + repr(images.classes)
     file = folder / f"{digest(key, images.labels, images.pixels)}.safetensors"
     return kept(

@@ -5,6 +5,7 @@ snap them when they decode; and on AutoencoderKL, whose latents are never snappe
 tensors; not packs or files. K: codes, d: numbers in a code.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, sqrt
 
@@ -147,25 +148,52 @@ def quality(a: Tensor, b: Tensor) -> tuple[float, float]:
 class CodebookStatistics:
     """How a data set uses a codebook.  s = stride · (2 CONTEXT + 1): a token's cell amid its surroundings."""
 
-    latents: Tensor  # (N, d, h, w) float32 z_e of every picture
+    latents: Tensor  # (N, d, h, w) float32 z_e of every picture, where `statistics` was told to put them
     latent_std: float
     counts: Tensor  # (K,) int64, uses of every code
     swatches: Tensor  # (K, C, s, s) float in [-1, 1], what the decoder paints for a code, the mean over its uses
     patches: Tensor  # (K, PATCHES_PER_CODE, C, s, s) uint8: pictures where it was used; black where there were fewer
 
 
-def statistics(vae: nn.Module, pixels: Tensor, batch_size: int = 256, seed: int = 0) -> CodebookStatistics:
-    """One pass over a data set.  pixels: (N, C, H, W) uint8."""
+def encode_all(
+    vae: nn.Module,
+    pixels: Tensor,  # (N, C, H, W) uint8
+    empty: Callable[[tuple[int, ...]], Tensor] = torch.empty,  # of that shape: in memory, or elsewhere
+    mirrored: bool = False,
+    batch_size: int = 256,
+) -> Tensor:
+    """A whole data set's latents, (N, d, h, w) float32, in what `empty` gives for them."""
+    latents = None
+    for start in range(0, len(pixels), batch_size):
+        part = pixels[start : start + batch_size]
+        z = encode(vae, from_bytes(part.flip(-1) if mirrored else part))
+        if latents is None:
+            latents = empty((len(pixels), *z.shape[1:]))
+        latents[start : start + len(z)] = z
+    return latents
+
+
+def statistics(
+    vae: nn.Module,
+    pixels: Tensor,  # (N, C, H, W) uint8
+    empty: Callable[[tuple[int, ...]], Tensor] = torch.empty,  # as for encode_all
+    batch_size: int = 256,
+    seed: int = 0,
+) -> CodebookStatistics:
+    """One pass over a data set."""
     count, p = len(codebook(vae)), stride(vae)
-    latents = torch.cat([encode(vae, from_bytes(part)).float().cpu() for part in pixels.split(batch_size)])
-    ids = torch.cat([nearest_ids(vae, part.to(vae.device)).cpu() for part in latents.split(batch_size)])  # (N, h, w)
-    counts = ids.flatten().bincount(minlength=count)
+    latents = encode_all(vae, pixels, empty, batch_size=batch_size)
+    ids = torch.empty(len(latents), *latents.shape[2:], dtype=torch.int32)  # half of int64: there may be millions
+    counts = torch.zeros(count, dtype=torch.int64)
+    for part, out in zip(latents.split(batch_size), ids.split(batch_size), strict=True):
+        out.copy_(nearest_ids(vae, part.to(vae.device)))
+        counts += out.flatten().bincount(minlength=count)
 
     # A code that was never used is painted alone.
     alone = decode_ids(vae, torch.arange(count).view(-1, 1, 1).expand(-1, 2 * CONTEXT + 1, 2 * CONTEXT + 1)).cpu()
     painted = torch.zeros_like(alone)
     for part in ids.split(batch_size):
-        painted.index_add_(0, part.flatten(), _surroundings(decode_ids(vae, part).cpu(), p))
+        painted.index_add_(0, part.flatten(), _surroundings(decode_ids(vae, part.long()).cpu(), p))
     swatches = torch.where((counts > 0)[:, None, None, None], painted / counts.clamp(min=1)[:, None, None, None], alone)
 
     patches = _patches(pixels, ids, count, p, torch.Generator().manual_seed(seed))

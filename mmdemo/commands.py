@@ -18,6 +18,7 @@ from pathlib import Path
 from mmdemo import packs
 from mmdemo.arguments import STORED
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
+from mmdemo.heaps import keep_heaps
 from mmdemo.imagefolder import file_stem
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked
@@ -115,6 +116,7 @@ def _measure_it(options) -> str:
 
 def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, then: str) -> None:
     """One training from start to end.  settings: its configuration; then: what to do with the pack it wrote."""
+    keep_heaps()
     config = settings(**{field.name: getattr(options, field.name) for field in fields(settings)})
     _show(loop(config, pack, **_how_to_run(options)))
     if speaks():

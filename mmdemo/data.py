@@ -1,24 +1,23 @@
-"""Named data sets and image folders -> uint8 tensors in memory, and the order in which training sees them.
+"""Named data sets and folders of pictures -> uint8 tensors, and the order in which training sees them.
 
-It knows nothing of models. `shapes` is drawn here and needs no download.
+It knows nothing of models. `shapes` is drawn here and needs no download. Named sets are in memory, a folder's pictures
+in a file.
 """
 
-import json
-import logging
+import os
 import random
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from math import pi
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mmdemo.datasets import METADATA, NAMED, NamedSet
-from mmdemo.errors import DataError, ImageError
-from mmdemo.images import fit_square, image_bytes, open_image
+from mmdemo import folders
+from mmdemo.datasets import NAMED, NamedSet
+from mmdemo.errors import DataError
 
 SHAPES = NAMED["shapes"].classes
 COLOURS = {  # of a shape; bright in grey too
@@ -39,23 +38,34 @@ IN_CHINESE = {
     "small": "小", "large": "大",
 }  # fmt: skip
 FOLDER_SIZE = 64  # pixels of a folder's pictures, if nothing is said
-MAX_CAPTION = 2000  # characters
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """A split of a data set, whole, in memory."""
+    """A split of a data set."""
 
-    pixels: Tensor  # (N, C, H, W) uint8, H = W
+    pixels: Tensor  # (N, C, H, W) uint8, H = W; of a folder's pictures mapped from a file: take some of them at a time
     labels: Tensor  # (N,) int64; -1 where the set has no classes
     classes: tuple[str, ...]  # label names; () where the set has none
     captions: tuple[tuple[str, ...], ...] = ()  # one or more a picture; () where the set has none
     records: tuple[dict, ...] = ()  # what else is known of a picture, attribute -> value; () where the set has none
-    metadata: str = ""  # the digest of the metadata.jsonl they come from; "" where there is none
+    digest: str = ""  # of all this, where they are a folder's
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def labelled(self) -> "LabelledImages":
+        """Those that have a class."""
+        rows = where(self.labels >= 0)
+        return LabelledImages(self.pixels[rows], self.labels[rows], self.classes)
+
+
+def where(which: Tensor) -> slice | Tensor:
+    """The places where (N,) is True, as a slice where they lie together: what a slice takes is not copied."""
+    places = which.nonzero().flatten()
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
 
 
 def load(
@@ -75,26 +85,24 @@ def load(
     cannot be read are passed over, and a warning names them. Raises DataError if they are more than one in a hundred,
     or the set cannot be found, holds no picture, or has a row that cannot be used.
     """
-    known = NAMED.get(dataset)
-    if known is None:
-        return _folder(Path(data_dir or dataset), split, image_size or FOLDER_SIZE, channels or 3, strict)
+    known, folder = NAMED.get(dataset), folder_of(dataset, data_dir)
+    if folder is not None:
+        return _folder(folder, split, image_size or (known.size if known else FOLDER_SIZE), channels or 3, strict)
     if known.source is None:
         return _shapes(split, image_size or known.size, channels or 3)
-    if known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir():
-        return _folder(Path(data_dir), split, image_size or known.size, channels or 3, strict)
     if split not in ("train", "test"):
         raise DataError(f"data set {dataset!r} has no split {split!r}; it has train and test")
     images = _torchvision(dataset, known, split == "train", data_dir)
     return images if image_size is None else _resized(images, image_size)
 
 
-def metadata(dataset: str, data_dir: str | Path | None = None) -> str:
-    """The digest of a captioned folder's captions of its training split, as they are now; "" where there is no such
-    folder at hand."""
-    if dataset in NAMED and not data_dir:
-        return ""
-    folder = Path(data_dir or dataset)
-    return _digest((folder / "train" if (folder / "train").is_dir() else folder) / METADATA)
+def folder_of(dataset: str, data_dir: str | Path | None = None) -> Path | None:
+    """The folder of pictures that a data set is, there or not; None if it is none."""
+    known = NAMED.get(dataset)
+    if known is None:
+        return Path(data_dir or dataset)
+    pictures = known.source and known.padding == 0 and data_dir and (Path(data_dir) / "train").is_dir()
+    return Path(data_dir) if pictures else None
 
 
 def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
@@ -111,10 +119,28 @@ def permuted(count: int, start: int, stop: int, seed: int) -> Tensor:
     return torch.cat(parts)
 
 
+def _cache() -> Path:
+    """The user's, where XDG's base directories have it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmdemo"
+
+
+def _folder(folder: Path, split: str, size: int, channels: int, strict: bool) -> LabelledImages:
+    listing = folders.listed(folder, split)
+    pixels, entries, digest = folders.decoded(listing, size, channels, strict, _cache() / "pictures")
+    labels = torch.tensor([entry.label for entry in entries])
+    captions = records = ()
+    if listing.captioned:
+        captions, records = tuple(entry.captions for entry in entries), tuple(entry.record for entry in entries)
+    told = sha256(repr((digest, listing.classes)).encode("utf-8", "surrogateescape"))
+    for entry in entries:
+        told.update(repr((entry.label, entry.captions, entry.record)).encode())
+    return LabelledImages(pixels, labels, listing.classes, captions, records, told.hexdigest())
+
+
 def _torchvision(dataset: str, known: NamedSet, train: bool, data_dir: str | Path | None) -> LabelledImages:
     from torchvision import datasets  # 2 s to import, and the app never needs it
 
-    root = Path(data_dir or Path.home() / ".cache" / "mmdemo" / "data")
+    root = Path(data_dir or _cache() / "data")
     try:
         loaded = getattr(datasets, known.source)(root, train=train, download=data_dir is None)
     except (RuntimeError, OSError) as error:
@@ -135,161 +161,6 @@ def _resized(images: LabelledImages, size: int) -> LabelledImages:
         for part in images.pixels.split(1000)
     ]  # fmt: skip
     return LabelledImages(torch.cat(parts), images.labels, images.classes)
-
-
-def _folder(folder: Path, split: str, size: int, channels: int, strict: bool) -> LabelledImages:
-    if not folder.is_dir():
-        raise DataError(
-            f"data set {str(folder)!r} is neither a folder nor one of {', '.join(NAMED)}; "
-            f"if it is a folder elsewhere, give its place with --data-dir"
-        )
-    root = folder / "train" if (folder / "train").is_dir() else folder
-    captioned = (root / METADATA).is_file()
-    classes = () if captioned else tuple(child.name for child in _folders(root) if _pictures(child))
-    held_out = split in ("train", "test") and not (folder / "test").is_dir()
-    if not held_out:
-        root = _split(folder, split, classes)
-    listed = _captioned(root) if captioned else _by_class(root, classes)
-    total = len(listed)
-    if held_out:
-        listed = [entry for i, entry in enumerate(listed) if (i % 10 == 9) == (split == "test")]
-    if not listed:
-        raise DataError(
-            f"folder {str(root)!r} holds no pictures in its {split} split; "
-            f"put them in FOLDER/<class>/*.png, or beside a {METADATA}"
-        )
-    digest = _digest(root / METADATA) if captioned else ""
-    pixels = torch.empty(len(listed), channels, size, size, dtype=torch.uint8)
-    read, unread = [], []
-    for entry in listed:
-        try:
-            pixels[len(read)] = image_bytes(fit_square(open_image(entry.path), size, channels))
-            read.append(entry)
-        except ImageError as error:
-            name = f"{str(entry.path.relative_to(root))!r}{entry.source}"
-            if strict:
-                raise DataError(f"{str(root)!r}: {name}: {error}; remove the file or mend it") from None
-            unread.append((name, error))
-    if unread:
-        names = ", ".join(name for name, _ in unread[:3]) + (f" and {len(unread) - 3} more" if len(unread) > 3 else "")
-        told = f"{len(unread)} of {total} pictures in {str(root)!r} cannot be read"
-        if len(unread) > total // 100:
-            why = f"at most {total // 100}, 1 %, may be passed over"
-            raise DataError(f"{told}, and {why}: {names}; remove or mend them, the first because {unread[0][1]}")
-        logging.getLogger(__name__).warning("%s and are passed over: %s", told, names)
-    pixels, listed = pixels[: len(read)], read
-    labels = torch.tensor([entry.label for entry in listed])
-    if not captioned:
-        return LabelledImages(pixels, labels, classes)
-    captions, records = tuple(entry.captions for entry in listed), tuple(entry.record for entry in listed)
-    return LabelledImages(pixels, labels, classes, captions, records, digest)
-
-
-def _digest(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
-
-
-class _Listed(NamedTuple):
-    """A picture still to be read.  source: the row that names it, if one does, for messages."""
-
-    path: Path
-    label: int = -1
-    source: str = ""
-    captions: tuple[str, ...] = ()
-    record: dict | None = None
-
-
-def _split(folder: Path, split: str, classes: tuple[str, ...]) -> Path:
-    """The folder of a split. Raises DataError if there is none."""
-    root = folder / split
-    if split in (child.name for child in _folders(folder)) and (split in ("train", "test") or split not in classes):
-        return root
-    if split == "train":
-        raise DataError(f"folder {str(folder)!r} has a test/ but no train/; put the training pictures there")
-    raise DataError(f"folder {str(folder)!r} has no split {split!r}: there is no folder {str(root)!r}")
-
-
-def _by_class(root: Path, classes: tuple[str, ...]) -> list[_Listed]:
-    labels = {name: label for label, name in enumerate(classes)}
-    listed = [_Listed(path) for path in _pictures(root)]
-    for name in sorted({*classes, *(child.name for child in _folders(root))}):  # test/ may hold unknown classes
-        listed += [_Listed(path, labels.get(name, -1)) for path in _pictures(root / name)]
-    return listed
-
-
-def _captioned(root: Path) -> list[_Listed]:
-    """The pictures that metadata.jsonl names, in its order. Raises DataError for the first row that cannot be used."""
-    file = root / METADATA
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file} cannot be read as text: {error}") from None
-    listed, seen = [], {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = _row(line, root, f" ({METADATA}, line {number})")
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: {error}") from None
-        if entry.path in seen:
-            raise DataError(
-                f"{file}, line {number}: {entry.path.name!r} has its row in line {seen[entry.path]} already; "
-                f"give a picture one row, with all its captions"
-            )
-        seen[entry.path] = number
-        listed.append(entry)
-    if not listed:
-        raise DataError(f'{file} has no row; give each picture one like {{"file_name": "0.png", "text": "a cat"}}')
-    return listed
-
-
-def _row(line: str, root: Path, source: str) -> _Listed:
-    """One row of metadata.jsonl. Raises ValueError with what is wrong with it."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        row = None
-    if not isinstance(row, dict):
-        raise ValueError('this is no JSON object; a row is like {"file_name": "0.png", "text": "a cat"}')
-    name, text = row.pop("file_name", None), row.pop("text", None)
-    if not isinstance(name, str) or not name:
-        raise ValueError("the row has no file_name; it says which picture the row is about")
-    path = Path(name)
-    if path.anchor or ".." in path.parts:
-        raise ValueError(f"file_name {name!r} leads out of the folder; give it relative to {METADATA}")
-    if not (root / path).is_file():
-        raise ValueError(f"there is no picture {name!r}; add the file or remove the row")
-    captions = [text] if isinstance(text, str) else text
-    if not isinstance(captions, list) or not captions or not all(isinstance(one, str) for one in captions):
-        raise ValueError(f"{name!r} has no caption; text is a caption or a list of captions")
-    for caption in captions:
-        if not caption.strip():
-            raise ValueError(f"{name!r} has an empty caption; write it or remove it")
-        if len(caption) > MAX_CAPTION:
-            raise ValueError(f"{name!r} has a caption of {len(caption)} characters; at most {MAX_CAPTION} are allowed")
-        try:
-            caption.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name!r} has a caption with half a character (a lone surrogate); mend it") from None
-    return _Listed(root / path, source=source, captions=tuple(captions), record=row)
-
-
-def _folders(root: Path) -> list[Path]:
-    """Those in a folder, but for links that lead back to it or above: its own pictures would be there once more."""
-    here = root.resolve()
-    return sorted(one for one in root.iterdir() if one.is_dir() and not here.is_relative_to(one.resolve()))
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The files in a folder that should be pictures, and links that lead nowhere, for they should be too."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and (path.is_file() or not path.exists())  # a pipe would be waited for
-    )
 
 
 @lru_cache(maxsize=4)

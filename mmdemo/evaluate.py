@@ -37,6 +37,7 @@ BATCH = 250
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
 ALIKE = 8  # real pictures that are compared where a caption fits them all
 NEAREST = 2000  # pictures that are looked for among the training pictures
+TOKENS = 100_000  # training pictures, at most, whose class is learned from their tokens
 SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of photographs, some 300 KB
 
 
@@ -159,8 +160,9 @@ def evaluate(
         if classified and classes > 1:
             numbers |= _classified(pipeline, described, test, classified, report)
             report("reading tokens")
-            named = train.labels >= 0
-            known = tokens_of(pipeline, train.pixels[named]), train.labels[named]
+            named = train.labelled()
+            every = -(-len(named) // TOKENS)
+            known = tokens_of(pipeline, named.pixels[::every]), named.labels[::every]
             numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
     return numbers | {"features": classifier.num_features, "minutes": minutes_since(started)}
 

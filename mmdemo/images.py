@@ -48,8 +48,13 @@ def open_image(source: str | Path | BinaryIO | Image.Image, name: str = "image")
     Of a large picture it is the middle square, which is all that a codec is shown, at least DRAFT pixels a side.
     Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.  name: what it calls it.
     """
+    return DECODER.submit(open_here, source, name).result()
+
+
+def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image") -> Image.Image:
+    """The same in the thread that asks: for many pictures, which are to be read at once."""
     try:
-        return DECODER.submit(_decoded, source, name).result()
+        return _decoded(source, name)
     except ImageError:
         raise
     except Image.DecompressionBombError:

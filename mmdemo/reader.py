@@ -172,19 +172,25 @@ def train_reader(images: LabelledImages, attributes: Attributes, seed: int = 0) 
     jobs = []
     if reader.own:
         truth = [attributes.truth(record)[None] for record in images.records]
-        jobs.append((reader.own, attributes.own, attributes.whole(images.pixels), truth, 0))
+        pictures = attributes.whole(images.pixels)
+        jobs.append((reader.own, attributes.own, pictures.__getitem__, pictures.shape[-1], truth, 0))
     if reader.of_parts:
-        wide, crops, truth = replace(attributes, side=attributes.side + 2 * SHIFT), [], []
+        wide, parts, truth = replace(attributes, side=attributes.side + 2 * SHIFT), [], []
         for place in attributes.windows:
             there = [i for i, record in enumerate(images.records) if place in attributes.places(record)]
-            crops.append(wide.window(images.pixels[there], place, -SHIFT, -SHIFT))
+            parts += [(i, place) for i in there]
             truth += [attributes.truth(images.records[i])[place] for i in there]
-        jobs.append((reader.of_parts, attributes.of_parts, torch.cat(crops), truth, SHIFT))
+
+        def crops(chosen: Tensor) -> Tensor:
+            some = [parts[n] for n in chosen.tolist()]
+            return torch.cat([wide.window(images.pixels[i : i + 1], place, -SHIFT, -SHIFT) for i, place in some])
+
+        jobs.append((reader.of_parts, attributes.of_parts, crops, attributes.side, truth, SHIFT))
     counts = [_steps(len(truth)) for *_, truth, _ in jobs]
     done = 0
-    for (net, values, pixels, truth, margin), count in zip(jobs, counts, strict=True):
+    for (net, values, read, side, truth, margin), count in zip(jobs, counts, strict=True):
         targets = torch.tensor([[_place(some, one.get(name)) for name, some in values.items()] for one in truth])
-        for _ in _descent(net, [len(some) for some in values.values()], pixels, targets, margin, count, seed):
+        for _ in _descent(net, [len(some) for some in values.values()], read, side, targets, margin, count, seed):
             done += 1
             yield done, sum(counts), reader.eval()
 
@@ -227,23 +233,23 @@ def _batch_size(count: int) -> int:
 def _descent(
     net: Eye,
     sizes: list[int],  # of every attribute, its values
-    pixels: Tensor,
+    read: Callable[[Tensor], Tensor],  # uint8 pictures, of their places among N
+    side: int,  # pixels of a picture that are shown
     targets: Tensor,  # (N, attributes); -1 = not known
     margin: int,  # pixels that the pictures have to spare on each side
     steps: int,
     seed: int,
     rate: float = 2e-3,
 ) -> Iterator[None]:
-    batch_size = _batch_size(len(pixels))
+    batch_size = _batch_size(len(targets))
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
     likelier = _likelier(targets, sizes)
-    side = pixels.shape[-1] - 2 * margin
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
-        places = data.permuted(len(pixels), step * batch_size, (step + 1) * batch_size, seed)
+        places = data.permuted(len(targets), step * batch_size, (step + 1) * batch_size, seed)
         down, right = torch.randint(-SHIFT, SHIFT + 1, (2,)).tolist()
-        x, y = from_bytes(_cut(pixels[places], margin + down, margin + right, side)), targets[places]
+        x, y = from_bytes(_cut(read(places), margin + down, margin + right, side)), targets[places]
         logits = (net.train()(x) + likelier[places]).split(sizes, 1)
         losses = [F.cross_entropy(one, y[:, i], ignore_index=-1, reduction="sum") for i, one in enumerate(logits)]
         descend(optimizer, sum(losses) / len(places))

@@ -55,7 +55,7 @@ def measure(
         raise DataError(f"{Path(dataset).name} has not the {len(described.classes)} classes of pack {pack.name!r}")
     places = data.permuted(len(train), 0, len(train), seed=2)
     held = min(HELD_OUT, len(train) // 3)
-    held_out, rest = _some(train, places[:held]), _some(train, places[held:])
+    held_out, rest = _some(train, places[:held]), places[held:]
     photographs = are_photographs(train)
 
     def drawn_by(recipe: Recipe, count: int, seed: int) -> LabelledImages:
@@ -84,7 +84,7 @@ def measure(
     alone = {"count": count, "accuracy": right(test, drawn), "accuracy_augmented": right(test, drawn, varied)}
     real, both = {}, {}
     for some in (n for n in REAL if n <= len(rest)):
-        few = _some(rest, torch.arange(some))
+        few = _some(train, rest[:some])
         real[str(some)], both[str(some)] = right(test, few), right(test, few, drawn)
     return {
         "synthetic": alone | {"minutes": minutes_since(started)},

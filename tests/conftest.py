@@ -77,6 +77,13 @@ def v_schedule() -> DDIMScheduler:
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory) -> Path:
+    """Where the pictures of folders are kept, instead of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    return Path(os.environ["XDG_CACHE_HOME"]) / "mmdemo" / "pictures"
+
+
 @pytest.fixture(scope="session")
 def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of packs: `tiny` (flow) and `tiny-v` (v-prediction) sample, `tiny-codec` cannot, `broken` is damaged."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from mmdemo.data import METADATA, LabelledImages
+from mmdemo.data import LabelledImages
+from mmdemo.datasets import METADATA
 from mmdemo.images import to_images
 
 SIDE = 32  # of a picture; a square has half of it

@@ -2,18 +2,21 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from PIL import Image
-from running import ROOT
+from running import ROOT, is_mapped
 
-from mmdemo import data
+from mmdemo import data, folders
 from mmdemo.datasets import NAMED
 from mmdemo.errors import DataError
+from mmdemo.images import fit_square, image_bytes, open_image
 
 
 def one_sentence(error) -> str:
@@ -245,6 +248,108 @@ def test_a_picture_cut_short_is_named_in_one_sentence(folder, tmp_path):
     with pytest.raises(DataError) as error:
         data.load(str(folder), "train", image_size=8)
     assert "03.png" in one_sentence(error)
+
+
+# ----------------------------------------------------------------------------------- pictures decoded once, into a file
+
+
+def touch(file) -> None:
+    os.utime(file, ns=(1, 1))
+
+
+def test_a_folders_pictures_are_those_decoded_one_by_one_mapped_from_a_file_and_decoded_once(folder, cache):
+    before = set(cache.glob("*"))
+    images = data.load(str(folder), "train", image_size=8)
+    names = [f"{label}/{i:02}.png" for label in ("cat", "dog") for i in range(15)]
+    held_in = [name for i, name in enumerate(names) if i % 10 != 9]
+    assert torch.equal(
+        images.pixels, torch.stack([image_bytes(fit_square(open_image(folder / name), 8, 3)) for name in held_in])
+    )
+    (file,) = (one for one in set(cache.glob("*")) - before if one.suffix == ".safetensors")
+    assert is_mapped(images.pixels, file)
+    touch(file)
+    again = data.load(str(folder), "train", image_size=8)
+    assert torch.equal(again.pixels, images.pixels) and again.digest == images.digest and file.stat().st_mtime_ns == 1
+    assert {path.parent for path in cache.parent.rglob("*") if path.is_file()} == {cache}
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == sorted(name[4:] for name in names)
+
+
+def test_a_folder_that_changed_is_decoded_anew_in_the_place_of_what_was_kept(folder, cache):
+    before, kept = data.load(str(folder), "train", image_size=8), len(list(cache.glob("*")))
+    (folder / "cat" / "00.png").rename(folder / "cat" / "00.jpg")
+    renamed = data.load(str(folder), "train", image_size=8)
+    assert torch.equal(renamed.pixels, before.pixels) and renamed.digest == before.digest, "only a name is another"
+    file, seen = folder / "cat" / "01.png", (folder / "cat" / "01.png").stat()
+    write_picture(file, grey=6)
+    assert file.stat().st_size == seen.st_size, "then its size would tell"
+    os.utime(file, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    after = data.load(str(folder), "train", image_size=8)
+    assert greys(after)[:3] == [0, 6, 10] and greys(before)[:3] == [0, 5, 10], "what is in use is as it was"
+    assert after.digest != before.digest
+    (folder / "dog" / "13.png").unlink()
+    assert greys(data.load(str(folder), "train", image_size=8))[-1] == 170 > greys(before)[-1]
+    assert len(list(cache.glob("*"))) == kept
+
+
+DECODING = """
+import os, signal, sys
+from mmdemo import data, files, folders
+calls, real = [], {"open_here": folders.open_here, "save_file": folders.save_file}
+def killed(*arguments):
+    calls.append(1)
+    if len(calls) > 20 or sys.argv[2] == "save_file":
+        if sys.argv[2] == "save_file":
+            real["save_file"](*arguments)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real[sys.argv[2]](*arguments)
+setattr(folders, sys.argv[2], killed)
+data.load(sys.argv[1], "train", image_size=8)
+"""
+
+
+@pytest.mark.parametrize("where", ["open_here", "save_file"])
+def test_a_process_killed_while_it_decodes_leaves_nothing_that_is_taken_for_whole(folder, tmp_path, where):
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", DECODING, str(folder), where], cwd=ROOT, timeout=60, env=env)
+    assert done.returncode == -signal.SIGKILL
+    left = {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert left == ({".lock"} if where == "open_here" else {".lock", ".partial"})
+    script = (
+        "import sys; from mmdemo import data; print(int(data.load(sys.argv[1], 'train', image_size=8).pixels.sum()))"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    again = subprocess.run(command, cwd=ROOT, timeout=60, env=env, capture_output=True, text=True)
+    assert again.stdout == f"{data.load(str(folder), 'train', image_size=8).pixels.sum()}\n", again.stderr
+    assert {path.suffix for path in (tmp_path / "cache").rglob("*") if path.is_file()} == {".lock", ".safetensors"}
+
+
+def test_a_damaged_file_of_decoded_pictures_is_made_again(folder, cache):
+    before = set(cache.glob("*.safetensors"))
+    pixels = data.load(str(folder), "train", image_size=8).pixels.clone()
+    (file,) = set(cache.glob("*.safetensors")) - before
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-1], b"no safetensors", whole.replace(b'"state"', b'"stale"')):
+        file.write_bytes(damaged)
+        assert torch.equal(data.load(str(folder), "train", image_size=8).pixels, pixels)
+        assert file.stat().st_size == len(whole)
+
+
+def test_two_that_want_the_same_pictures_decode_them_once(folder, cache, monkeypatch):
+    opened, real = [], folders.open_here
+    monkeypatch.setattr(folders, "open_here", lambda *arguments: opened.append(1) or real(*arguments))
+    with ThreadPoolExecutor(2) as threads:
+        both = list(threads.map(lambda _: data.load(str(folder), "train", image_size=8).pixels, range(2)))
+    assert torch.equal(*both) and len(opened) == len(both[0])
+
+
+def test_labelled_pictures_are_taken_from_the_same_memory(folder):
+    write_picture(folder / "beside.png", grey=1)
+    images = data.load(str(folder), "train", image_size=8)
+    some = images.labelled()
+    assert len(some) == len(images) - 1 and bool((some.labels >= 0).all()) and some.classes == images.classes
+    assert some.pixels.data_ptr() == images.pixels[1:].data_ptr()
+    scattered = torch.tensor([True, False, True])
+    assert data.where(scattered).tolist() == [0, 2] and len(data.where(~scattered & scattered)) == 0
 
 
 @pytest.fixture(params=["classes", "captions"])

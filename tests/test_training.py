@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import scenes
 import torch
-from running import is_one_sentence, one_line, quietly
+from running import is_mapped, is_one_sentence, one_line, quietly
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -421,16 +421,15 @@ def test_a_training_that_diverged_says_so_and_leaves_the_pack_that_was_there(sho
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
-def test_each_steps_randomness_depends_on_seed_step_and_process_only():
+def test_each_steps_randomness_depends_on_seed_and_step_only():
     device = torch.device("cpu")
     drawn = {
-        (seed, step, process): tuple(torch.rand(4, generator=step_generator(device, seed, step, process)).tolist())
+        (seed, step): tuple(torch.rand(4, generator=step_generator(device, seed, step)).tolist())
         for seed in (0, 1, 7)
         for step in (0, 1, 20_000)
-        for process in (0, 1, 15)
     }
     assert len(set(drawn.values())) == len(drawn)
-    assert drawn[1, 1, 0] == tuple(torch.rand(4, generator=step_generator(device, 1, 1, 0)).tolist())
+    assert drawn[1, 1] == tuple(torch.rand(4, generator=step_generator(device, 1, 1)).tolist())
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
@@ -776,6 +775,43 @@ def test_latents_are_encoded_once_and_reused(codec_only):
     assert file.stat().st_mtime_ns == 1
 
 
+def test_latents_are_mapped_from_their_file_and_divided_as_they_are_read(codec_only):
+    pack, run = codec_only
+    config = replace(SHORT_TRANSFORMER, mirrored=0.5)
+    latents, _ = read_latents(pack, run, None, config)
+    assert is_mapped(latents.plain, run / "latents.safetensors")
+    assert is_mapped(latents.mirrored, run / "mirrored.safetensors")
+    vae = packs.load(packs.read(pack), "cpu").vae
+    x, some = from_bytes(data.load("shapes", "train", image_size=16).pixels[:256]), torch.arange(256)
+    for z, seen in zip(latents.read(some), (x, x.flip(-1)), strict=True):
+        assert torch.allclose(z * codec.latent_std(vae), codec.encode(vae, seen), atol=0.05)  # in half precision since
+    os.utime(run / "mirrored.safetensors", ns=(1, 1))
+    read_latents(pack, run, None, config)
+    assert (run / "mirrored.safetensors").stat().st_mtime_ns == 1
+
+
+def test_latents_of_pictures_that_changed_are_made_again(pictures, tmp_path):
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    list(train_vqvae(replace(SHORT_CODEC, dataset=str(folder)), tmp_path / "pack", tmp_path / "run"))
+    read = partial(read_latents, tmp_path / "pack", tmp_path / "run", folder, SHORT_TRANSFORMER)
+    before, _ = read()
+    shutil.copy2(folder / "ring" / "006.png", folder / "ring" / "011.png")
+    after, _ = read()
+    changed = (before.plain != after.plain).flatten(1).any(1)
+    assert len(after) == len(before) and changed.any() and before.digest != after.digest
+    (folder / "ring" / "011.png").touch()
+    assert read()[0].digest == after.digest, "it is the same picture"
+
+
+def test_a_whole_data_set_is_encoded_as_its_parts_are(short):
+    vae = packs.load(packs.read(short / "codec"), "cpu").vae
+    pixels = data.load("shapes", "test", image_size=16).pixels[:50]
+    asked, given = [], torch.full((50, vae.config.latent_channels, 4, 4), torch.nan)
+    latents = codec.encode_all(vae, pixels, lambda shape: asked.append(shape) or given, batch_size=20)
+    assert latents is given and asked == [given.shape]
+    assert torch.equal(latents, torch.cat([codec.encode(vae, from_bytes(part)) for part in pixels.split(20)]))
+
+
 def test_latents_of_another_codec_are_made_again(short, tmp_path):
     list(train_vqvae(replace(SHORT_CODEC, seed=5), tmp_path / "pack", tmp_path / "elsewhere"))
     shutil.copytree(short / "run", tmp_path / "run")  # holds the latents of the codec of seed 0
@@ -1000,75 +1036,90 @@ def test_a_transformers_bad_option_is_refused_by_its_name_before_training(codec_
 
 # ---------------------------------------------------------------------------------------------- several processes
 
-BOTH_MODELS = """
-import signal
-import sys
-from contextlib import suppress
-from pathlib import Path
+ALL_MODELS = """
 from dataclasses import replace
-from functools import partial
 import torch
 from accelerate import PartialState
-from mmdemo.__main__ import main
-from mmdemo.errors import ArgumentError
-from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import train_decoder
 from mmdemo.training.dit import train_dit
-from mmdemo.training.stopping import Stopped, heeded
 from mmdemo.training.vqvae import train_vqvae
 
-folder = Path(sys.argv[1])
+codec = VQVAEConfig(image_size=16, channels=8, num_codes=16, steps=6, batch_size=32, warmup=2)
+dit = DiTConfig(patch_size=1, hidden_size=16, depth=1, num_heads=2, steps=6, batch_size=32, warmup=2, mirrored=0.5)
+decoder = DecoderConfig(channels=8, steps=6, batch_size=32, warmup=2)
 
-def train(records, variable):
+def train(loop, variable, config, folder, pictures):
     # Before its last step a run is done by the generator itself; what it trains is looked at while it is still there.
+    records = loop(config, folder / "pack", folder / "run", pictures)
     for record in records:
         if record.step == record.steps:
             model = records.gi_yieldfrom.gi_frame.f_locals[variable]
             torch.save(model.state_dict(), folder / f"{variable}-{PartialState().process_index}.pt")
 
-codec = VQVAEConfig(dataset="shapes", image_size=16, channels=8, num_codes=16, steps=6, batch_size=32, warmup=2)
+def train_all(folder, pictures):
+    train(train_vqvae, "vae", replace(codec, dataset=str(pictures)), folder, pictures)
+    train(train_dit, "transformer", dit, folder, pictures)
+    train(train_decoder, "discriminator", decoder, folder, pictures)
+"""
+IN_PROCESSES = """
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from mmdemo.__main__ import main
+from mmdemo.errors import ArgumentError
+from mmdemo.training.stopping import Stopped, heeded
+
+folder, pictures = Path(sys.argv[1]), Path(sys.argv[2])
+codec = replace(codec, dataset=str(pictures))
 try:
     next(train_vqvae(replace(codec, batch_size=33), folder / "odd", folder / "run"))
 except ArgumentError as error:
     assert "batch_size is 33" in str(error)
 else:
     raise SystemExit("33 pictures were shared by two processes")
-train(train_vqvae(codec, folder / "pack", folder / "run"), "vae")
-dit = DiTConfig(patch_size=1, hidden_size=16, depth=1, num_heads=2, steps=6, batch_size=32, warmup=2)
-train(train_dit(dit, folder / "pack", folder / "run"), "transformer")
-decoder = DecoderConfig(channels=8, steps=6, batch_size=32, warmup=2)
-train(train_decoder(decoder, folder / "pack", folder / "run"), "discriminator")
+train_all(folder, pictures)
 with suppress(Stopped), heeded(lambda: None):
     for record in train_vqvae(codec, folder / "stopped", folder / "run"):
         if record.step == 3 and PartialState().process_index == 1:
             signal.raise_signal(signal.SIGTERM)
             signal.raise_signal(signal.SIGTERM)  # as a launcher sends its own after the terminal's
-assert main(sys.argv[2:]) == 0
+assert main(sys.argv[3:]) == 0
 """
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="this torch was built without gloo")
-def test_two_processes_train_one_model_and_the_command_speaks_once(tmp_path):
+def test_two_processes_train_the_model_that_one_does_and_the_command_speaks_once(pictures, tmp_path):
     """Two on this machine's CPU, found by accelerate as those that `accelerate launch` starts."""
-    (tmp_path / "both.py").write_text(BOTH_MODELS)
+    (tmp_path / "both.py").write_text(ALL_MODELS + IN_PROCESSES)
     options = "--dataset shapes --image-size 16 --channels 8 --num-codes 16 --steps 4 --batch-size 32 --warmup 2"
     where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-            *(tmp_path / "both.py", tmp_path, "train", "vqvae", "--pack", "two", *options.split(), *where),
+            *(tmp_path / "both.py", tmp_path, pictures, "train", "vqvae", "--pack", "two", *options.split(), *where),
         ],
         cwd=ROOT,
-        env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            **{"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),  # where nothing is decoded yet
+        },
         capture_output=True,
         text=True,
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    (tmp_path / "one").mkdir()
+    exec(ALL_MODELS, namespace := {})
+    namespace["train_all"](tmp_path / "one", pictures)
     for model in ("vae", "transformer", "discriminator"):
-        first, second = (torch.load(tmp_path / f"{model}-{rank}.pt", weights_only=True) for rank in (0, 1))
+        files = (tmp_path / f"{model}-0.pt", tmp_path / f"{model}-1.pt", tmp_path / "one" / f"{model}-0.pt")
+        first, second, alone = (torch.load(file, weights_only=True) for file in files)
         assert alike(first, second), f"the processes' {model}s went different ways"
+        for name, weight in alone.items():
+            assert torch.allclose(first[name], weight, atol=1e-4 * float(weight.abs().max())), (model, name)
     assert load_checkpoint(tmp_path / "run" / "vqvae.pt", {})["step"] == 3, "the second was stopped, and not the first"
     pack = packs.read(tmp_path / "pack")
     assert pack.problem is None and pack.can_sample

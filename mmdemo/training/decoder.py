@@ -6,6 +6,7 @@ whole codec so; encoder and codebook stay as they are here, and with them every 
 """
 
 from collections.abc import Iterator
+from functools import partial
 from math import log10
 from pathlib import Path
 
@@ -14,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, files, packs
 from mmdemo.errors import PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig
-from mmdemo.training.loop import Record, Run, accelerated, alone
+from mmdemo.training.loop import Record, Run, accelerated, alone, in_turn
 
 BETAS = 0.5, 0.99  # Adam's, for both sides: a long memory of the gradients chases an opponent that has moved on
 
@@ -66,7 +67,7 @@ def train_decoder(
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
     vae, training = _read(pack, resume)
-    with accelerator.main_process_first():  # one process downloads, the others find it there
+    with in_turn(accelerator):  # one process downloads or decodes, the others find it there
         shape = training["image_size"], vae.config.in_channels
         images = data.load(training["dataset"], "train", data_dir, *shape, strict)
     side = images.pixels.shape[-1]
@@ -83,15 +84,15 @@ def train_decoder(
         for part in (decoder, discriminator)
     )
     state = {"discriminator": discriminator, "opponent": opponent}
-    identity = {"codec": packs.fingerprint(pack), "pictures": len(images)}
+    identity = {"codec": packs.fingerprint(pack), "pictures": len(images), "the pictures' digest": images.digest}
     checkpoint = run_folder / "decoder.pt"
     run = Run(
         accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, bool(compiled), **state
     )
     judge, opponent = accelerator.prepare(discriminator, opponent)  # judge: wrapped for several processes
 
-    for step in run.steps():
-        x = from_bytes(images.pixels[run.places(step, len(images))].to(device))
+    for _, pixels in run.batches(len(images), images.pixels.__getitem__):
+        x = from_bytes(pixels.to(device))
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), accelerator.autocast():
             z_q, _ = vae.quantize(vae.encode(x).latents)
@@ -119,7 +120,8 @@ def train_decoder(
 
     if accelerator.is_main_process:
         run.averaged()
-        export.save_decoder(pack, vae.eval(), codec.statistics(vae, images.pixels), run.summary())
+        statistics = codec.statistics(vae.eval(), images.pixels, partial(files.empty, checkpoint))
+        export.save_decoder(pack, vae, statistics, run.summary())
     accelerator.wait_for_everyone()
 
 

@@ -3,23 +3,23 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, files, packs
 from mmdemo.errors import ArgumentError, PackError
-from mmdemo.images import from_bytes
 from mmdemo.kinds import MAX_PROMPT
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import noise_level, padded
 from mmdemo.training import export, lexicon
 from mmdemo.training.config import DiTConfig
-from mmdemo.training.loop import Record, Run, accelerated, alone, step_generator
+from mmdemo.training.loop import Record, Run, accelerated, alone, in_turn, step_generator
 from mmdemo.words import Words
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow"}
@@ -47,18 +47,16 @@ def train_dit(
     """
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
-    with accelerator.main_process_first():  # one process encodes, the others read what it wrote
+    with in_turn(accelerator):  # one process encodes, the others read what it wrote
         latents, labels = read_latents(pack, run_folder, data_dir, config, strict)
-        mirrored = read_mirrored(pack, data_dir, labels, strict) if config.mirrored else latents
-    if device.type == "cuda":  # where they have room, nothing needs to be sent at every step
-        latents, mirrored, labels = latents.to(device), mirrored.to(device), labels.to(device)
+    latents, labels = latents.near(device), labels.to(device)
 
     torch.manual_seed(config.seed)
     try:
         transformer = DiT(
-            sample_size=latents.shape[-1],
+            sample_size=latents.plain.shape[-1],
             patch_size=config.patch_size,
-            in_channels=latents.shape[1],
+            in_channels=latents.plain.shape[1],
             hidden_size=config.hidden_size,
             depth=config.depth,
             num_heads=config.num_heads,
@@ -73,21 +71,22 @@ def train_dit(
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
     identity = {"codec": packs.fingerprint(pack), "pictures": len(latents)} | labels.identity
+    identity |= {"the pictures' digest": latents.digest}
     checkpoint = run_folder / "dit.pt"
     run = Run(accelerator, config, transformer, optimizer, checkpoint, checkpoint_every, resume, identity, compiled)
 
-    for step in run.steps():
-        rng = step_generator(device, config.seed, step, accelerator.process_index)
-        places = run.places(step, len(latents)).to(latents.device)
-        x0, y = latents[places].to(device), labels.draw(places, config, step, rng).to(device)
-        if config.mirrored:
-            turned = torch.rand(len(x0), generator=rng, device=device) < config.mirrored
-            x0 = torch.where(turned.view(-1, 1, 1, 1), mirrored[places].to(device), x0)
-        t = sample_times(config, len(x0), rng, device)
+    for step, (x0, turned_x0) in run.batches(len(latents), latents.read):
+        rng = step_generator(device, config.seed, step)
+        x0, size = x0.to(device), config.batch_size
+        y = run.share(labels.draw(run.places(step, len(latents)), config, step, rng)).to(device)
+        if turned_x0 is not None:
+            turned = run.share(torch.rand(size, generator=rng, device=device)) < config.mirrored
+            x0 = torch.where(turned.view(-1, 1, 1, 1), turned_x0.to(device), x0)
+        t = run.share(sample_times(config, size, rng, device))
         if config.prediction != "flow":
             t = t.floor()  # the variance-preserving schedule is known at whole times only
         a, s = (level.view(-1, 1, 1, 1) for level in noise_level(scheduler, t))
-        eps = torch.randn(x0.shape, generator=rng, device=device)
+        eps = run.share(torch.randn((size, *x0.shape[1:]), generator=rng, device=device))
         x_t = a * x0 + s * eps
 
         with accelerator.autocast():
@@ -157,7 +156,7 @@ class Classes:
     def draw(self, places: Tensor, config: DiTConfig, step: int, rng: torch.Generator) -> Tensor:
         """Labels of the pictures at these places, some replaced by the null class: (B,)."""
         dropped = torch.rand(len(places), generator=rng, device=rng.device) < config.label_dropout
-        return self.ids[places].masked_fill(dropped.to(self.ids.device), self.count)
+        return self.ids[places.to(self.ids.device)].masked_fill(dropped.to(self.ids.device), self.count)
 
 
 @dataclass(frozen=True)
@@ -229,62 +228,89 @@ def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
     transformer.load_state_dict(own)
 
 
+@dataclass(frozen=True)
+class Latents:
+    """A training split's latents, mapped from their files."""
+
+    plain: Tensor  # (N, d, h, w) as the encoder gave them
+    mirrored: Tensor | None  # those of the same pictures seen in a mirror: an encoder's are not its latents mirrored
+    std: float
+    digest: str  # of the pictures; "" where that is not known
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def read(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Those at these places, as the transformer is to draw them."""
+        return tuple(
+            None if stored is None else stored[places.to(stored.device)] / self.std
+            for stored in (self.plain, self.mirrored)
+        )
+
+    def near(self, device: torch.device) -> "Latents":
+        """Itself, in a GPU's memory if they take little of it: then nothing needs to be sent at every step."""
+        stored = [one for one in (self.plain, self.mirrored) if one is not None]
+        if device.type != "cuda" or 4 * sum(one.nbytes for one in stored) > torch.cuda.mem_get_info(device)[0]:
+            return self
+        plain, *mirrored = (one.to(device) for one in stored)
+        return replace(self, plain=plain, mirrored=mirrored[0] if mirrored else None)
+
+
 def read_latents(
     pack: Path, run: Path, data_dir: str | Path | None, config: DiTConfig, strict: bool = False
-) -> tuple[Tensor, Classes | Captions]:
-    """The training split's latents divided by their standard deviation (N, d, h, w), and what they are drawn by.
+) -> tuple[Latents, Classes | Captions]:
+    """The training split's latents, and what they are drawn by.
 
-    Encoded once: `train vqvae` left them in `run`. Where they are missing, damaged, another codec's, or the captions of
-    a folder at hand are no longer those, they are made again.
+    Encoded once: `train vqvae` left them in `run`. Where they are missing, damaged, another codec's, or the pictures or
+    captions of a folder at hand are no longer those, they are made again.
     """
     described = packs.read(pack)
     if described.problem:
         raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
+    training, fingerprint = packs.read_training(pack)["vqvae"], packs.fingerprint(pack)
     vae = packs.load(described, device="cpu").vae
-    file, std = run / "latents.safetensors", codec.latent_std(vae)
-    training = packs.read_training(pack)["vqvae"]
-    if not _are_latents(file, packs.fingerprint(pack), data.metadata(training["dataset"], data_dir)):
-        images = data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict)
-        statistics = codec.statistics(vae, images.pixels)
-        export.save_latents(run, statistics.latents, images, packs.fingerprint(pack))
-    with safe_open(file, "pt") as opened:
-        latents, ids, told = (opened.get_tensor(name) for name in ("latents", "labels", "told"))
-    latents, told = latents / std, json.loads(told.numpy().tobytes())
+    load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict))
+    folder = data.folder_of(training["dataset"], data_dir)
+    digest = load().digest if folder and folder.is_dir() else ""
+
+    def made(file: Path, mirrored: bool) -> Path:
+        if not _are_latents(file, fingerprint, digest):
+            latents = codec.encode_all(vae, load().pixels, partial(files.empty, file), mirrored)
+            export.save_latents(file, latents, load(), fingerprint)
+        return file
+
+    file = made(run / export.LATENTS, mirrored=False)
+    plain, ids, told = files.read(file, "latents", "labels", "told")
+    told, rows = json.loads(told.numpy().tobytes()), slice(None)
     classes = told["classes"]
     if config.condition == "text" or (config.condition == "auto" and not classes):
         if not told["captions"]:
             how = "put them in FOLDER/<class>/*.png, or beside a metadata.jsonl with a text for each"
             what = "without captions" if config.condition == "text" else "without classes or captions"
             raise PackError(f"pack {pack.name!r} was trained on pictures {what}; {how}")
-        return latents, Captions.read(told["captions"], told["records"], config.max_length)
-    if not classes:
+        labels = Captions.read(told["captions"], told["records"], config.max_length)
+    elif classes:
+        rows = data.where(ids >= 0)  # a picture beside the class folders has none
+        labels = Classes(ids[rows], len(classes))
+    else:
         raise PackError(f"pack {pack.name!r} was trained on pictures without classes; put them in FOLDER/<class>/*.png")
-    labelled = ids >= 0  # a picture beside the class folders has none
-    return latents[labelled], Classes(ids[labelled], len(classes))
+    mirrored = files.read(made(run / "mirrored.safetensors", mirrored=True), "latents")[0] if config.mirrored else None
+    digest = files.about(file).get("pictures", "")
+    return Latents(plain[rows], mirrored if mirrored is None else mirrored[rows], codec.latent_std(vae), digest), labels
 
 
-def read_mirrored(pack: Path, data_dir: str | Path | None, labels: Classes | Captions, strict: bool) -> Tensor:
-    """The latents of the same pictures seen in a mirror, (N, d, h, w): an encoder's are not its latents mirrored."""
-    vae, training = packs.load(packs.read(pack)).vae, packs.read_training(pack)["vqvae"]
-    images = data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict)
-    pixels = images.pixels if labels.words else images.pixels[images.labels >= 0]
-    parts = [codec.encode(vae, from_bytes(part.flip(-1))).float().cpu() for part in pixels.split(256)]
-    return torch.cat(parts) / codec.latent_std(vae)
+def _are_latents(file: Path, fingerprint: str, digest: str) -> bool:
+    """Whether a file has latents by the codec of that fingerprint, is not damaged, and its pictures have that digest.
 
-
-def _are_latents(file: Path, fingerprint: str, metadata: str) -> bool:
-    """Whether a file has latents by the codec of that fingerprint, is not damaged, and its captions have that digest.
-
-    metadata: "" = any.
+    digest: "" = any.
     """
     try:
-        with safe_open(file, "pt") as opened:
-            made = opened.metadata() or {}
-            count = len(opened.get_tensor("labels"))
-            told = json.loads(opened.get_tensor("told").numpy().tobytes())  # older ones tell nothing
+        made = files.about(file)
+        labels, told = files.read(file, "labels", "told")
+        told = json.loads(told.numpy().tobytes())  # older ones tell nothing
         lengths = [len(told[name]) for name in ("classes", "captions", "records")]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return False
-    whole = all(length in (0, count) for length in lengths[1:])
-    return whole and made.get("codec") == fingerprint and metadata in ("", made.get("metadata"))
+    whole = all(length in (0, len(labels)) for length in lengths[1:])
+    return whole and made.get("codec") == fingerprint and digest in ("", made.get("pictures"))

@@ -4,13 +4,12 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from mmdemo import codec, packs
 from mmdemo.codec import CodebookStatistics
 from mmdemo.data import LabelledImages
 from mmdemo.errors import PackError
+from mmdemo.files import replacing, writing
 from mmdemo.images import grid, to_images
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
@@ -27,6 +27,7 @@ from mmdemo.words import Words
 MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
 DISTANCES = 2**24  # between codes, computed at a time: 67 MB
 MAX_JPEG = 65_535  # pixels a side, by the format
+LATENTS = "latents.safetensors"  # of the training split, in a run's folder
 
 
 def save_codec(
@@ -167,17 +168,17 @@ def _with_earlier(pack: Path, model: str, training: dict, resumed: bool) -> dict
     return training | {"earlier": before}
 
 
-def save_latents(run: Path, latents: Tensor, images: LabelledImages, fingerprint: str) -> None:
+def save_latents(file: Path, latents: Tensor, images: LabelledImages, fingerprint: str) -> None:
     """The training split as the codec of that fingerprint sees it, for the transformer's training.
 
     told: classes, captions and records as JSON, in bytes, so that all is in one file.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     told = json.dumps({"classes": images.classes, "captions": images.captions, "records": images.records})
     tensors = {"latents": latents.contiguous(), "labels": images.labels}
     tensors["told"] = torch.frombuffer(bytearray(told, "utf-8"), dtype=torch.uint8)
-    with replacing(run / "latents.safetensors") as partial:
-        save_file(tensors, partial, {"codec": fingerprint, "metadata": images.metadata})
+    with replacing(file) as partial:
+        save_file(tensors, partial, {"codec": fingerprint, "pictures": images.digest})
 
 
 def _stored(model: nn.Module, dtype: torch.dtype = torch.float16):
@@ -224,7 +225,7 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
 
     tidy()  # what a run before this one left when it was killed
     try:
-        with _named(pack):
+        with writing(pack):
             new.mkdir()
             write(new)
             if pack.exists():
@@ -233,33 +234,3 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
             os.replace(new, pack)
     finally:
         tidy()
-
-
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """Where to write what is to be put in the place of a file, which stays as it was until the new one is on the disk.
-
-    Raises PackError if that cannot be written.
-    """
-    partial = file.with_suffix(".partial")
-    try:
-        with _named(file):
-            yield partial
-            with partial.open("r+b") as written:
-                os.fsync(written.fileno())
-            os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _named(place: Path) -> Iterator[None]:
-    """Turns what an operating system refuses into a PackError that names the place."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise PackError(
-            f"{place} cannot be written ({why}); what was there is as it was; "
-            f"mend that, and run the command again, a training with --resume"
-        ) from None

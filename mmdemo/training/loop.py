@@ -1,7 +1,7 @@
 """What all training loops share: a run with its records and checkpoints, and randomness that can be resumed.
 
-Every random draw of a step is a pure function of (seed, step, process), so a checkpoint needs no generator state and a
-resumed run is the uninterrupted run, bit for bit on a CPU.
+Every random draw of a step is a pure function of (seed, step), so a checkpoint needs no generator state, a resumed run
+is the uninterrupted run, bit for bit on a CPU, and several processes make what one would have made, but for rounding.
 """
 
 import logging
@@ -10,21 +10,23 @@ import pickle
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import wraps
 from math import cos, inf, pi
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 
 from mmdemo.data import permuted
 from mmdemo.errors import ArgumentError, PackError, TrainingError
-from mmdemo.training.export import replacing
+from mmdemo.files import replacing
 from mmdemo.training.stopping import Stopped, asked
 
 try:
@@ -34,6 +36,9 @@ except ImportError:  # Windows
 
 
 CHECKPOINT_SECONDS = 30  # between two, unless told otherwise
+PATIENCE = timedelta(hours=12)  # of processes with the one that decodes or encodes a data set for them
+
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -113,11 +118,34 @@ class Run:
         finally:
             asked.stepping = False
 
+    def batches(self, count: int, read: Callable[[Tensor], Read]) -> Iterator[tuple[int, Read]]:
+        """The steps still to do, each with what is read of its batch: while one step is computed, the next one's is.
+
+        read: a function of nothing but places among `count` pictures, those of this process's share.
+        """
+        # It gets one of torch's threads, as torch's own reader does: a batch is small, and the others are the model's.
+        with ThreadPoolExecutor(1, "reader", torch.set_num_threads, (1,)) as reader:
+            ahead = None
+            for step in self.steps():
+                this = ahead or reader.submit(read, self.share(self.places(step, count)))
+                if step + 1 < self.config.steps:
+                    ahead = reader.submit(read, self.share(self.places(step + 1, count)))
+                yield step, this.result()
+
     def places(self, step: int, count: int) -> Tensor:
-        """This process's share of the step's batch: places among `count` pictures."""
+        """The step's batch, of all processes: places among `count` pictures."""
         start, size = step * self.config.batch_size, self.config.batch_size
-        batch = permuted(count, start, start + size, self.config.seed)
+        return permuted(count, start, start + size, self.config.seed)
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of what is known of a whole batch. What is drawn at random is drawn of the whole batch in
+        every process, so that the result is the same for any number of them."""
         return batch[self.accelerator.process_index :: self.accelerator.num_processes]
+
+    def gather(self, share: Tensor) -> Tensor:
+        """The whole batch of the processes' parts, in its order."""
+        parts = self.accelerator.gather(share).unflatten(0, (self.accelerator.num_processes, -1))
+        return parts.transpose(0, 1).flatten(0, 1)
 
     def descend(self, loss: Tensor) -> None:
         """One optimizer step down the loss, with the gradient's norm clipped to 1."""
@@ -195,7 +223,17 @@ def accelerated(mixed_precision: str | None) -> Accelerator:
     mixed_precision: None = as accelerate was configured, or else bf16 on a GPU.
     """
     configured = "ACCELERATE_MIXED_PRECISION" in os.environ or not torch.cuda.is_available()
-    return Accelerator(mixed_precision=mixed_precision if mixed_precision or configured else "bf16")
+    waiting = InitProcessGroupKwargs(timeout=PATIENCE)
+    precision = mixed_precision if mixed_precision or configured else "bf16"
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[waiting])
+
+
+@contextmanager
+def in_turn(accelerator: Accelerator) -> Iterator[None]:
+    """The first process, then the first of every other machine, then the others: each finds what was written before
+    it, whether the machines share their disks or not."""
+    with accelerator.main_process_first(), accelerator.local_main_process_first():
+        yield
 
 
 def alone(training: str) -> Callable:
@@ -251,10 +289,10 @@ def _lock(file: Path, locked: Path, training: str) -> Iterator[None]:
                 file.unlink()
 
 
-def step_generator(device: torch.device, seed: int, step: int, process: int) -> torch.Generator:
-    """The source of all randomness of one step in one process."""
+def step_generator(device: torch.device, seed: int, step: int) -> torch.Generator:
+    """The source of all randomness of one step, the same in every process."""
     # A CPU generator heeds 32 bits: runs start that far apart (the golden ratio's share of them) along one sequence.
-    return torch.Generator(device).manual_seed((step + 0x9E3779B1 * (1024 * seed + process)) % 2**32)
+    return torch.Generator(device).manual_seed((step + 0x9E3779B1 * 1024 * seed) % 2**32)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:

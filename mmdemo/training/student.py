@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from mmdemo import packs
+from mmdemo import files, packs
 from mmdemo.arguments import MAX_SEED
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
@@ -25,7 +25,7 @@ from mmdemo.samplers import MAX_JUMPS, USUAL_JUMPS
 from mmdemo.training import export
 from mmdemo.training.config import DiTConfig, StudentConfig
 from mmdemo.training.dit import read_latents
-from mmdemo.training.loop import Record, Run, accelerated, alone, step_generator
+from mmdemo.training.loop import Record, Run, accelerated, alone, in_turn, step_generator
 
 PART = 500  # drawings made at a time, and kept in one file
 NAMELESS = 0.05  # share of the drawings by the empty text, where labels are texts
@@ -53,7 +53,7 @@ def train_student(
     described, pipeline = _teacher(pack, device)
     labels = _labels(described, pipeline, run_folder, data_dir, config, strict)
     teacher, digest = pipeline.transformer, _digest(described, config)
-    with accelerator.main_process_first(), accelerator.autocast():  # one process draws, the others read what it wrote
+    with in_turn(accelerator), accelerator.autocast():  # one process draws, the others read what it wrote
         times, drawn = _trajectories(pipeline, labels, config, run_folder / "drawings" / digest)
 
     torch.manual_seed(config.seed)
@@ -70,9 +70,9 @@ def train_student(
     times = torch.tensor(times, device=device)
 
     for step in run.steps():
-        rng = step_generator(device, config.seed, step, accelerator.process_index)
-        places = run.places(step, len(labels))
-        t, s = jumps[shares.multinomial(len(places), replacement=True, generator=rng)].T
+        rng = step_generator(device, config.seed, step)
+        places = run.share(run.places(step, len(labels)))
+        t, s = run.share(jumps[shares.multinomial(config.batch_size, replacement=True, generator=rng)]).T
         x_t, x_s = (drawn[places.to(drawn.device), at.to(drawn.device)].to(device).float() for at in (t, s))
         y = pipeline.label_ids([labels[place] for place in places.tolist()]).to(device)
         length = (times[t] - times[s]) / 1000
@@ -109,7 +109,7 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
     """What each of the drawings is drawn by: every class in turn, or captions of the training pictures."""
     if not described.words:
         return [n % len(described.classes) for n in range(config.trajectories)]
-    _, captions = read_latents(described.path, run_folder, data_dir, DiTConfig(), strict)
+    *_, captions = read_latents(described.path, run_folder, data_dir, DiTConfig(), strict)
     rng = torch.Generator().manual_seed(config.seed)
     shares = torch.rand(config.trajectories, 3, generator=rng).tolist()
 
@@ -148,7 +148,7 @@ def _trajectories(
                 times.append(step.timestep)
             states = torch.stack([*states, step.latents.half().cpu()], 1)
             part = {"times": torch.tensor([*times, 0.0]), "states": states}
-            with export.replacing(file) as partial:
+            with files.replacing(file) as partial:
                 save_file(part, partial)
         parts.append(part["states"])
     return part["times"].tolist(), torch.cat(parts)

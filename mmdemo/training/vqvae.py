@@ -1,13 +1,14 @@
 """The VQ-VAE's training loop. It ends with a codec-only pack, and the training latents beside its checkpoint."""
 
 from collections.abc import Iterator
+from functools import partial
 from math import log10
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, files, packs
 from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.images import from_bytes
@@ -15,7 +16,7 @@ from mmdemo.models.vqvae import VQVAE
 from mmdemo.training import export
 from mmdemo.training.codebook import learning_rule
 from mmdemo.training.config import VQVAEConfig
-from mmdemo.training.loop import Record, Run, accelerated, alone, step_generator
+from mmdemo.training.loop import Record, Run, accelerated, alone, in_turn, step_generator
 
 
 @alone("a codec")
@@ -36,7 +37,7 @@ def train_vqvae(
     """
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
-    with accelerator.main_process_first():  # one process downloads, the others find it there
+    with in_turn(accelerator):  # one process downloads or decodes, the others find it there
         images = data.load(config.dataset, "train", data_dir, config.image_size, strict=strict)
     if images.pixels.shape[-1] % config.stride:
         side = images.pixels.shape[-1]
@@ -61,24 +62,24 @@ def train_vqvae(
     optimizer = torch.optim.AdamW([p for p in vae.parameters() if p.requires_grad], lr=config.learning_rate)
     book = learning_rule(vae, config)
     checkpoint = run_folder / "vqvae.pt"
-    seen = {"pictures": len(images)}
+    seen = {"pictures": len(images), "the pictures' digest": images.digest}
     run = Run(
         accelerator, config, vae, optimizer, checkpoint, checkpoint_every, resume, seen, bool(compiled), codebook=book
     )
 
-    for step in run.steps():
-        rng = step_generator(device, config.seed, step, 0)  # the same in every process: all must draw the same codes
-        x = from_bytes(images.pixels[run.places(step, len(images))].to(device))
+    for step, pixels in run.batches(len(images), images.pixels.__getitem__):
+        rng = step_generator(device, config.seed, step)
+        x = from_bytes(pixels.to(device))
         if step == 0:
-            first = _rows(accelerator.gather(vae.encode(x).latents.detach().float()))
+            first = _rows(run.gather(vae.encode(x).latents.detach().float()))
             book.keep(len(first)) if config.start_from else book.initialize(first, rng)
         with accelerator.autocast():
             out = run.model(x)
         reconstruction = F.mse_loss(out.sample.float(), x)
         loss = reconstruction + book.loss(out)
         run.descend(loss)
-        ids = accelerator.gather(out.ids).flatten()
-        book.update(_rows(accelerator.gather(out.latents.detach().float())), ids, rng)
+        ids = run.gather(out.ids).flatten()
+        book.update(_rows(run.gather(out.latents.detach().float())), ids, rng)
         yield run.finish(
             loss=loss.item(),
             psnr=10 * log10(4 / reconstruction.item()),  # dB; pixels span 2, so the peak squared is 4
@@ -87,13 +88,14 @@ def train_vqvae(
 
     if accelerator.is_main_process:
         run.averaged()
-        statistics = codec.statistics(vae, images.pixels)
+        latents = run_folder / export.LATENTS
+        statistics = codec.statistics(vae, images.pixels, partial(files.empty, latents))
         vae.register_to_config(latent_std=statistics.latent_std)
         # A published pack names no folder of its maker's; the slash tells a folder from a data set of that name.
         dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
         training = run.summary() | {"dataset": dataset}
         export.save_codec(pack, vae, statistics, images.classes, training, resume)
-        export.save_latents(run_folder, statistics.latents, images, packs.fingerprint(pack))
+        export.save_latents(latents, statistics.latents, images, packs.fingerprint(pack))
     accelerator.wait_for_everyone()
 
 
