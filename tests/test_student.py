@@ -30,6 +30,8 @@ def before(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("before")
     list(train_vqvae(SHORT_CODEC, folder / "pack", folder / "run"))
     list(train_dit(SHORT_TRANSFORMER, folder / "pack", folder / "run"))
+    (folder / "pack" / "examples").mkdir()
+    (folder / "pack" / "examples" / "note.txt").write_text("kept")
     export.set_defaults(folder / "pack", num_inference_steps=12, guidance_scale=3.0, sampler="dpm++")
     return folder
 
@@ -63,7 +65,11 @@ def test_a_student_comes_nearer_to_many_steps_than_as_many_of_its_teacher(after)
 
 
 def test_the_rest_of_the_pack_is_what_it_was(before, after):
-    kept = ("transformer/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+    kept = (
+        "examples/note.txt",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    )
     for file in (*kept, "scheduler/scheduler_config.json", "codebook/codebook.json"):
         assert (after / "pack" / file).read_bytes() == (before / "pack" / file).read_bytes(), file
     old, new = (packs.read(folder / "pack") for folder in (before, after))

@@ -27,6 +27,7 @@ from mmdemo.words import Words
 MAX_SHARD = "9MB"  # a plain push to the Hub refuses files over 10 MB
 DISTANCES = 2**24  # between codes, computed at a time: 67 MB
 MAX_JPEG = 65_535  # pixels a side, by the format
+OWN = ("examples", "notes.md", "cover.png", "LICENSE")  # what a person added to a pack, and every training leaves
 LATENTS = "latents.safetensors"  # of the training split, in a run's folder
 
 
@@ -88,8 +89,8 @@ def save_student(pack: Path, student: DiT, training: dict) -> None:
     """Add a student to a pack, or replace it there. What was measured stays: nothing else has changed."""
 
     def write(folder: Path) -> None:
-        shutil.copytree(pack, folder, dirs_exist_ok=True)
-        shutil.rmtree(folder / "student", ignore_errors=True)
+        brought = shutil.ignore_patterns("student", *OWN)
+        shutil.copytree(pack, folder, dirs_exist_ok=True, ignore=brought)
         _stored(student).save_pretrained(folder / "student", max_shard_size=MAX_SHARD)
         index = packs.read_json(folder / "model_index.json")
         _write_json(folder / "model_index.json", index | {"student": [DiT.__module__, DiT.__name__]})
@@ -229,7 +230,7 @@ def _replace(pack: Path, write: Callable[[Path], None]) -> None:
             new.mkdir()
             write(new)
             if pack.exists():
-                _copy(pack, new, "examples", "notes.md", "cover.png", "LICENSE")  # what a person added
+                _copy(pack, new, *OWN)
                 os.replace(pack, old)
             os.replace(new, pack)
     finally:
