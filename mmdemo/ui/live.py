@@ -64,7 +64,7 @@ class Live:
         always = {"trigger_mode": "multiple", **PRIVATE}
         self.kind.input(said_plainly(self._choose), {self.pack, self.kind}, flat(every), **always)
         moved = [one.input for one in (self.kind, self.seed, self.steps, *(part.classes for part in every))]
-        moved += [part.prompt.input for part in every]
+        moved += [part.prompt.submit for part in every]
         change = (said_plainly(self._change), {self.pack, *controls}, [self.view])
         gr.on(moved, *change, **always)
         for one in every:
