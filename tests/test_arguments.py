@@ -59,7 +59,7 @@ BAD = {
     "label": [([*NO_CLASS, "Circle", True, NAN, [], ["circle", "oval"], ["circle", None], [["circle"]]], "square")],
     "other_label": [([*NO_CLASS, "all", ["square"]], "square")],
     "negative": [([*NO_CLASS, "all", ["square"]], "square")],
-    "labels": [([["circle"] * 2, [], ["circle"] * 5], "or four"), (["oval", ["circle"] * 3 + [None], {}, NAN], "square")],
+    "labels": [(["oval", ["circle"] * 3 + [None], {}, NAN], "square"), ([["circle"] * 2, [], ["circle"] * 5], "four")],
     "seeds": [([[1, 2], []], "or four"), ([[1, 2, 3, -1], "1", [MAX_SEED + 1]], str(MAX_SEED))],
     "seed": [([*NO_WHOLE_NUMBER, MAX_SEED + 1], str(MAX_SEED))],
     "other_seed": [([*NO_WHOLE_NUMBER, MAX_SEED + 1], str(MAX_SEED))],
