@@ -15,6 +15,7 @@ from mmdemo.errors import ArgumentError
 from mmdemo.kinds import (
     Argument,
     Choice,
+    Corners,
     Factor,
     Flag,
     Grid,
@@ -178,6 +179,7 @@ STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Rec
 # ---------------------------------------------------------------------------------------------- everything, by name
 
 INVERT = ("auto", "yes", "no")
+LABEL = Label("Class", "What to draw.", words="class {}", allowed=classes)
 LABELS = Labels("Class", "What to draw; all takes each that there is in turn.")  # where more than one is welcome
 FIRST_LABEL = Labels("Class", "What to draw; of several, or of all, the first.")
 RESTORING = replace(
@@ -185,7 +187,10 @@ RESTORING = replace(
     absent="ddpm if not given.",  # restoring.SAMPLER
     among=tuple(name for name in NAMES if name != FAST),  # whose jumps cannot be corrected on their way
 )
+BLENDING = replace(SETTINGS["sampler"], absent=f"{FAST} if not given and the pack has it, or else the pack's own.")
 CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
+ACROSS = Number("Across", "The place in the square, from left to right.")
+DOWN = Number("Down", "The place in the square, from top to bottom.")
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 SET = Whole(
     "How many", "Pictures to make.", low=1, high=lambda pack: max(1, min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2))
@@ -217,7 +222,7 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "tokens": Grid("Tokens", "Rows of token ids."),
     "code": Whole("Code", "A code's id.", high=lambda pack: pack.codes - 1),
     "by": Whole("By", "The id of the code that takes its place.", high=lambda pack: pack.codes - 1),
-    "label": Label("Class", "What to draw.", words="class {}", allowed=classes),
+    "label": LABEL,
     "other_label": Label(
         "To class",
         "The class at the other end.",
@@ -225,6 +230,10 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
         text=("To prompt", "The words at the other end."),
     ),
     "other_seed": Whole("To seed", "The noise at the other end.", high=MAX_SEED),
+    "labels": Corners("Classes", "What is drawn at each corner of a square.", of=LABEL),
+    "seeds": Corners(
+        "Seeds", "The noise at each corner of a square.", absent="All `seed` if not given.", of=SETTINGS["seed"]
+    ),
     "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
     "augment": Flag("Augment", "Beside each picture a variant that is rotated, scaled, shifted and noised."),
     "strength": Number(

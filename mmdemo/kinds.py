@@ -261,6 +261,28 @@ class Labels(Argument):
 
 
 @dataclass(frozen=True)
+class Corners(Argument):
+    """A value for every corner of a square: top left, top right, bottom left, bottom right; one alone is for all.
+
+    of: what each may be.
+    """
+
+    of: Argument | None = None
+    schema: ClassVar[dict] = {"type": "array", "items": {}}
+
+    def check(self, name, value, pack):
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        if len(values) not in (1, 4):
+            corners = "top left, top right, bottom left, bottom right"
+            raise ArgumentError(f"{name} is {shown(value)}; it must be one for all corners, or four: {corners}")
+        checked = [self.of.check(name, one, pack) for one in values]
+        return tuple(checked * (4 // len(checked)))
+
+    def allows(self):
+        return f"Top left, top right, bottom left, bottom right; or one for all. {self.of.allows()}"
+
+
+@dataclass(frozen=True)
 class Side(Argument):
     """A number of pixels that the pack's codec takes: a multiple of its stride."""
 

@@ -12,6 +12,7 @@ arXiv:2209.03003).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import diffusers
@@ -148,8 +149,8 @@ class ClassPipeline(DiffusionPipeline):
         *,
         guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
         negative_label: Label | None = None,  # what to guide away from; None = the null class, or the empty text
-        other_labels: Sequence[Label] | None = None,  # B labels to mix in
-        mix: Sequence[float] | None = None,  # B shares of the other label, in [0, 1]
+        other_labels: Sequence[Sequence[Label]] = (),  # to mix in: B of each
+        mix: Sequence[Sequence[float]] | None = None,  # B shares of the label, then of each other one; they add up to 1
         latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
         x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
         strength: float = 1.0,  # with x0: share of the steps to take, in (0, 1]; 1 = from pure noise
@@ -172,9 +173,8 @@ class ClassPipeline(DiffusionPipeline):
         device, sampler = self._execution_device, sampler or self.config.sampler
         jumps = sampler == samplers.FAST
         away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
-        groups = {"label": class_labels, "away": away} | ({} if other_labels is None else {"other": other_labels})
-        ids = self.label_ids([one for group in groups.values() for one in group]).to(device)
-        groups = dict(zip(groups, ids.chunk(len(groups)), strict=True))
+        ids = self.label_ids([*class_labels, *chain(*other_labels), *away]).to(device)
+        groups = {"label": ids[: -len(away)], "away": ids[-len(away) :]}
 
         @cache  # a text means the same at every step
         def meaning(*names: str):
@@ -195,7 +195,8 @@ class ClassPipeline(DiffusionPipeline):
             set_timesteps(scheduler, count, device)
             stochastic = {"generator": list(generator)} if scheduler_is_stochastic(scheduler) else {}
         low, high = guidance_interval or self.config.guidance_interval
-        shares = None if mix is None else torch.as_tensor(mix, device=device, dtype=torch.float32).view(-1, 1, 1, 1)
+        shares = torch.ones(1, len(class_labels)) if mix is None else torch.as_tensor(mix, dtype=torch.float32)
+        shares = shares.to(device)[..., None, None, None]  # (labels, B, 1, 1, 1)
 
         if latents is None:
             size = (self.transformer.config.in_channels, *(2 * [self.transformer.config.sample_size]))
@@ -260,21 +261,15 @@ class ClassPipeline(DiffusionPipeline):
     def _predict(self, model, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
         """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
-        In one batch. Two labels are mixed by their predictions, so that any transformer can.  shares: of the other one,
-        or None.
+        In one batch. Labels are mixed by their predictions, so that any transformer can.  shares: (labels, B, 1, 1, 1).
         """
-        asked = []
-        if both or scale != 0:
-            asked += ["label"] if shares is None else ["label", "other"]
-        if both or scale != 1:
-            asked += ["away"]
-        inputs = torch.cat([x_t] * len(asked))
+        labels, away = both or scale != 0, both or scale != 1
+        asked = ["label"] * labels + ["away"] * away
+        inputs = x_t.repeat(len(shares) * labels + away, 1, 1, 1)
         outputs = model(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
-        parts = list(outputs[:, : x_t.shape[1]].chunk(len(asked)))
-        without = parts.pop() if both or scale != 1 else None
-        if not parts:
-            return None, without
-        return (parts[0] if shares is None else parts[0].lerp(parts[1], shares)), without
+        parts = outputs[:, : x_t.shape[1]].unflatten(0, (-1, len(x_t)))  # (labels, and away, B, d, h, w)
+        with_label = (shares * parts[: len(shares)]).sum(0) if labels else None
+        return with_label, parts[-1] if away else None
 
 
 def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:
@@ -336,7 +331,7 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     angle = cosine.arccos()
     if angle.sin() < 1e-4:  # the same noise, or the very opposite
         return torch.lerp(a, b, share)
-    return (torch.sin((1 - share) * angle) * a + torch.sin(share * angle) * b) / angle.sin()
+    return torch.sin((1 - share) * angle) / angle.sin() * a + torch.sin(share * angle) / angle.sin() * b
 
 
 def null_class(transformer) -> int:

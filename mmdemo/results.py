@@ -123,6 +123,11 @@ class Reconstruction:
         }
 
 
+def named(label: str, reads: bool) -> str:
+    """A label, within a sentence.  reads: whether it is a text."""
+    return quoted(label) if reads else label
+
+
 @dataclass(frozen=True)
 class Drawing:
     """What drawings have in common: with their labels, all it takes to make them again."""
@@ -135,7 +140,7 @@ class Drawing:
 
     def named(self, label: str) -> str:
         """A label, within a sentence."""
-        return quoted(label) if self.reads else label
+        return named(label, self.reads)
 
     def json(self) -> dict:
         notice = {"notice": self.notice} if self.notice else {}
@@ -395,6 +400,27 @@ class Strip(Drawing):
     def json(self) -> dict:
         more = ("label", "other_label", "other_seed", "shares")
         return super().json() | {name: getattr(self, name) for name in more}
+
+
+@dataclass(frozen=True)
+class Blend(Drawing):
+    """A picture at a place in a square. Labels, seeds and shares are those of its corners: top left, top right, bottom
+    left, bottom right."""
+
+    image: Image.Image
+    labels: list[str]
+    seeds: list[int]
+    shares: list[float]
+    x: float  # from left to right, in [0, 1]
+    y: float  # from top to bottom
+
+    def json(self) -> dict:
+        rounded = {"shares": [round(share, 4) for share in self.shares]}
+        return super().json() | {name: getattr(self, name) for name in ("labels", "seeds", "x", "y")} | rounded
+
+    def png_bytes(self) -> bytes:
+        """The picture as a PNG file, with its settings in the file's `mmdemo` text."""
+        return png_bytes(self.image, self.json())
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a transformer can be asked to draw, and what comes of it: pictures, films, edits, comparisons, strips.
+"""What a transformer can be asked to draw, and what comes of it: pictures, films, edits, comparisons, blends.
 
 A Request is all checked arguments of a drawing; the rest is what a pipeline makes of one, as generators that return
 their result. It knows no files and no page. torch is imported only once a pipeline is there.
@@ -20,7 +20,7 @@ from mmdemo.arguments import ARGUMENTS, AXES, Recipe
 from mmdemo.errors import ArgumentError
 from mmdemo.kinds import choice, shown
 from mmdemo.packs import Pack, read_words
-from mmdemo.results import Cell, Edit, Frame, Made, NoisedFrame, Progress, Pull, Run, Samples, Strip, Synthetic
+from mmdemo.results import Blend, Cell, Edit, Frame, Made, NoisedFrame, Progress, Pull, Run, Samples, Strip, Synthetic
 
 if TYPE_CHECKING:
     import torch
@@ -186,7 +186,8 @@ def noise(
 
     scheduler = make_scheduler(pipeline.scheduler, recipe.sampler)
     set_timesteps(scheduler, recipe.steps, "cpu")
-    x0, eps = latents_of(pipeline, original), _noise(pipeline, *_generators([recipe.seed]))
+    x0 = latents_of(pipeline, original)
+    eps = _noise(pipeline, *_generators([recipe.seed])).to(x0.device)
     times = sorted(set(scheduler.timesteps.tolist()))  # Heun visits each twice
     frames = []
     for index, t in enumerate(times):
@@ -243,26 +244,13 @@ def compare(pipeline: ClassPipeline, cells: list[list[Request]]) -> Generator[Ce
 def morph(
     pipeline: ClassPipeline, request: Request, other_label: str, other_seed: int
 ) -> Generator[Progress, None, Strip]:
-    """Pictures between two labels, two seeds, or both: labels mix by their predictions, noise along the sphere."""
-    import torch
-
-    from mmdemo.pipeline import slerp
-
+    """Pictures between two labels, two seeds, or both."""
     started, count = time.perf_counter(), len(request.labels)
     shares = [i / (count - 1) for i in range(count)]
-    # Samplers that draw noise at every step go on with that of the nearer end, from where `sample` would.
-    generators = _generators(request.recipe.seed if share < 0.5 else other_seed for share in shares)
-    noises = [_noise(pipeline, generator)[0] for generator in generators]
-    steps = _steps(
-        pipeline,
-        request,
-        generators,
-        latents=torch.stack([slerp(noises[0], noises[-1], share) for share in shares]),
-        other_labels=[as_asked(request.pack, other_label)] * count,
-        mix=shares,
-    )
-    pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
     ends = (request.labels[0], other_label)
+    seeds = (request.recipe.seed, other_seed)
+    steps = _within(pipeline, request, 2 * ends, 2 * seeds, [(share, 0.0) for share in shares])
+    pictures = _pictures(pipeline, (yield from _watched(pipeline, steps)))
     return Strip(
         **replace(request, labels=ends).common,  # whose notice is of both
         seconds=time.perf_counter() - started,
@@ -271,6 +259,67 @@ def morph(
         label=ends[0],
         other_label=ends[1],
         other_seed=other_seed,
+    )
+
+
+def blend(
+    pipeline: ClassPipeline, request: Request, seeds: Sequence[int], x: float, y: float
+) -> Generator[Progress, None, Blend]:
+    """A picture at a place in a square between the four labels of a request, and four seeds."""
+    started = time.perf_counter()
+    steps = _within(pipeline, request, request.labels, seeds, [(x, y)])
+    (picture,) = _pictures(pipeline, (yield from _watched(pipeline, steps)))
+    return Blend(
+        **request.common,
+        seconds=time.perf_counter() - started,
+        image=picture,
+        labels=list(request.labels),
+        seeds=list(seeds),
+        shares=corner_shares(x, y),
+        x=x,
+        y=y,
+    )
+
+
+def corner_shares(x: float, y: float) -> list[float]:
+    """What each corner of a square has of a place in it: top left, top right, bottom left, bottom right (bilinear).
+
+    x: from left to right.  y: from top to bottom; both from 0 to 1.
+    """
+    return [across * down for down in (1 - y, y) for across in (1 - x, x)]
+
+
+def _within(
+    pipeline: ClassPipeline,
+    request: Request,
+    labels: Sequence[str],  # at the corners of a square, in the order of `corner_shares`
+    seeds: Sequence[int],
+    places: Sequence[tuple[float, float]],  # (x, y) of every picture
+) -> Iterator[Step]:
+    """The steps of pictures at places in a square: labels mix by their predictions, noise along the sphere."""
+    import torch
+
+    from mmdemo.pipeline import slerp
+
+    drawn = {seed: _noise(pipeline, *_generators([seed])) for seed in seeds}
+    corners = [drawn[seed] for seed in seeds]
+    latents = [slerp(slerp(*corners[:2], x), slerp(*corners[2:], x), y) for x, y in places]
+    shares, mix = [corner_shares(x, y) for x, y in places], {}
+    for label, column in zip(labels, zip(*shares, strict=True), strict=True):  # the same at two corners is one
+        mix[label] = [a + b for a, b in zip(mix.get(label, [0.0] * len(places)), column, strict=True)]
+    mix = {label: column for label, column in mix.items() if any(column)}
+    first, *others = ([label] * len(places) for label in mix)
+    # Samplers that draw noise at every step go on with that of the nearest corner, from where `sample` would.
+    generators = _generators(seeds[max(range(4), key=lambda corner: (each[corner], corner))] for each in shares)
+    for generator in generators:
+        _noise(pipeline, generator)
+    return _steps(
+        pipeline,
+        replace(request, labels=tuple(first)),
+        generators,
+        latents=torch.cat(latents),
+        other_labels=[[as_asked(request.pack, label) for label in each] for each in others],
+        mix=list(mix.values()) if others else None,
     )
 
 
@@ -314,12 +363,12 @@ def _generators(seeds) -> list[torch.Generator]:
 
 
 def _noise(pipeline: ClassPipeline, generator: torch.Generator) -> Tensor:
-    """(1, d, h, w): what sampling with this generator starts from."""
+    """(1, d, h, w), on the CPU: what sampling with this generator starts from."""
     import torch
 
     config = pipeline.transformer.config
     size = (1, config.in_channels, config.sample_size, config.sample_size)
-    return torch.randn(size, generator=generator).to(pipeline.device)
+    return torch.randn(size, generator=generator)
 
 
 def _pictures(pipeline: ClassPipeline, latents: Tensor) -> list[Image.Image]:

@@ -6,20 +6,34 @@ needs neither torch nor diffusers.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from mmdemo import catalogue, classifying, describing, images, packs, restoring, sampling
-from mmdemo.arguments import ARGUMENTS, CANDIDATES, FIRST_LABEL, LABELS, RESTORING, SET, SETTINGS, STRIP, Recipe
+from mmdemo.arguments import (
+    ACROSS,
+    ARGUMENTS,
+    BLENDING,
+    CANDIDATES,
+    DOWN,
+    FIRST_LABEL,
+    LABELS,
+    RESTORING,
+    SET,
+    SETTINGS,
+    STRIP,
+    Recipe,
+)
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.kinds import ALL, Argument
 from mmdemo.packs import Pack
 from mmdemo.results import (
+    Blend,
     Candidates,
     Cell,
     Classification,
@@ -51,7 +65,7 @@ from mmdemo.tokens import decode, interpolate, reconstruct, replace, seen
 def verb(
     order: str = "",
     settings: Sequence[str] = tuple(SETTINGS),
-    own: Mapping[str, Any] | None = None,
+    prefers: str = "",
     of_codes: bool = False,
     **arguments: Argument,
 ) -> Callable:
@@ -61,7 +75,7 @@ def verb(
     drawing stand, each None where the pack's own is meant. All are checked in the order in which they are given.
 
     order: the arguments that come first, where that is not the method's own order.  settings: those that it takes.
-    own: those for which it has a default of its own, in place of the pack's.
+    prefers: the sampler that it takes in place of the pack's own, where the pack has it.
     of_codes: whether it needs a codebook.  arguments: what differs from ARGUMENTS.
     """
 
@@ -92,7 +106,9 @@ def verb(
                     values[name] = checked.arguments[name].check(name, value, pack)
             if draws:
                 asked = {name: values.pop(name) for name in settings}
-                values["recipe"] = Recipe.of(pack, {**(own or {}), **{k: v for k, v in asked.items() if v is not None}})
+                if prefers in pack.samplers and asked["sampler"] is None:
+                    asked["sampler"] = prefers
+                values["recipe"] = Recipe.of(pack, asked)
             return method(self, **values)
 
         checked.__signature__ = signature
@@ -238,7 +254,7 @@ class Studio(Shelf):
 
     @verb(
         "pack image task mask label factor noise seed steps guidance sampler invert",
-        own={"sampler": restoring.SAMPLER},
+        prefers=restoring.SAMPLER,
         count=CANDIDATES,
         sampler=RESTORING,
     )
@@ -299,6 +315,22 @@ class Studio(Shelf):
         if (other_label, other_seed) == (label, recipe.seed):
             raise ArgumentError("both ends of the strip are the same; give another other_label or other_seed")
         return self._run(sampling.morph, sampling.request(pack, [label], count, recipe), other_label, other_seed)
+
+    @verb("pack labels x y seeds", prefers=FAST, x=ACROSS, y=DOWN, sampler=BLENDING)
+    def blend(
+        self,
+        pack: Pack,
+        labels: str | Sequence[str],
+        x: float = 0.5,
+        y: float = 0.5,
+        seeds: Sequence[int] | None = None,  # None = the same at every corner
+        *,
+        recipe: Recipe,
+    ) -> Run[Progress, Blend]:
+        """One picture at a place in a square between four classes, four seeds, or both."""
+        seeds = seeds or (recipe.seed,) * len(labels)
+        request = sampling.Request(pack, labels, dataclasses.replace(recipe, seed=seeds[0]))
+        return self._run(sampling.blend, request, seeds, x, y)
 
     @verb(count=SET, label=LABELS)
     def synthesize(

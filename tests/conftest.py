@@ -132,6 +132,25 @@ def reading_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="session")
+def fast_weights(lively_weights: Path, reading_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of packs: `fast` and `words` have a student with random weights, `tiny` and `tiny-codec` have none."""
+    folder = tmp_path_factory.mktemp("fast") / "weights"
+    for name, source in (("fast", "tiny"), ("tiny", "tiny"), ("tiny-codec", "tiny-codec")):
+        shutil.copytree(lively_weights / source, folder / name)
+    shutil.copytree(reading_weights / "words", folder / "words")
+    for name, options in (
+        ("fast", {}),
+        ("words", {"num_classes": 0, "vocab_size": Words.load(folder / "words" / "tokenizer").size}),
+    ):
+        times = torch.linspace(1000, 0, samplers.MAX_JUMPS + 1).tolist()
+        student = tiny_dit(times=times, **options)
+        with torch.no_grad():  # a class is to make a difference
+            (student.text_embed if options else student.class_embed).weight.mul_(20)
+        export.save_student(folder / name, student, {"minutes": 0.0})
+    return folder
+
+
+@pytest.fixture(scope="session")
 def lively_weights(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny packs with a decoder of strong contrast: an untrained one paints nearly the same for every token."""
     folder = tmp_path_factory.mktemp("lively") / "weights"

@@ -50,6 +50,7 @@ GOOD = {
     "seed": 0, "other_seed": 1, "steps": 2, "guidance": 1.0, "sampler": "euler", "interval": [0, 1], "image": digit(),
     "other": digit(), "invert": "auto", "size": 16, "strength": 0.5, "tokens": [[0]], "code": 0, "by": 1,
     "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2],
+    "labels": ["circle"], "seeds": [0, 1, 2, 3],
     "task": "inpaint", "mask": half(digit()), "factor": None, "noise": None,
 }  # fmt: skip
 # By argument: what is no value of it, and what the sentence says of those that are.
@@ -58,6 +59,8 @@ BAD = {
     "label": [([*NO_CLASS, "Circle", True, NAN, [], ["circle", "oval"], ["circle", None], [["circle"]]], "square")],
     "other_label": [([*NO_CLASS, "all", ["square"]], "square")],
     "negative": [([*NO_CLASS, "all", ["square"]], "square")],
+    "labels": [(["oval", ["circle"] * 3 + [None], {}, NAN], "square"), ([["circle"] * 2, [], ["circle"] * 5], "four")],
+    "seeds": [([[1, 2], []], "or four"), ([[1, 2, 3, -1], "1", [MAX_SEED + 1]], str(MAX_SEED))],
     "seed": [([*NO_WHOLE_NUMBER, MAX_SEED + 1], str(MAX_SEED))],
     "other_seed": [([*NO_WHOLE_NUMBER, MAX_SEED + 1], str(MAX_SEED))],
     "steps": [([*NO_WHOLE_NUMBER, 0, MAX_STEPS + 1], str(MAX_STEPS))],
@@ -92,7 +95,8 @@ BAD = {
 
 
 def good(verb: str) -> dict:
-    return {name: GOOD[name] for name in VERBS[verb].arguments}
+    places = {"x": 0.5, "y": 0.5} if verb == "blend" else {}
+    return {name: GOOD[name] for name in VERBS[verb].arguments} | places
 
 
 def default(verb: str, name: str):
@@ -107,6 +111,8 @@ def refused() -> list[tuple]:
             of = {"sample": (1, MAX_COUNT), "synthesize": (1, MAX_SET), "restore": (1, MAX_CANDIDATES)}
             low, high = of.get(verb, (2, MAX_STRIP))
             bad = [([*NO_WHOLE_NUMBER, 0, low - 1, high + 1], f"{low} to {high}")]
+        if verb == "blend" and name in ("x", "y"):
+            bad = [([*NO_NUMBER, -0.01, 1.01], "from 0 to 1")]
         if name == "label" and verb not in SEVERAL:
             bad += [(["all", ["circle"], ["circle", "square"]], "one of circle, square, triangle")]
         if name == "pack" and "sampler" in VERBS[verb].arguments:

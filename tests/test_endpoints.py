@@ -51,6 +51,7 @@ def test_a_client_sees_the_endpoints_and_nothing_else(client: Client):
         "/compare": ["pack", "x", "xs", "y", "ys", "label", *DRAWN, "interval", "negative"],
         "/synthesize": ["pack", "count", "label", "augment", *DRAWN, "interval", "negative"],
         "/morph": ["pack", "label", "other_label", "seed", "other_seed", "count", *DRAWN[1:], "interval", "negative"],
+        "/blend": ["pack", "labels", "x", "y", "seeds", "seed", *DRAWN[1:], "interval", "negative"],
     }
     assert endpoints["unnamed_endpoints"] == {}
 

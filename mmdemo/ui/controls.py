@@ -73,14 +73,23 @@ class RecipeControls:
         fitted = {}
         for name in choices - self.labels.keys():
             (part,) = self.others[name]
-            fitted[part] = among(offered(SETTINGS[name], pack), values[part], self._own.get(name))
+            fitted[part] = among(self._offered(name, pack), values[part], self._own.get(name) or own.get(name))
         fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in choices})
         (sampler,) = self.others["sampler"]
         if pack.can_sample:
             fitted |= self.fit_sampler(pack, fitted[sampler]["value"])
-        for one in self.labels.values():  # last: which choices there are must not be lost
+        for one in self.labels.values():
             fitted |= one.fit(pack, values)
         return fitted
+
+    def _offered(self, name: str, pack: Pack) -> Sequence[str | tuple[str, str]]:
+        """What a list holds of a pack. A student comes first, for a quick look; where a form has a sampler of its own,
+        a student is of no use."""
+        choices = offered(SETTINGS[name], pack)
+        if FAST not in choices:
+            return choices
+        quick = [] if name in self._own else [(f"{FAST} ({USUAL_JUMPS} steps)", FAST)]
+        return [*quick, *(one for one in choices if one != FAST)]
 
     def fit_sampler(self, pack: Pack, sampler: str) -> Values:
         """Updates to what a sampler draws with: a student takes few steps, and the pack's own guidance is in it."""
@@ -89,8 +98,7 @@ class RecipeControls:
         shown = self.show(pack, {"guidance": own.guidance, "interval": own.interval})
         fitted = {part: gr.update(value=value, interactive=not fast) for part, value in shown.items()}
         (slider,) = self.others["steps"]
-        nothing = self.show(pack, {"negative": None}) if fast else {}  # nor does it know what to guide away from
-        return fitted | {slider: gr.update(value=steps, maximum=most)} | nothing
+        return fitted | {slider: gr.update(value=steps, maximum=most)}
 
     def show(self, pack: Pack, settings: dict[str, Any]) -> Values:
         """Updates to these settings."""
@@ -129,7 +137,7 @@ class LabelControl:
         # tab that was not yet opened.
         self.prompt = gr.Textbox(label=label, info=info or None, max_lines=6)
         self.examples = widget("chips", chips="")
-        self.examples.take(None, [self.examples], [self.prompt], js="(text) => text", **PRIVATE)
+        self.taken = self.examples.take(None, [self.examples], [self.prompt], js="(text) => text", **PRIVATE)
         self.components = [self.classes, self.prompt, self.examples]
 
     def read(self, values: Values) -> str | list[str]:

@@ -75,6 +75,7 @@ ANSWERS = {
     "restore": [Output("image", "image"), NUMBERS],
     "compare": [Output("image", "image"), NUMBERS],
     "morph": [Output("images", "images", "shares"), NUMBERS],
+    "blend": [Output("image", "image"), NUMBERS],
     "synthesize": [Output("zip", "zip"), NUMBERS],
 }
 

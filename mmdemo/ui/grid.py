@@ -1,6 +1,8 @@
-"""The Compare tab: the same noise under different settings, as a grid over two of them or as a strip between two ends.
+"""The Compare tab: the same noise under different settings, as a grid over two of them, as a strip between two ends, or
+live between four corners.
 
-Knows the grid's controls and what the studio streams; strip.py is the other half. static/table.js draws the table.
+Knows the grid's controls and what the studio streams; strip.py and live.py are the other parts. static/table.js draws
+the table.
 """
 
 import re
@@ -19,6 +21,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui import labelled
 from mmdemo.ui.browser import PRIVATE, data_uri, picture, said_plainly, widget
 from mmdemo.ui.controls import LabelControl, Values, flat, some
+from mmdemo.ui.live import Live
 from mmdemo.ui.messages import Table, TableCell
 from mmdemo.ui.strip import Strip
 from mmdemo.ui.workbench import Form
@@ -39,6 +42,8 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> gr
             grid.connect(opened)
         with gr.Tab("Strip", id="strip", elem_id="strip"):
             Strip(studio, pack).connect(opened)
+        with gr.Tab("Live", id="live", elem_id="live"):
+            Live(studio, pack).connect(opened)
     return grid.table
 
 

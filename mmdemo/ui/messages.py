@@ -328,6 +328,28 @@ class Between:
     png: str | None = None
 
 
+@dataclass(frozen=True)
+class Blended:
+    """What live.js is answered: the picture at a place in its square."""
+
+    png: str
+    file: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Square:
+    """live.js: what stands at the corners of a square.  Of a new pack also a place in it, and the picture there."""
+
+    pack: str
+    corners: list[str]  # what each is called: top left, top right, bottom left, bottom right
+    labels: list[str]
+    seeds: list[int]
+    steps: int
+    place: tuple[float, float] | None = None  # (x, y), from 0 to 1
+    picture: Blended | None = None
+
+
 def message(record: Any = None, turn: int | None = None) -> str:
     """A string, because gradio changes dicts in place while streaming and then misses it."""
     fields = plain(record) if record is not None else {}

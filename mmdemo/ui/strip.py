@@ -1,4 +1,4 @@
-"""The other half of the Compare tab: pictures between two classes or two texts, two seeds, or both.
+"""The second part of the Compare tab: pictures between two classes or two texts, two seeds, or both.
 
 Knows the strip's controls and what the studio answers; static/between.js draws it.
 """

@@ -193,7 +193,9 @@ class Form:
 
     def _fit_sampler(self, values: Values) -> Values:
         (sampler,) = self.recipe["sampler"]
-        return self.recipe.fit_sampler(self.studio.pack(values[self.pack]), values[sampler])
+        pack = self.studio.pack(values[self.pack])
+        negative = self.recipe.show(pack, {"negative": pack.defaults.negative})  # a student takes none
+        return self.recipe.fit_sampler(pack, values[sampler]) | negative
 
     def _open(self, values: Values) -> Iterator[Values]:
         tell = speaker()
