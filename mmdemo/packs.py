@@ -276,8 +276,10 @@ def _check_student(folder: Path, teacher: dict) -> None:
         if student.get(name, 0) != teacher.get(name, 0):
             raise PackError(f"student was made for another {name} than the transformer's")
     times = student.get("times")
-    if not isinstance(times, list) or not 2 <= len(times) <= MAX_STEPS + 1 or times[-1] != 0:
-        raise PackError("student/config.json has no times from noise down to 0")
+    if not isinstance(times, list) or not samplers.MAX_JUMPS < len(times) <= MAX_STEPS + 1 or times[-1] != 0:
+        raise PackError(
+            f"student/config.json has no times from noise down to 0, {samplers.MAX_JUMPS} or more before it"
+        )
     for before, after in zip(times, times[1:], strict=False):
         if not number("times", before, 0, 1000) > number("times", after, 0, 1000):
             raise PackError("student/config.json has times that do not go down")

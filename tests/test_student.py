@@ -131,7 +131,10 @@ def test_a_film_an_edit_and_a_strip_can_be_drawn_fast(after):
     assert len(studio.morph("pack", "circle", "square", 3, count=3, sampler=FAST).result().images) == 3
 
 
-@pytest.mark.parametrize("times", [[0], [1000.0, 1.0], [5.0, 7.0, 0.0], "noon", [float("nan"), 0]])
+DOWN = [1000.0 - 100 * n for n in range(10)]
+
+
+@pytest.mark.parametrize("times", [[0], [*DOWN[:7], 0], DOWN, [1.0, *DOWN, 0.0], "noon", [float("nan"), *DOWN, 0]])
 def test_a_student_that_does_not_know_its_times_is_refused_in_one_sentence(copied, times):
     file = copied / "pack" / "student" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"times": times}))
@@ -144,6 +147,12 @@ def test_a_sampler_that_draws_noise_at_every_step_has_nothing_to_teach(copied):
         next(train_student(SHORT, copied / "pack", copied / "run"))
 
 
+def test_a_pack_that_draws_in_fewer_steps_than_a_student_may_has_nothing_to_teach(copied):
+    export.set_defaults(copied / "pack", num_inference_steps=MAX_JUMPS - 1)
+    with pytest.raises(PackError, match=f"draws in {MAX_JUMPS - 1} steps by itself"):
+        next(train_student(SHORT, copied / "pack", copied / "run"))
+
+
 def test_a_codec_alone_has_nothing_to_teach(tiny_weights, tmp_path):
     with pytest.raises(PackError, match="it has no transformer"):
         next(train_student(SHORT, tiny_weights / "tiny-codec", tmp_path))
@@ -152,6 +161,7 @@ def test_a_codec_alone_has_nothing_to_teach(tiny_weights, tmp_path):
 def test_a_student_of_a_variance_preserving_schedule_jumps_too(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-v", tmp_path / "pack")
     assert v_schedule().config.prediction_type == "v_prediction"
+    export.set_defaults(tmp_path / "pack", num_inference_steps=MAX_JUMPS)
     list(train_student(replace(SHORT, trajectories=20, steps=2), tmp_path / "pack", tmp_path / "run"))
     assert FAST in packs.read(tmp_path / "pack").samplers
 

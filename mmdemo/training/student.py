@@ -102,6 +102,11 @@ def _teacher(pack: Path, device: torch.device) -> tuple[packs.Pack, ClassPipelin
             f"pack {pack.name!r} draws by {described.defaults.sampler}, whose steps lie on no single path; "
             f"choose another for it: python -m mmdemo evaluate --pack {pack.name} --sampler euler --defaults"
         )
+    if (steps := described.defaults.steps) < MAX_JUMPS:
+        raise PackError(
+            f"pack {pack.name!r} draws in {steps} steps by itself; a student draws in up to {MAX_JUMPS}, so give it "
+            f"more to learn from: python -m mmdemo evaluate --pack {pack.name} --steps 20 --defaults"
+        )
     return described, pipeline
 
 
