@@ -160,13 +160,14 @@ GOOD = {
     "pack": "tiny", "code": 1, "by": 2, "tokens": [[1, 2]], "label": "circle", "steps": 2, "seed": 3, "other_seed": 1,
     "x": "steps", "xs": [1, 2], "y": "guidance", "ys": [1, 2], "count": 2, "task": "denoise",
 }  # fmt: skip
+PLACE = {"labels": ["circle"], "x": 0.5, "y": 0.5}  # of a blend, whose x and y are no axes
 EVERY = [(verb, name) for verb, one in VERBS.items() for name in one.arguments]
 PICTURES = [(verb, name) for verb, name in EVERY if isinstance(VERBS[verb].arguments[name], Picture)]
 
 
 def given(verb: str, picture, **changed) -> dict:
     """Good arguments but for the changed ones."""
-    every = GOOD | {"image": picture, "other": picture}
+    every = GOOD | {"image": picture, "other": picture} | (PLACE if verb == "blend" else {})
     return {name: every[name] for name in VERBS[verb].arguments if name in every} | changed
 
 
