@@ -397,7 +397,7 @@ def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     open_advanced(tab)
     tab.get_by_label("number input for Steps").fill("100")
-    with studio.taking(0.02):
+    with studio.taking(0.05):
         page.get_by_role("button", name="Denoise", exact=True).click()
         readout = film.locator(".mm-readout")
         expect(readout).to_contain_text(re.compile(r"step [4-9]\d of 100"))
