@@ -110,7 +110,8 @@ def test_an_answer_for_corners_that_are_no_more_is_never_shown(live: Locator, st
         with page.expect_request(lambda one: "component_server" in one.url):
             live.get_by_role("slider", name="Place between the corners").press("ArrowRight")  # on its way…
         live.get_by_label("Seed", exact=True).fill("5")  # … when its corners change
-        page.wait_for_timeout(1000)
+        page.wait_for_function("window.shown.length")
+        page.wait_for_timeout(600)
     (only,) = page.evaluate("window.shown")
     assert alike(opened_uri(only), drawn(studio, live, seeds=[5] * 4))
     with studio.taking(0.4), answered(page):

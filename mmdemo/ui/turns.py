@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from gradio.context import LocalContext
 from gradio.exceptions import Error
-from gradio.queueing import AsyncQueue, Event, Queue
+from gradio.queueing import Event, Queue
 from gradio.route_utils import get_fn
-from gradio.utils import LRUCache
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -42,7 +41,6 @@ class Line(Queue):
         self.closing = False  # whether all that is new is refused
         self.ANALYTICS_MAX_EVENTS = 1  # gradio would keep ten thousand, which nobody reads
         self.sleep_when_free = 0.005  # to look a thousand times a second, as gradio does, takes 4 % of a core
-        self.pending_messages_per_session = Inboxes(self.pending_messages_per_session.max_size)
         self._listeners: Counter[str] = Counter()  # of an event, of a session, or to keep a page's session
         self._unheard: dict[str, float] = {}  # sessions that nobody listens to, and since when
 
@@ -63,23 +61,6 @@ class Line(Queue):
             for event in events:
                 if event.session_hash == event._id:  # asked without a session, for which gradio made one
                     self.blocks.state_holder.forget(event._id)
-
-    async def clean_events(self, *, session_hash=None, event_id=None):
-        """Called when a session's listener goes, whose messages gradio has thrown away just now.
-
-        A page listens anew for every few answers. The listener that gave the last of them may be noticed to be gone
-        after the page has asked for more, and listens for that: then all must stay, or the page would wait for ever.
-        """
-        if session_hash is None or not self._is_awaited(session_hash):
-            return await super().clean_events(session_hash=session_hash, event_id=event_id)
-        session, messages = self.pending_messages_per_session.thrown_away
-        if session == session_hash:
-            self.pending_messages_per_session.setdefault(session, messages)
-
-    def _is_awaited(self, session: str) -> bool:
-        """Whether a session has another listener than the one that goes now, or will have one for what it asked."""
-        asked = (event for event in self.event_ids_to_events.copy().values() if event.session_hash == session)
-        return self._listeners[session] > 1 or any(time.monotonic() - one.enqueue_time < UNHEARD for one in asked)
 
     def compute_analytics_summary(self, records):
         """Nothing: nobody reads it, and gradio would import pandas for it and count anew at every event."""
@@ -151,16 +132,6 @@ class Line(Queue):
         return any(
             events and session in self._listeners for session, events in self.pending_event_ids_session.copy().items()
         )
-
-
-class Inboxes(LRUCache):
-    """The messages to each session, of which the last that was thrown away is kept."""
-
-    thrown_away: tuple[str, AsyncQueue | None] = ("", None)
-
-    def __delitem__(self, session: str) -> None:
-        self.thrown_away = session, self[session]
-        super().__delitem__(session)
 
 
 def heartbeat(session: str) -> str:
