@@ -341,10 +341,11 @@ window.mmdemo ??= (() => {
 
   const pngLink = (png, file) => el("a", { class: "mm-button", href: png, download: file }, "Download PNG");
 
-  // What a button has set going is seen, also on a phone, where that button is far below, or always in sight.
+  // What a button has set going is seen, also on a phone, where that button is far below, or always in sight. At once:
+  // a smooth way there ends where pictures that come meanwhile push it.
   function bring(tab) {
     const status = document.querySelector(`#${tab} .mm-work .mm-status`), top = status?.getBoundingClientRect().top;
-    if (top < 0 || top > innerHeight / 2) status.scrollIntoView({ behavior: "smooth" });
+    if (top < 0 || top > innerHeight / 2) status.scrollIntoView();
   }
 
   return {
