@@ -149,6 +149,8 @@ def parser() -> argparse.ArgumentParser:
     teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
     judge.add_argument("--synthetic", action="store_true", help=teaches)
     _option(judge, "count", EVALUATED["count"], default=30_000)
+    few = "instead, measure what the pack's student draws in few steps, and add that likewise"
+    judge.add_argument("--student", action="store_true", help=few)
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
 

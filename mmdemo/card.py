@@ -14,7 +14,7 @@ from mmdemo import measured, packs
 from mmdemo.datasets import NAMED
 from mmdemo.errors import PackError
 from mmdemo.packs import Pack
-from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
+from mmdemo.training.config import DecoderConfig, DiTConfig, StudentConfig, VQVAEConfig
 
 METRICS = {  # what the Hub is told of the numbers: by which name it knows them, and what they are
     "psnr": ("psnr", "PSNR of reconstructions, dB"),
@@ -23,8 +23,10 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "named_right_test": ("accuracy", "values named by test captions that are there"),
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
-PICTURES = ("comparison.png", "samples.png", "restored.png")  # that a card may show
-CONFIGS = {"vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig}  # in the order of their trainings
+PICTURES = ("comparison.png", "samples.png", "student.png", "restored.png")  # that a card may show
+CONFIGS = {  # in the order of their trainings
+    "vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig, "student": StudentConfig
+}  # fmt: skip
 NEEDS = """# In a checkout of mmdemo, or where one was installed by pip: diffusers alone has not these models.
 # From the Hub it comes by: python -m mmdemo pull owner/name"""
 

@@ -107,11 +107,11 @@ def train_decoder(options) -> None:
 def train_student(options) -> None:
     from mmdemo.training.student import StudentConfig, train_student
 
-    _train(train_student, StudentConfig, _trained_pack(options), options, _measure_it(options))
+    _train(train_student, StudentConfig, _trained_pack(options), options, _measure_it(options, "--student"))
 
 
-def _measure_it(options) -> str:
-    return f"measure it: {_command(options, 'evaluate', '--pack', options.pack)}"
+def _measure_it(options, *how: str) -> str:
+    return f"measure it: {_command(options, 'evaluate', '--pack', options.pack, *how)}"
 
 
 def _train(loop: Callable[..., Iterator], settings: type, pack: Path, options, then: str) -> None:
@@ -232,20 +232,22 @@ def synthesize(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card, mended, teaching
+    from mmdemo import card, mended, students, teaching
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
     pack, pictures = _trained_pack(options), {}
     settings = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
-    if options.restore is not None or options.synthetic:
+    if options.restore is not None or options.synthetic or options.student:
         card.read(pack)  # fails now rather than after the work
+        where, show = (pack, Path(options.runs), options.data_dir), pictures.__setitem__
         if options.synthetic:
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
+        elif options.student:
+            numbers = students.measure(*where, options.samples, show=show, **told)
         else:
-            told["show"] = pictures.__setitem__
-            numbers = mended.measure(pack, Path(options.runs), options.data_dir, options.restore, **told)
+            numbers = mended.measure(*where, options.restore, show=show, **told)
         card.add(pack, numbers, pictures)
         _print(numbers, indent=1)
         return

@@ -112,8 +112,8 @@ def evaluate(
         numbers |= _read(reader, train, test, rebuilt) if reader else {}
         if described.words:
             lexicon = packs.read_words(described).lexicon
-            judge = _Judge(reader, lexicon, partial(generate, pipeline, report=report, **settings))
-            numbers |= settings | judge.test(train, test, rebuilt, samples, show)
+            judge, draw = CaptionJudge(reader, lexicon), partial(generate, pipeline, report=report, **settings)
+            numbers |= settings | judge.test(draw, train, test, rebuilt, samples, show)
             if asks and lexicon.phrases:
                 some = data.permuted(len(test), 0, min(asks, len(test)), seed=1).tolist()
                 records = [test.records[i] for i in some]
@@ -127,7 +127,8 @@ def evaluate(
             except DataError as error:
                 report(f"combinations that were not trained are not drawn: {error}")
             else:
-                numbers |= judge.named("novel", *judge.drawn(novel, min(samples, len(novel))))
+                asked = judge.asked(novel, min(samples, len(novel)))
+                numbers |= judge.named("novel", asked, draw([one.caption for one in asked]))
         if "frechet_generated_test" in numbers:
             numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
         return numbers | {"minutes": minutes_since(started)}
@@ -148,15 +149,8 @@ def evaluate(
         generated = generate(pipeline, labels, report, **settings)
         columns = min(columns_of(generated, classes), max(1, samples // classes))
         show("samples.png", sheet([generated[label::classes][:columns] for label in range(min(classes, samples))]))
-        read = min(samples, max(200 * classes, samples // 5))
-        frechet = frechet_distance(classifier, generated, test.pixels)
-        numbers |= settings | {
-            "generated": samples,
-            "accuracy_generated": accuracy(classifier, generated[:read], labels[:read]),
-            "accuracy_generated_of": read,
-            "frechet_generated_test": frechet,
-            "frechet_ratio": frechet / numbers["frechet_train_test"],
-        }
+        numbers |= settings | {"generated": samples, **judged_by_class(classifier, test, labels, generated)}
+        numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
         if classified and classes > 1:
             numbers |= _classified(pipeline, described, test, classified, report)
             report("reading tokens")
@@ -203,21 +197,20 @@ def _places(reader: Reader, images: LabelledImages) -> list[tuple[str, ...]]:
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """Draws pictures by captions, and looks whether they are what was asked for."""
+class CaptionJudge:
+    """Looks whether pictures drawn by captions are what was asked for."""
 
     reader: Reader | None  # None = nothing is known of pictures but their captions
     lexicon: Lexicon
-    draw: Callable[[Sequence[Label]], Tensor]  # one uint8 picture a caption
 
-    def drawn(self, images: LabelledImages, count: int) -> tuple[list[Asked], Tensor]:
-        """A picture for one caption of each, in a random order; their first ones, their second ones … in turn."""
+    def asked(self, images: LabelledImages, count: int) -> list[Asked]:
+        """One caption of each picture, in a random order; their first ones, their second ones … in turn."""
         attributes = self.reader.attributes if self.reader else Attributes({}, {})
         asked = []
         for k, i in enumerate(data.permuted(len(images), 0, count, seed=0).tolist()):
             captions = images.captions[i]
             asked.append(Asked.of(captions[k % len(captions)], images.records[i], self.lexicon, attributes))
-        return asked, self.draw([one.caption for one in asked])
+        return asked
 
     def named(self, split: str, asked: Sequence[Asked], drawn: Tensor) -> dict:
         """How much of what the captions name is in the pictures."""
@@ -225,8 +218,17 @@ class _Judge:
             return {}
         return named_right(asked, self.reader.read(drawn, [one.places for one in asked]), split)
 
+    def judged(self, test: LabelledImages, asked: Sequence[Asked], drawn: Tensor) -> dict:
+        """That of test captions, and the distance to the test pictures."""
+        if not self.reader:
+            return {}
+        features = self.reader.features(drawn, [one.places for one in asked])
+        distance = frechet(features, self.reader.features(test.pixels, _places(self.reader, test)))
+        return self.named("test", asked, drawn) | {"frechet_generated_test": distance}
+
     def test(
         self,
+        draw: Callable[[Sequence[Label]], Tensor],  # one uint8 picture a caption
         train: LabelledImages,
         test: LabelledImages,
         rebuilt: Tensor,
@@ -234,23 +236,20 @@ class _Judge:
         show: Callable[[str, Image.Image], None],
     ) -> dict:
         """All that is measured of pictures drawn by test captions."""
-        asked, drawn = self.drawn(test, samples)
+        asked = self.asked(test, samples)
+        drawn = draw([one.caption for one in asked])
         some = asked[: min(PROMPTS, samples // SEEDS)]
-        repeated = self.draw([one.caption for one in some for _ in range(SEEDS)]).unflatten(0, (len(some), SEEDS))
+        repeated = draw([one.caption for one in some for _ in range(SEEDS)]).unflatten(0, (len(some), SEEDS))
         rows = min(8, len(some), max(1, SHEET // repeated[0, :, 0].numel()))
         show("samples.png", sheet(list(repeated[:rows])))
         numbers = {
             "generated": samples,
             "captions": [one.caption for one in some[:rows]],
-            **self.named("test", asked, drawn),
+            **self.judged(test, asked, drawn),
             "copies": copies(drawn[:NEAREST], spread(rebuilt, NEAREST), train.pixels),
         }
         if not self.reader:
             return numbers
-        features = self.reader.features(drawn, [one.places for one in asked])
-        numbers["frechet_generated_test"] = frechet(
-            features, self.reader.features(test.pixels, _places(self.reader, test))
-        )
         truths = [self.reader.attributes.truth(record) for record in train.records]
         fitting = [[i for i, truth in enumerate(truths) if one.fits(truth)] for one in some]
         pairs = [
@@ -259,6 +258,17 @@ class _Judge:
         if pairs:
             numbers |= {"variety": variety(*zip(*pairs, strict=True)), "variety_of": len(pairs)}
         return numbers
+
+
+def judged_by_class(classifier: Judge, test: LabelledImages, labels: Sequence[int], drawn: Tensor) -> dict:
+    """Whether pictures drawn by classes are read as these, of the first fifth of them or 200 of each, and the distance
+    to the test pictures."""
+    read = min(len(drawn), max(200 * len(test.classes), len(drawn) // 5))
+    return {
+        "accuracy_generated": accuracy(classifier, drawn[:read], torch.as_tensor(labels[:read])),
+        "accuracy_generated_of": read,
+        "frechet_generated_test": frechet_distance(classifier, drawn, test.pixels),
+    }
 
 
 def token_bits(ids: Tensor, uses: Tensor) -> float:

@@ -23,7 +23,8 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_by_attribute(numbers)}{_classes_read(numbers)}{_segments(numbers)}\
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
 {_teaching(name, numbers, training) if "synthetic" in numbers else ""}\
-{_gallery(numbers, pictures)}{_restored(name, numbers, training, pictures)}"""
+{_gallery(numbers, pictures)}{_student(name, numbers, training, pictures)}\
+{_restored(name, numbers, training, pictures)}"""
 
 
 def _evaluation(name: str, numbers: dict) -> str:
@@ -280,6 +281,40 @@ With a rotated, scaled, shifted and noised variant of each (`--augment`), drawn 
 **The generator saw all the real training pictures**, so what drawn ones add to a few of them is not had from these few:
 it shows what a pack hands on of its data to somebody who has the pack but not the data.
 """
+
+
+def _student(name: str, numbers: dict, training: dict, pictures: set[str]) -> str:
+    """What the student draws, beside the pack itself."""
+    if "student" not in numbers:
+        return ""
+
+    def cells(row: dict) -> str:
+        ratio = ""
+        if "frechet_generated_test" in row:
+            ratio = f"{row['frechet_generated_test'] / numbers['frechet_train_test']:.2f}"
+        right = next((f"{row[key]:.2%}" for key in ("accuracy_generated", "named_right_test") if key in row), "")
+        return f"{ratio} | {right} | {row.get('times_as_fast', 1):g}"
+
+    how = Recipe(**_settings(numbers)).words(without=["seed"])
+    rows = [f"| the pack itself, {how} | {cells(numbers)} |"]
+    rows += [
+        f"| **its student**, {row['steps']} step{'s' * (row['steps'] > 1)} | {cells(row)} |"
+        for row in numbers["student"]
+    ]
+    options = f" --samples {numbers['student_of']}{where(training)}"
+    text = f"""
+### In few steps
+By `python -m mmdemo evaluate --pack {name} --student{options}`, in {numbers["student_minutes"]} minutes.
+
+| drawn by | Fréchet ratio | as asked | times as fast |
+|---|---|---|---|
+{chr(10).join(rows)}
+
+The student (the sampler `fast`) has learned where the pack's own drawings go, with their guidance, and jumps there.
+"""
+    if "student.png" in pictures:
+        text += "\nThe same seeds, drawn by every line of the table.\n\n![Drawn in few steps](student.png)\n"
+    return text
 
 
 def _restored(name: str, numbers: dict, training: dict, pictures: set[str]) -> str:

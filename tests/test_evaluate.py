@@ -12,11 +12,13 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, mended, packs, reader
+from mmdemo import card, classifier, codec, data, evaluate, mended, packs, reader, students
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_images
+from mmdemo.models.dit import DiT
+from mmdemo.samplers import MAX_JUMPS
 from mmdemo.training import export
 from mmdemo.training.lexicon import learn
 from mmdemo.words import Words
@@ -262,7 +264,8 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
         assert cell.convert("L").tobytes() == to_images(drawn)[row + 3 * column].tobytes()
 
 
-def test_restoring_is_measured_beside_other_means_and_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
+def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
+    """How well it restores, beside other means; and its student."""
     with pytest.raises(PackError, match="is not measured yet; first: .*evaluate --pack sampling"):
         card.add(sampling, {}, {})
     training = packs.read_training(sampling)
@@ -286,7 +289,26 @@ def test_restoring_is_measured_beside_other_means_and_added_to_what_the_card_say
     text = (sampling / "README.md").read_text()
     first = told["restored"][0]
     assert f"| lower half erased | Telea | {first['psnr']:.2f} dB | {first['ssim']:.4f} | {first['read']:.1%} |" in text
-    assert all(f"]({file})" in text and (sampling / file).is_file() for file in ("samples.png", "restored.png"))
+
+    few = ["evaluate", *options, "--runs", str(runs), "--samples", "100", "--student"]
+    assert main(few) == 1 and "train student --pack sampling" in capsys.readouterr().err
+    times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
+    export.save_student(sampling, tiny_dit(times=times), training["dit"] | {"trajectories": 20})
+    assert main(few) == 0
+    more, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
+    assert json.loads((sampling / "metrics.json").read_text()) == numbers | more
+    assert [row["steps"] for row in more["student"]] == [4, 2, 1] and more["student_of"] == 100
+    drawn = evaluate.generate(packs.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast")
+    train, test = (data.load(str(pictures), split, None, SIZE, 1) for split in ("train", "test"))
+    judge = classifier.load_classifier(train, runs / "classifiers", print)
+    first = more["student"][0]
+    assert first["accuracy_generated"] == evaluate.accuracy(judge, drawn, labels) and first["times_as_fast"] > 0
+    assert first["frechet_generated_test"] == pytest.approx(evaluate.frechet_distance(judge, drawn, test.pixels), 1e-4)
+    ratio = first["frechet_generated_test"] / numbers["frechet_train_test"]
+    assert f"| **its student**, 4 steps | {ratio:.2f} | {first['accuracy_generated']:.2%} | " in text
+    assert "| the pack itself, 2 steps" in text and "train student --pack sampling --trajectories 20" in text
+    pictures = ("samples.png", "restored.png", "student.png")
+    assert all(f"]({file})" in text and (sampling / file).is_file() for file in pictures)
 
 
 def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
@@ -411,6 +433,14 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     assert (
         "described, 3 pictures" in text and "captions in Han script" in text and f"1. {numbers['captions'][0]}" in text
     )
+
+    sizes = {
+        name: value for name, value in packs.read_json(pack / "transformer" / "config.json").items() if name[0] != "_"
+    }
+    times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
+    export.save_student(pack, DiT(**sizes | {"times": times}), {})
+    few = students.measure(pack, *where, 100)["student"]
+    assert all(0 <= row["named_right_test"] <= 1 and row["frechet_generated_test"] > 0 for row in few)
 
 
 def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(captioned, tmp_path, monkeypatch):
