@@ -6,15 +6,20 @@ Times of one machine say little about another; a ratio holds on both. What is me
 import json
 import os
 import platform
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel, ModelMixin, VQModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,6 +42,7 @@ from mmdemo.space import ROOT
 from mmdemo.studio import Studio
 from mmdemo.training.config import DiTConfig, VQVAEConfig
 from mmdemo.training.dit import make_schedule
+from mmdemo.training.vqvae import train_vqvae
 
 ROUNDS, SECONDS = 3, 6.0  # each comparison takes at least so many rounds, and goes on for about so long
 PICTURES = 16
@@ -73,6 +80,7 @@ def measure(studio: Studio, pack: str) -> Iterator[Row]:
     label = described.classes[0]
     studio.sample(pack, label, 1, 0, 1).result()  # opens it
     yield from training()
+    yield from reading()
     yield from drawing(studio, pack)
     yield from watching(studio, pack, label)
     yield from growing(studio, pack, label)
@@ -167,6 +175,65 @@ def _step(model: torch.nn.Module, loss: Callable[[torch.nn.Module], Tensor]) -> 
         optimizer.zero_grad()
 
     return step
+
+
+COUNTS, SIDE = (1_000, 10_000, 100_000), 64  # of pictures, in pixels
+PRACTICE = 30  # steps that are timed
+
+
+def reading() -> Iterator[Row]:
+    """What a codec's training costs with more pictures, in programs of their own."""
+    if not COUNTS or not _lines("/proc/self/status"):
+        return  # no other system says how much memory is a program's own
+    with tempfile.TemporaryDirectory() as folder:
+        first, *others = [(count, _practised(Path(folder) / str(count), count)) for count in COUNTS]
+    for count, one in others:
+        what, peer = f"with {count:,} pictures of {SIDE}×{SIDE}", f"with {first[0]:,}"
+        yield Row(f"a VQ-VAE's training step {what}", 1000 * one["step"], "ms", peer, 1000 * first[1]["step"])
+        yield Row(f"memory of that training {what}", one["memory"], "MB", peer, first[1]["memory"])
+    yield Row(f"reading {count:,} pictures once, decoded", one["again"], "s", "decoding them", one["first"])
+
+
+def _practised(folder: Path, count: int) -> dict[str, float]:
+    """The seconds of a step, of opening so many pictures for the first time and again, and megabytes at the most."""
+    pictures = folder / "pictures" / "train" / "one"
+    pictures.mkdir(parents=True)
+    noise = torch.randint(0, 256, (SIDE // 8, SIDE // 8, 3), generator=torch.Generator().manual_seed(0))
+    picture = Image.fromarray(noise.byte().numpy()).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    for n in range(count):  # a file system may give one file no more than some ten thousand names
+        if n % 10_000 == 0:
+            picture.save(file := pictures / f"{n}.png")
+        else:
+            os.link(file, pictures / f"{n}.png")
+    program = [sys.executable, "-m", __name__, str(folder)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    opened = [
+        json.loads(subprocess.run(program, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
+        for _ in range(2)
+    ]
+    shutil.rmtree(folder)
+    return opened[0] | {"first": opened[0]["opened"], "again": opened[1]["opened"]}
+
+
+def practise(folder: Path) -> dict[str, float]:
+    """Some steps of a training, and its own memory at the most."""
+    most, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.02):
+            status = dict(line.split(":", 1) for line in _lines("/proc/self/status"))
+            most = max(most, int(status["RssAnon"].split()[0]) / 1000)
+
+    threading.Thread(target=watch, daemon=True).start()
+    config = VQVAEConfig(dataset=str(folder / "pictures"), image_size=SIDE, batch_size=16)
+    began, steps = time.perf_counter(), []
+    with closing(train_vqvae(config, folder / "pack", folder / "run")) as records:
+        for _ in islice(records, PRACTICE + 1):
+            steps.append(time.perf_counter())
+    done.set()
+    taken = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
+    return {"opened": steps[0] - began, "step": statistics.median(taken), "memory": most}
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -337,3 +404,7 @@ def _millions(model: torch.nn.Module) -> str:
 def _lines(file: str) -> list[str]:
     path = Path(file)
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+if __name__ == "__main__":
+    print(json.dumps(practise(Path(sys.argv[1]))))

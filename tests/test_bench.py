@@ -18,6 +18,7 @@ def hurried(monkeypatch):
     monkeypatch.setattr(bench, "SECONDS", 0.0)
     monkeypatch.setattr(bench, "ROUNDS", 1)
     monkeypatch.setattr(bench, "STARTS", 0)  # of programs, which is seconds each
+    monkeypatch.setattr(bench, "COUNTS", ())  # likewise
 
 
 def test_the_peer_draws_the_same_pictures(lively_weights):
@@ -45,6 +46,14 @@ def test_every_row_is_a_ratio_of_two_times_of_this_run(lively_weights, hurried, 
     assert "torch" in told["machine"] and len(told["rows"]) == 8
     for row in told["rows"]:
         assert row["ratio"] == row["value"] / row["peer_value"] > 0, row["what"]
+
+
+def test_a_training_is_practised_on_so_many_pictures_and_its_memory_watched(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(bench, "PRACTICE", 2)
+    monkeypatch.setattr(bench, "SIDE", 16)
+    first = bench._practised(tmp_path / "some", 40)
+    assert first["first"] > 0 < first["again"] and first["step"] > 0 and 50 < first["memory"] < 3000
+    assert not (tmp_path / "some").exists()
 
 
 def test_a_pack_that_draws_no_classes_is_refused(tiny_weights, capsys):
