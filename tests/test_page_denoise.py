@@ -290,6 +290,7 @@ def test_a_refused_file_leaves_its_box_again(page: Page, tmp_path: Path):
         expect(page.locator(box)).not_to_contain_text("letter")
         page.get_by_test_id("toast-close").click()
         expect(page.get_by_test_id("toast-body")).to_have_count(0)
+    expect(page.locator("#edit .mm-status")).to_contain_text("and then Edit")  # of the picture that is there still
 
 
 @pytest.fixture

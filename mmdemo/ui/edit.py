@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from mmdemo.arguments import ARGUMENTS
+from mmdemo.errors import MmdemoError
 from mmdemo.packs import Pack
 from mmdemo.results import NoisedFrame
 from mmdemo.ui.browser import PRIVATE, picture, said_plainly, told, widget
@@ -141,7 +142,11 @@ class Edit(Form):
         # A run with the last picture ends.
         yield self._said(tell, "Adding noise…") | proposed | self.let_go(pack, request)
         how = self.recipe.peek(values)
-        shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
+        try:
+            shown = {self.into_noise: self.noised(pack, values | {self.source: source}, how), self.film: None}
+        except MmdemoError:
+            yield self._said(tell, READY)  # of the picture that is there still
+            raise
         idle = {} if request.session_hash in self._latest else self.let_go(pack, request)
         yield self._said(tell, READY, shown) | {self.source: source} | idle
 
