@@ -168,6 +168,22 @@ def test_there_is_nothing_to_listen_to_where_nothing_was_asked(app: str, path: s
     assert reply.status_code in (400, 404) and is_one_sentence(reply.json()["detail"])
 
 
+def test_every_function_of_the_page_that_is_given_nothing_answers_or_refuses_in_one_sentence(app: str):
+    asked = []
+    for one in httpx.get(f"{app}/config").json()["dependencies"]:
+        if one["backend_fn"] and not one["cancels"]:
+            body = {"data": [None] * len(one["inputs"]), "fn_index": one["id"], "session_hash": "nothing"}
+            asked.append(httpx.post(f"{app}{API}/queue/join", json=body).json()["event_id"])
+    ended = {}
+    while len(ended) < len(asked):
+        with httpx.stream("GET", f"{app}{API}/queue/data?session_hash=nothing", timeout=30) as stream:
+            messages = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line]
+        ended |= {one["event_id"]: one for one in messages if one["msg"] == "process_completed"}
+    assert len(asked) > 50
+    for one in ended.values():
+        assert one["success"] or is_one_sentence(one["output"]["error"] or ""), one["output"]
+
+
 def test_health_says_that_the_models_are_loaded(app: str):
     until(lambda: httpx.get(f"{app}/health").json() == {"status": "ready"})
 

@@ -18,7 +18,7 @@ from mmdemo.kinds import ALL
 from mmdemo.packs import Pack
 from mmdemo.results import Synthetic
 from mmdemo.sampling import BUDGET
-from mmdemo.ui.browser import FITTING, PRIVATE, picture, widget
+from mmdemo.ui.browser import FITTING, PRIVATE, picture, said_plainly, widget
 from mmdemo.ui.controls import LabelControl, Values, control
 from mmdemo.ui.messages import DataSet, speaker
 from mmdemo.ui.workbench import Form
@@ -48,7 +48,7 @@ class MakeData(Form):
         self.stop.click(self._keep, {self.made}, [self.set, self.made], **PRIVATE)
         (steps,) = self.recipe["steps"]
         read = {self.pack, self.count, steps}
-        steps.change(partial(self._follow, steps), read, [self.count], trigger_mode="multiple", **FITTING)
+        steps.change(said_plainly(partial(self._follow, steps)), read, [self.count], trigger_mode="multiple", **FITTING)
 
     def fit(self, pack, values):
         bounded = self._bounded(pack, pack.defaults.steps, values[self.count]) if pack.can_sample else {}
