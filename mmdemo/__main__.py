@@ -218,11 +218,11 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
         if field.type == "bool":
             command.add_argument(flag, action="store_true", help=field.metadata["help"])
             continue
-        kind = {"str": str, "int": int, "float": float, "tuple[int,": int}[str(field.type).split(" ")[0]]
+        choices = field.metadata["choices"]
         command.add_argument(
-            flag, type=kind, default=field.default, help=field.metadata["help"],
-            choices=field.metadata["choices"], nargs="+" if field.type.startswith("tuple") else None,
-            metavar=None if field.metadata["choices"] else field.name.upper(),
+            flag, type=str if field.type.startswith("str") else _number, default=field.default,
+            help=field.metadata["help"], nargs="+" if field.type.startswith("tuple") else None,
+            metavar=f"{{{','.join(choices)}}}" if choices else field.name.upper(),
         )  # fmt: skip
 
 
@@ -238,7 +238,7 @@ def _say_how_to_go_on(options, arguments: Sequence[str]) -> None:
 
 
 def _number(text: str) -> int | float | str:
-    """What the studio checks: a number if it is one, else the text itself, so that one sentence answers for all."""
+    """What is checked elsewhere: a number if it is one, else the text itself, so that one sentence answers for all."""
     for kind in (int, float):
         try:
             return kind(text)

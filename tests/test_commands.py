@@ -553,8 +553,6 @@ def test_evaluate_answers_a_bad_option_with_one_line_before_any_work(home, tmp_p
             )
         ),
         ["packs", "--colour"],
-        ["train", "dit", "--pack", "x", "--steps", "many"],
-        ["train", "dit", "--pack", "x", "--prediction", "colour"],
     ],
     ids=" ".join,
 )
@@ -563,6 +561,21 @@ def test_wrong_usage_is_exit_code_2(arguments, capsys):
         main(arguments)
     told = capsys.readouterr()
     assert left.value.code == 2 and "usage:" in told.err and told.out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("--steps many", "steps is 'many'; it must be a whole number from 1 to 100000000"),
+        ("--learning-rate fast", "learning_rate is 'fast'; it must be a number from 0 to 1"),
+        ("--quantizer colour", "quantizer is 'colour'; it must be one of vq, fsq"),
+        ("--levels 8 b", "levels is 'b'; it must be a whole number from 2 to 256"),
+    ],
+)
+def test_an_option_of_a_training_is_refused_in_one_sentence(given, told, tmp_path, capsys):
+    options = ["--pack", "new", "--weights", str(tmp_path), "--runs", str(tmp_path), "--dataset", "shapes"]
+    assert main(["train", "vqvae", *options, *given.split()]) == 1
+    assert capsys.readouterr().err == f"error: {told}\n" and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

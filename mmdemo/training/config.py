@@ -23,9 +23,9 @@ class _Checked:
             if rules["choices"]:
                 choice(name, value, rules["choices"])
             elif option.type.startswith("int") and value is not None:
-                whole(name, value, rules["low"], rules["high"])
+                self._set(name, whole(name, value, rules["low"], rules["high"]))
             elif option.type == "float":
-                number(name, value, rules["low"], rules["high"])
+                self._set(name, number(name, value, rules["low"], rules["high"]))
             elif option.type.startswith("tuple[int") and value is not None:
                 several = value if isinstance(value, (list, tuple)) else [value]
                 self._set(name, tuple(whole(name, one, rules["low"], rules["high"]) for one in several))
