@@ -48,7 +48,7 @@ def train_dit(
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
     with in_turn(accelerator):  # one process encodes, the others read what it wrote
-        latents, labels = read_latents(pack, run_folder, data_dir, config, strict)
+        latents, labels = read_latents(pack, run_folder, data_dir, config, strict, device)
     latents, labels = latents.near(device), labels.to(device)
 
     torch.manual_seed(config.seed)
@@ -257,7 +257,12 @@ class Latents:
 
 
 def read_latents(
-    pack: Path, run: Path, data_dir: str | Path | None, config: DiTConfig, strict: bool = False
+    pack: Path,
+    run: Path,
+    data_dir: str | Path | None,
+    config: DiTConfig,
+    strict: bool = False,
+    device: torch.device | None = None,  # where they are encoded, if they are; None = on the CPU
 ) -> tuple[Latents, Classes | Captions]:
     """The training split's latents, and what they are drawn by.
 
@@ -269,7 +274,7 @@ def read_latents(
         raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     training, fingerprint = packs.read_training(pack)["vqvae"], packs.fingerprint(pack)
-    vae = packs.load(described, device="cpu").vae
+    vae = packs.load(described, device=device.type if device else "cpu").vae
     load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict))
     folder = data.folder_of(training["dataset"], data_dir)
     digest = load().digest if folder and folder.is_dir() else ""
