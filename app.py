@@ -21,7 +21,6 @@ from mmdemo.shelf import DEVICES
 from mmdemo.studio import Studio
 
 SHIPPED = Path(__file__).parent / "weights"
-GIVE_WAY = 0.0005  # seconds after which a thread that computes lets another go on, which answers
 PATIENCE = 20.0  # seconds that running requests have to end
 STARTING = 60.0  # seconds in which an app listens
 
@@ -149,7 +148,6 @@ def serve(studio: Studio, host: str, port: int, allow_pull: bool, folder: Path) 
     print(f"mmdemo is at http://{host}:{port}", flush=True)
     gc.enable()
     gc.freeze()  # nor later among what is there now
-    sys.setswitchinterval(GIVE_WAY)
     first.start()  # not before: it would hold up the page
     try:
         while True:

@@ -245,7 +245,7 @@ def evaluate(options) -> None:
         if options.synthetic:
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         elif options.student:
-            numbers = students.measure(*where, options.samples, show=show, **told)
+            numbers = students.measure(*where, show=show, **told)
         else:
             numbers = mended.measure(*where, options.restore, show=show, **told)
         card.add(pack, numbers, pictures)

@@ -301,10 +301,9 @@ def _student(name: str, numbers: dict, training: dict, pictures: set[str]) -> st
         f"| **its student**, {row['steps']} step{'s' * (row['steps'] > 1)} | {cells(row)} |"
         for row in numbers["student"]
     ]
-    options = f" --samples {numbers['student_of']}{where(training)}"
     text = f"""
 ### In few steps
-By `python -m mmdemo evaluate --pack {name} --student{options}`, in {numbers["student_minutes"]} minutes.
+By `python -m mmdemo evaluate --pack {name} --student{where(training)}`, in {numbers["student_minutes"]} minutes.
 
 | drawn by | Fréchet ratio | as asked | times as fast |
 |---|---|---|---|

@@ -8,8 +8,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import data, packs
-from mmdemo.arguments import EVALUATED
+from mmdemo import card, data, packs
 from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
 from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class, minutes_since, sheet
@@ -25,18 +24,17 @@ def measure(
     pack: Path,
     runs: Path,
     data_dir: str | Path | None = None,
-    samples: int = 10_000,  # to draw, in each number of steps
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,
 ) -> dict:
     """What `evaluate --student` adds to a card's numbers: of every number of steps what `evaluate` has of the pack's
-    own drawing, and how many times as fast it is.  Raises PackError and DataError.
+    own drawing, of as many drawings, and how many times as fast it is.  Raises PackError and DataError.
     """
     started, described = time.perf_counter(), packs.read(pack)
-    samples = EVALUATED["samples"].check("samples", samples, None)
     if described.problem or FAST not in described.samplers:
         why = described.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no student to be measured: {why}")
+    samples = card.read(pack)["generated"]  # of more drawings the Fréchet distance is smaller
     training = packs.read_training(pack)["vqvae"]
     train, test = (
         data.load(training["dataset"], split, data_dir, training["image_size"], described.channels)
@@ -62,7 +60,7 @@ def measure(
         rows.append({"steps": jumps, "times_as_fast": round(seconds / taken, 1), **numbers})
     columns = columns_of(own, len(shown))
     show("student.png", sheet([one[:columns] for one in shown]))
-    return {"student": rows, "student_of": samples, "student_minutes": minutes_since(started)}
+    return {"student": rows, "student_minutes": minutes_since(started)}
 
 
 def _timed(pipeline: ClassPipeline, labels: Sequence[Label], **settings) -> tuple[Tensor, float]:

@@ -290,14 +290,14 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     first = told["restored"][0]
     assert f"| lower half erased | Telea | {first['psnr']:.2f} dB | {first['ssim']:.4f} | {first['read']:.1%} |" in text
 
-    few = ["evaluate", *options, "--runs", str(runs), "--samples", "100", "--student"]
+    few = ["evaluate", *options, "--runs", str(runs), "--student"]
     assert main(few) == 1 and "train student --pack sampling" in capsys.readouterr().err
     times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
     export.save_student(sampling, tiny_dit(times=times), training["dit"] | {"trajectories": 20})
     assert main(few) == 0
     more, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
     assert json.loads((sampling / "metrics.json").read_text()) == numbers | more
-    assert [row["steps"] for row in more["student"]] == [4, 2, 1] and more["student_of"] == 100
+    assert [row["steps"] for row in more["student"]] == [4, 2, 1]
     drawn = evaluate.generate(packs.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast")
     train, test = (data.load(str(pictures), split, None, SIZE, 1) for split in ("train", "test"))
     judge = classifier.load_classifier(train, runs / "classifiers", print)
@@ -439,7 +439,7 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     }
     times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
     export.save_student(pack, DiT(**sizes | {"times": times}), {})
-    few = students.measure(pack, *where, 100)["student"]
+    few = students.measure(pack, *where)["student"]
     assert all(0 <= row["named_right_test"] <= 1 and row["frechet_generated_test"] > 0 for row in few)
 
 

@@ -4,13 +4,11 @@ gradio's queue holds what was asked; a run takes a turn before every step, so th
 until somebody's long run is done, and a run ends as soon as nobody listens to it.
 """
 
-import os
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from gradio.context import LocalContext
@@ -26,10 +24,10 @@ from mmdemo.ui.sessions import LONGEST
 T = TypeVar("T")
 
 WIDTH = 4  # runs that compute at once
+ALONE = 2  # of those, if all are one client's: they keep the cores busy, and more would hold up what answers
 SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
 UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
 UNFETCHED = 60.0  # seconds for which an answer is kept that nobody came for
-BEHIND = 5  # how much nicer than the rest of the app is what computes
 LATER = 10  # seconds after which whoever is refused may ask again
 MODELS = {"concurrency_id": "models", "concurrency_limit": 32}  # whatever computes; more of it waits in the queue
 # How much may run and wait at once, in all and from one address, behind which there may be a whole class.
@@ -184,12 +182,13 @@ class Turns:
                 self._changed.notify_all()
 
     def _going(self) -> list["_Run"]:
-        """Those that may take a step: one of each client's, short ones first; all of a client's who is alone."""
+        """Those that may take a step: one of each client's, short ones first; ALONE of a client's who is alone."""
         ranks, order = Counter(), []
         for place, run in enumerate(self._runs):
             order.append((ranks[run.client], run.served > SHORT, place, run))
             ranks[run.client] += 1
-        return [run for rank, _, _, run in sorted(order) if rank == 0 or len(ranks) == 1][: self._width]
+        share = 1 if len(ranks) > 1 else ALONE
+        return [run for rank, _, _, run in sorted(order) if rank < share][: self._width]
 
 
 class _Run:
@@ -210,21 +209,12 @@ def turn() -> Iterator[Callable[[], None]]:
     page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     request = LocalContext.request.get(None)
     if page and event:
-        _give_way()
         wanted = lambda: page.line.wants(event)  # noqa: E731
     else:  # a function that a script calls, and waits for; or nobody
         wanted = lambda: request is None or not request.scope["gone"].is_set()  # noqa: E731
     with TURNS.run(client(request), wanted) as wait:
         wait()
         yield wait
-
-
-def _give_way() -> None:
-    """From now on this thread computes behind those that answer. Only Linux can be told so of a single one."""
-    if sys.platform == "linux":
-        of_app = os.getpriority(os.PRIO_PROCESS, os.getpid())
-        with suppress(OSError):  # it is further behind already
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), of_app + BEHIND)
 
 
 def in_turns(run: Run[T, Any]) -> Iterator[T]:
