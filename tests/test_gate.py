@@ -244,6 +244,16 @@ def test_a_page_that_is_closed_right_after_a_click_is_not_computed_for(slow):
     assert studio.stopped.wait(0.5)  # a few steps
 
 
+def test_whoever_listens_to_what_is_gone_meanwhile_is_told_so_and_let_go(slow):
+    address, _ = slow
+    functions = httpx.get(f"{address}/config").json()["dependencies"]
+    sample = next(one["id"] for one in functions if one["api_name"] == "sample")
+    asking = {"data": LONG, "fn_index": sample, "session_hash": "page"}
+    event = httpx.post(f"{address}{API}/queue/join", json=asking).json()["event_id"]  # a name, but of no session
+    told = httpx.get(f"{address}{API}/queue/data?session_hash={event}", timeout=20).text
+    assert '"session_not_found":true' in told.replace(" ", "")
+
+
 def test_a_function_of_the_page_ends_with_the_script_that_called_it(slow):
     address, studio = slow
     components = httpx.get(f"{address}/config").json()["components"]

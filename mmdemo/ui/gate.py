@@ -85,7 +85,13 @@ class Gate:
         elif key and not self._line().knows(key):  # gradio would begin to answer, and fail
             return await refuse(scope, send, 404, "there is nothing to listen to: it was never asked, or is answered")
         with self._line().listened_to(key):
-            await app(scope, receive, send)
+            try:
+                await app(scope, receive, send)
+            except RuntimeError as late:
+                if not isinstance(late.__cause__, HTTPException):
+                    raise
+                # What was listened to is gone: gradio has said so in what it streams, and leaves that unended.
+                await send({"type": "http.response.body", "body": b""})
 
     async def _let_in(self, app: ASGIApp, scope: Scope, path: str, receive: Receive, send: Send) -> None:
         bounds = BOUNDS.get(path, OTHERS)
