@@ -46,6 +46,8 @@ def _settings(numbers: dict) -> dict:
 
 
 def option(name: str, value) -> str:
+    if value is True:
+        return f" --{name.replace('_', '-')}"
     values = value if isinstance(value, (list, tuple)) else [value]
     words = [f"{one:g}" if isinstance(one, float) else str(one) for one in values]
     return f" --{name.replace('_', '-')} {' '.join(words)}"

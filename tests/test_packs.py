@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from mmdemo import codec, data, packs, samplers
+from mmdemo.__main__ import parser
 from mmdemo.arguments import Recipe
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -187,6 +189,18 @@ def test_a_pack_that_came_with_the_app_is_told_from_one_trained_here(tiny_weight
     export.save_transformer(tmp_path / "theirs", tiny_dit(), flow_schedule(), {"minutes": 0.0})
     assert not packs.is_shipped(packs.read(tmp_path / "theirs"))
     assert not any(packs.is_shipped(pack) for pack in packs.find([tiny_weights])), "a folder that ships nothing"
+
+
+def test_every_command_on_a_shipped_packs_card_is_one():
+    commands = [
+        line
+        for file in (Path(__file__).parent.parent / "weights").glob("*/README.md")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if line.startswith("python -m mmdemo train ")
+    ]
+    assert len(commands) > 10
+    for line in commands:
+        parser().parse_args(shlex.split(line)[3:])  # or it ends the program
 
 
 def test_of_two_packs_of_one_name_the_first_folders_is_found(tiny_weights, tmp_path):
