@@ -240,12 +240,12 @@ def evaluate(options) -> None:
     settings = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
     if options.restore is not None or options.synthetic or options.student:
-        card.read(pack)  # fails now rather than after the work
+        known = card.read(pack)  # fails now rather than after the work
         where, show = (pack, Path(options.runs), options.data_dir), pictures.__setitem__
         if options.synthetic:
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         elif options.student:
-            numbers = students.measure(*where, show=show, **told)
+            numbers = students.measure(*where, known["generated"], show=show, **told)
         else:
             numbers = mended.measure(*where, options.restore, show=show, **told)
         card.add(pack, numbers, pictures)

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import card, data, packs
+from mmdemo import data, packs
 from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
 from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class, minutes_since, sheet
@@ -25,18 +25,20 @@ ROUNDS = 3
 def measure(
     pack: Path,
     runs: Path,
-    data_dir: str | Path | None = None,
+    data_dir: str | Path | None,
+    samples: int,
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,
 ) -> dict:
     """What `evaluate --student` adds to a card's numbers: of every number of steps what `evaluate` has of the pack's
-    own drawing, of as many drawings, and how many times as fast it is.  Raises PackError and DataError.
+    own drawing, and how many times as fast it is.  Raises PackError and DataError.
+
+    samples: how many are drawn; as many as the pack's own, since of more the Fréchet distance is smaller.
     """
     started, described = time.perf_counter(), packs.read(pack)
     if described.problem or FAST not in described.samplers:
         why = described.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no student to be measured: {why}")
-    samples = card.read(pack)["generated"]  # of more drawings the Fréchet distance is smaller
     training = packs.read_training(pack)["vqvae"]
     train, test = (
         data.load(training["dataset"], split, data_dir, training["image_size"], described.channels)

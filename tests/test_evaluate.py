@@ -439,7 +439,7 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     }
     times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
     export.save_student(pack, DiT(**sizes | {"times": times}), {})
-    few = students.measure(pack, *where)["student"]
+    few = students.measure(pack, *where, numbers["generated"])["student"]
     assert all(0 <= row["named_right_test"] <= 1 and row["frechet_generated_test"] > 0 for row in few)
 
 
