@@ -24,7 +24,9 @@ T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
 SHARED = ("common", "map", "places", "surgery", "export", "pulls")  # scripts that others use
-PRIVATE = {"api_visibility": "private", "show_progress": "hidden"}  # every event of the page: no endpoint, no overlay
+# Every event of the page: no endpoint, no overlay. gradio tells whatever may have one of every event's progress, and
+# searches the whole page for it each time: that was a third of a browser's work to open the page.
+PRIVATE = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 WATCHING = 0.1  # share of a run's time that may go into showing it
 # What a list had chosen is handed over unchecked: the next pack's list may have come to the page in between.
 FITTING = {"preprocess": False, **PRIVATE}
