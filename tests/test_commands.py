@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 
 import numpy as np
@@ -439,17 +438,16 @@ def test_ctrl_c_ends_a_training_with_a_checkpoint_to_go_on_from(tmp_path):
         # What a shell starts in the background ignores Ctrl-C, and so do its children: not here.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    file, deadline = tmp_path / "runs" / "long" / "vqvae.pt", time.monotonic() + 200
+    file = tmp_path / "runs" / "long" / "vqvae.pt"
     try:
-        while not file.exists() and training.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
+        assert re.match("step [1-9]", training.stdout.readline())  # after ten seconds, a part of them in steps
         training.send_signal(signal.SIGINT)
         _, errors = training.communicate(timeout=60)
     finally:
         training.kill()
     assert training.returncode == 130
     saved = load_checkpoint(file, {})["step"]
-    assert saved >= 200 and [path.name for path in file.parent.iterdir()] == [file.name]
+    assert saved >= 1 and [path.name for path in file.parent.iterdir()] == [file.name]
     assert errors == f"stopped; step {saved} is saved; go on: python {shlex.join(command[1:])} --resume\n"
     assert list(tmp_path.glob("weights/*")) == [], "half a training must leave no pack"
 
