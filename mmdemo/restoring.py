@@ -3,8 +3,9 @@
 One mechanism for all. What was seen of a picture is y = A(picture), up to noise, and the tasks differ in A and in the
 noise alone: each is an Operator. At every step the prediction of x0 is moved to where its picture explains y, by a few
 steps of optimization through the decoder (as ReSample, arXiv:2307.08123, does in hard data consistency, and DiffPIR,
-arXiv:2305.08995, weighs the two), and what that change means for the rest of the picture follows by the transformer's
-own Jacobian (`pipeline.informed`). It knows no files and no page; torch is imported only once a pipeline is there.
+arXiv:2305.08995, weighs the two). How far it may move, and what that means for the rest of the picture, follows by the
+transformer's own Jacobian (`pipeline.informed`). It knows no files and no page; torch is imported only once a pipeline
+is there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 NEEDS = {"inpaint": "mask", "upscale": "factor", "denoise": "noise"}  # the option of each task, and of no other
 SAMPLER = "ddpm"  # fresh noise at every step lets the parts of a drawing find together; every schedule has it
-ITERATIONS, RATE = 5, 0.2  # of the optimization at every step; Adam's rate falls to 0.3 of it
+ITERATIONS = 2  # of conjugate gradients, twice at every step
+PROBE = 0.3  # of a standard deviation of x0: how far along a direction its curvature is looked for
+TINY = 1e-12  # where nothing is left to be moved
 TOLERANCE = 0.05  # standard deviation that is granted to pixels seen without noise: what the codec loses
 EXPECTATIONS = 4  # rounds of estimating the noise, at every step of the optimization
 FADE, FADED = 0.6, 0.05  # what is left of the miss at a seam a pixel further inside, and what is left alone
@@ -223,7 +226,7 @@ class Denoise(Operator):
 
         s = self.level(x)
         beyond = log_ndtr(-x / s) * (self.y <= 0) + log_ndtr((x - 1) / s) * (self.y >= 1)  # Tobin, 1958
-        within = -0.5 * ((x - self.y) / s) ** 2 * self._within
+        within = (-0.5 * ((x - self.y) / s) ** 2 - s.log()) * self._within
         return -(beyond + within).flatten(1).sum(1)
 
     def level(self, x: Tensor) -> Tensor:
@@ -259,29 +262,43 @@ def operator_of(asked: Damaged, device: torch.device | str = "cpu") -> Operator:
     return Upscale(y, asked.factor) if asked.task == "upscale" else Denoise(y, asked.noise)
 
 
-def explained(pipeline: ClassPipeline, operator: Operator, x0: Tensor, level: float) -> Tensor:
-    """Latents x0 (B, d, h, w), predicted at a noise level, moved to where their picture explains what was seen.
+def explained(pipeline: ClassPipeline, operator: Operator, x0: Tensor, variance: Tensor) -> Tensor:
+    """Latents x0 (B, d, h, w), predicted up to a variance (B, 1, 1, 1), moved to where their picture explains what was
+    seen: towards the minimum of -log p(y | decoder(z)) + |z - x0|² / 2 variance.
 
-    The minimum of -log p(y | decoder(z)) + |z - x0|² / 2 r², about: r² = s² / (a² + s²) is the variance of x0 given x_t
-    if latents are independent and normal.
+    By conjugate gradients (Polak & Ribière, 1969). A step is as long as the curvature along it says, so no rate is
+    set: a latent that changes little in the picture moves little.
     """
     import torch
 
     from mmdemo import codec
 
-    r2, std = level**2 / ((1 - level) ** 2 + level**2), codec.latent_std(pipeline.vae)
-    with torch.enable_grad():
-        z = x0.clone().requires_grad_()
-        adam = torch.optim.Adam([z], betas=(0.9, 0.99))
-        for i in range(ITERATIONS):
-            adam.param_groups[0]["lr"] = min(RATE, r2**0.5) * (
-                1 - 0.7 * i / ITERATIONS
-            )  # Adam would go as far for less
-            x = (codec.paint(pipeline.vae, z * std) + 1) / 2
-            loss = operator.lost(x).sum() + (z - x0).square().sum() / (2 * r2)
-            (z.grad,) = torch.autograd.grad(loss, z)  # not backward(): the models' parameters are everybody's
-            adam.step()
-    return z.detach()
+    std = codec.latent_std(pipeline.vae)
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        return (u * v).sum((1, 2, 3), keepdim=True)
+
+    def loss(z: Tensor) -> Tensor:
+        lost = operator.lost((codec.paint(pipeline.vae, z * std) + 1) / 2)
+        return lost.view(-1, 1, 1, 1) + dot(z - x0, z - x0) / (2 * variance)
+
+    z, way, before = x0, None, None
+    for _ in range(ITERATIONS):
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            here = loss(z)
+            (slope,) = torch.autograd.grad(here.sum(), z)  # not backward(): the models' parameters are everybody's
+        z, here = z.detach(), here.detach()
+        if way is None:
+            way = -slope
+        else:
+            way = (dot(slope, slope - before) / dot(before, before).clamp(min=TINY)).clamp(min=0) * way - slope
+            way = torch.where(dot(slope, way) < 0, way, -slope)
+        before, along, size = slope, dot(slope, way), dot(way, way)
+        probe = PROBE * (variance * way[0].numel() / size.clamp(min=TINY)).sqrt()
+        curvature = 2 * (loss(z + probe * way) - here - probe * along) / probe.square()
+        z = z - along / torch.maximum(curvature, size / variance).clamp(min=TINY) * way  # the prior's own is sure
+    return z
 
 
 def steps(

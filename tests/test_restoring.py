@@ -69,7 +69,8 @@ def test_a_prediction_of_x0_implies_that_x0(kind):
 def test_what_was_seen_is_taken_as_it_is_where_latents_are_independent_and_carried_on_where_they_are_not():
     """Of normal latents with covariance C the prediction is x0 = a C (a² C + s²)^-1 x_t."""
 
-    def first_is_half(x0: torch.Tensor) -> torch.Tensor:
+    def first_is_half(x0: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
+        assert 0 < float(variance) <= S**2 + 1e-6
         return torch.stack([torch.full_like(x0[:, 0], 0.5), x0[:, 1]], 1)
 
     x_t = torch.zeros(1, 2, requires_grad=True)
@@ -78,6 +79,21 @@ def test_what_was_seen_is_taken_as_it_is_where_latents_are_independent_and_carri
         x0 = x_t @ (A * covariance @ torch.linalg.inv(A**2 * covariance + S**2 * torch.eye(2)))
         moved = informed(x0, x_t, first_is_half, A, S)[0]
         assert moved[0] == 0.5 and (moved[1] > 0.15 if correlation else moved[1] == 0)
+
+
+def test_latents_go_to_what_explains_what_was_seen_as_far_as_they_vary(lively, shapes):
+    pipeline = lively["tiny"]
+    x0 = normal(4, pipeline.transformer.config.in_channels, *[pipeline.transformer.config.sample_size] * 2)
+    for name, operator in operators(shapes).items():
+
+        def lost(z: torch.Tensor, operator=operator) -> float:
+            with torch.no_grad():
+                x = codec.paint(pipeline.vae, z * codec.latent_std(pipeline.vae))
+            return float(operator.lost((x + 1) / 2).sum())
+
+        near, far = (restoring.explained(pipeline, operator, x0, torch.full((4, 1, 1, 1), v)) for v in (1e-4, 1.0))
+        assert lost(far) < lost(near) < lost(x0), name
+        assert (near - x0).square().mean() < 0.1 * (far - x0).square().mean(), name
 
 
 @every_sampler
