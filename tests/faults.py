@@ -146,7 +146,7 @@ def threads(runs: int = 200) -> None:
 # Thirty browsers are here on the machine of the app. Each asks for sixty frames a second for as long as it is open,
 # since gradio's message that it loads leaves a loop behind; two cores would draw those and do nothing else.
 FEW_FRAMES = "window.requestAnimationFrame = (draw) => setTimeout(() => draw(performance.now()), 250)"
-PATIENCE = 300_000  # milliseconds
+PATIENCE = 120_000  # milliseconds for each wait
 
 
 def load(students: int = 30) -> None:
