@@ -74,32 +74,34 @@ BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of a number, by the kinds t
 Shape = tuple[int, ...]
 
 
-def folder(pack: Path) -> None:
+def folder(pack: Path) -> tuple:
     """Raises PackError unless every file is a regular one, and every link leads to one inside the pack.
 
-    The Hub's cache is made of links: of a snapshot they may lead to the blobs beside it. Hidden folders are not looked
-    into, for nothing reads them.
+    Returns what is another once a file has changed. The Hub's cache is made of links: of a snapshot they may lead to
+    the blobs beside it. Hidden folders are not looked into, for nothing reads them.
     """
     root = pack.resolve()
     cache = root.parents[1] if root.parent.name == "snapshots" else None
     blobs = cache / "blobs" if cache and cache.name.startswith("models--") else None
-    count = 0
+    entries = []
     for here, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        count += len(folders) + len(files)
-        if count > MAX_FILES:
+        if len(entries) + len(folders) + len(files) > MAX_FILES:
             raise PackError(f"it has more than {MAX_FILES} files")
         for name in (*folders, *files):
-            entry = Path(here, name)
-            where, kind = entry.relative_to(root).as_posix(), entry.lstat().st_mode
-            if stat.S_ISLNK(kind):
+            entry = os.path.join(here, name)
+            where, found = os.path.relpath(entry, root), os.lstat(entry)
+            if stat.S_ISLNK(found.st_mode):
                 target = Path(os.path.realpath(entry))
                 if not target.is_relative_to(root) and target.parent != blobs:
                     raise PackError(f"{shown(where)} is a link that leads out of the pack")
                 if not target.is_file():
                     raise PackError(f"{shown(where)} is a link to no file")
-            elif not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+                found = target.stat()
+            elif not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
                 raise PackError(f"{shown(where)} is no regular file")
+            entries.append((where, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    return tuple(entries)
 
 
 def read_json(path: Path) -> dict:

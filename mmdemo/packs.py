@@ -102,11 +102,14 @@ def repositories(folders: Iterable[Path]) -> list[str]:
 
 
 def read(path: Path, name: str | None = None) -> Pack:
-    """A pack's description, from its small files; what is wrong with it, if anything, is in `problem`."""
+    """A pack's description, from its small files; what is wrong with it, if anything, is in `problem`.
+
+    They are read again once a file of the pack has changed.
+    """
     name = name or path.name
     try:
         with _in_one_sentence("a configuration file has an entry missing or malformed"):
-            return _read(path, name)
+            return _read(path, name, checks.folder(path))
     except MmdemoError as error:
         return Pack(name, path, str(error))
 
@@ -174,8 +177,8 @@ def _in_one_sentence(what: str) -> Iterator[None]:
         raise PackError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
-def _read(path: Path, name: str) -> Pack:
-    checks.folder(path)
+@lru_cache(maxsize=4096)
+def _read(path: Path, name: str, files: tuple) -> Pack:
     alone = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
     index = {} if alone else read_json(path / "model_index.json")
     checks.bounded(index, "model_index.json")
@@ -202,7 +205,7 @@ def _read(path: Path, name: str) -> Pack:
     if pack.codes * pack.dim > MAX_CODEBOOK:
         raise PackError(f"its codebook of {pack.codes}×{pack.dim} numbers is larger than the {MAX_CODEBOOK} allowed")
     if pack.codes and (path / "codebook").exists():
-        _check_codebook(*_codebook_file(path), pack.codes)
+        _codebook(*_codebook_file(path), pack.codes)
     if pack.image_size % pack.stride:
         raise PackError(f"image_size is {pack.image_size}, no multiple of the codec's stride, {pack.stride}")
     draws = index.get("_class_name") in DRAWING and (index.get("transformer") or [None])[0] is not None
@@ -416,11 +419,6 @@ def _codebook_file(path: Path) -> tuple[Path, int]:
         return file, stamp(file)
     except (FileNotFoundError, NotADirectoryError):
         raise PackError("codebook/codebook.json is missing, so there are no statistics to show") from None
-
-
-@lru_cache(maxsize=4096)  # a list of many packs would push each other's content out of the cache below
-def _check_codebook(file: Path, stamp: int, codes: int) -> None:
-    _codebook(file, stamp, codes)
 
 
 @lru_cache(maxsize=32)

@@ -237,14 +237,17 @@ def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
     assert packs.read_training(tmp_path / "fetched" / "pack") == packs.read_training(whole)
 
 
-def test_a_long_list_reads_each_codebook_once(tiny_weights, tmp_path, monkeypatch):
+def test_of_a_long_list_each_is_read_once_and_again_when_a_file_of_it_has_changed(tiny_weights, tmp_path, monkeypatch):
     for i in range(40):
         shutil.copytree(tiny_weights / "tiny-codec", tmp_path / f"{i}")
     packs.find([tmp_path])
     opened = []
     monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path.name) or read(path))
-    assert len(packs.find([tmp_path])) == 40
-    assert "codebook.json" not in opened and "model_index.json" in opened
+    assert len(packs.find([tmp_path])) == 40 and not opened
+    edit_json(tmp_path / "7" / "model_index.json", image_size=15)
+    problems = {pack.name: pack.problem for pack in packs.find([tmp_path])}
+    assert "image_size is 15" in problems.pop("7") and set(problems.values()) == {None}
+    assert opened.count("model_index.json") == 1 and "codebook.json" not in opened
 
 
 def test_a_pack_is_described_without_loading_it(tiny_weights):
