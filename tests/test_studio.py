@@ -269,6 +269,7 @@ def test_a_pack_is_described_without_reading_or_fetching_another(tiny_weights, h
     hub_server.fill("some/one", tiny_weights / "tiny")
     opened = []
     monkeypatch.setattr(packs, "read_json", lambda path, read=packs.read_json: opened.append(path) or read(path))
+    packs._read.cache_clear()  # other tests may have read it
     studio = Studio([tiny_weights], hub=["some/one", "some/other"])
     assert studio.pack("tiny-v") == packs.read(tiny_weights / "tiny-v")
     assert opened and all(path.is_relative_to(tiny_weights / "tiny-v") for path in opened)
