@@ -30,7 +30,6 @@ from mmdemo.words import PAD_ID, Words
 
 Label = int | str  # a class id, or a text where the transformer reads
 _schedulers = WeakKeyDictionary()  # schedule -> {sampler: a scheduler that nobody has used}
-REACH = 2  # standard deviations of x0 by which what was seen of a picture may move the rest at a step
 
 
 @dataclass(frozen=True)
@@ -159,8 +158,8 @@ class ClassPipeline(DiffusionPipeline):
         x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
         strength: float = 1.0,  # with x0: share of the steps to take, in (0, 1]; 1 = from pure noise
         compare: bool = False,  # fill in every Step's x0_label and x0_null, whatever the guidance
-        agree: Callable[[Tensor, Tensor], Tensor]
-        | None = None,  # (x0, its variance (B, 1, 1, 1)) -> x0 as what was seen would have it
+        agree: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+        | None = None,  # (x0, with its gradient in x_t, x_t, a, s) -> x0 as what was seen would have it, without
     ) -> Iterator[Step]:
         """Denoise, one Step a model evaluation.  Raises ValueError without a transformer.
 
@@ -232,7 +231,7 @@ class ClassPipeline(DiffusionPipeline):
                     prediction = guided(with_label, without, scale)
                     x0 = guess(prediction, x_t)
                 if agree is not None:
-                    x0 = informed(x0, x_t, agree, a, s)
+                    x0 = agree(x0, x_t, a, s)
                     x_t = x_t.detach()
                     prediction = prediction_of_x0(kind, x0, x_t, a, s)
                 x = scheduler.step(prediction, t, x, **stochastic, return_dict=False)[0]
@@ -408,34 +407,6 @@ def x0_from_prediction(kind: str, prediction: Tensor, x_t: Tensor, a: Tensor, s:
     if kind == "flow":
         return x_t - s * prediction
     return prediction
-
-
-def informed(x0: Tensor, x_t: Tensor, agree: Callable[[Tensor, Tensor], Tensor], a: Tensor, s: Tensor) -> Tensor:
-    """A prediction x0 of x_t, changed by what was seen of the picture: (B, d, h, w), without gradient.
-
-    agree: (x0, variance) -> x0 as what was seen would have it if all latents varied alike, each by itself. What that
-    change means for the rest follows by their covariance given x_t, which is s² / a times the Jacobian of the
-    prediction (arXiv:2405.13712): the guidance of pseudoinverse-guided diffusion (Song et al., ICLR 2023;
-    on the straight path arXiv:2310.04432, section 3). Then what was seen is made to hold again.
-    """
-    most = s * s / (a * a + s * s)  # if latents were independent and normal
-    if a < 0.02 * s:  # of pure noise a prediction depends on nothing
-        return agree(x0.detach(), most.expand(len(x0), *[1] * (x0.ndim - 1)))
-
-    def covariance(w: Tensor) -> Tensor:
-        return torch.autograd.grad(x0, x_t, w, retain_graph=True)[0] * (s * s / a)
-
-    def mean(w: Tensor) -> Tensor:
-        return w.mean(tuple(range(1, w.ndim)), keepdim=True)
-
-    # The mean of the variances, a trace, by Hutchinson's estimate: the same signs for every picture.
-    signs = torch.randint(2, x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0) * 2 - 1
-    signs = signs.expand_as(x0)
-    variance = torch.minimum(mean(signs * covariance(signs)).clamp(min=1e-3 * most), most)
-    seen = agree(x0.detach(), variance)
-    carried = covariance(seen - x0.detach()) / variance
-    reach = REACH * (variance / mean(carried.square()).clamp(min=1e-12)).sqrt()
-    return agree(x0.detach() + reach.clamp(max=1) * carried, variance)
 
 
 def prediction_of_x0(kind: str, x0: Tensor, x_t: Tensor, a: Tensor, s: Tensor) -> Tensor:

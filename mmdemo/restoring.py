@@ -4,14 +4,14 @@ One mechanism for all. What was seen of a picture is y = A(picture), up to noise
 noise alone: each is an Operator. At every step the prediction of x0 is moved to where its picture explains y, by a few
 steps of optimization through the decoder (as ReSample, arXiv:2307.08123, does in hard data consistency, and DiffPIR,
 arXiv:2305.08995, weighs the two). How far it may move, and what that means for the rest of the picture, follows by the
-transformer's own Jacobian (`pipeline.informed`). It knows no files and no page; torch is imported only once a pipeline
+transformer's own Jacobian (`informed`). It knows no files and no page; torch is imported only once a pipeline
 is there.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ NEEDS = {"inpaint": "mask", "upscale": "factor", "denoise": "noise"}  # the opti
 SAMPLER = "ddpm"  # fresh noise at every step lets the parts of a drawing find together; every schedule has it
 ITERATIONS = 2  # of conjugate gradients, twice at every step
 PROBE = 0.3  # of a standard deviation of x0: how far along a direction its curvature is looked for
+REACH = 2  # standard deviations of x0 by which what was seen of a picture may move the rest at a step
 TINY = 1e-12  # where nothing is left to be moved
 TOLERANCE = 0.05  # standard deviation that is granted to pixels seen without noise: what the codec loses
 EXPECTATIONS = 4  # rounds of estimating the noise, at every step of the optimization
@@ -262,6 +263,36 @@ def operator_of(asked: Damaged, device: torch.device | str = "cpu") -> Operator:
     return Upscale(y, asked.factor) if asked.task == "upscale" else Denoise(y, asked.noise)
 
 
+def informed(x0: Tensor, x_t: Tensor, a: Tensor, s: Tensor, agree: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """A prediction x0 of x_t, changed by what was seen of the picture: (B, d, h, w), without gradient.
+
+    agree: (x0, variance) -> x0 as what was seen would have it if all latents varied alike, each by itself. What that
+    change means for the rest follows by their covariance given x_t, which is s² / a times the Jacobian of the
+    prediction (arXiv:2405.13712): the guidance of pseudoinverse-guided diffusion (Song et al., ICLR 2023;
+    on the straight path arXiv:2310.04432, section 3). Then what was seen is made to hold again.
+    """
+    import torch
+
+    most = s * s / (a * a + s * s)  # if latents were independent and normal
+    if a < 0.02 * s:  # of pure noise a prediction depends on nothing
+        return agree(x0.detach(), most.expand(len(x0), *[1] * (x0.ndim - 1)))
+
+    def covariance(w: Tensor) -> Tensor:
+        return torch.autograd.grad(x0, x_t, w, retain_graph=True)[0] * (s * s / a)
+
+    def mean(w: Tensor) -> Tensor:
+        return w.mean(tuple(range(1, w.ndim)), keepdim=True)
+
+    # The mean of the variances, a trace, by Hutchinson's estimate: the same signs for every picture.
+    signs = torch.randint(2, x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0) * 2 - 1
+    signs = signs.expand_as(x0)
+    variance = torch.minimum(mean(signs * covariance(signs)).clamp(min=1e-3 * most), most)
+    seen = agree(x0.detach(), variance)
+    carried = covariance(seen - x0.detach()) / variance
+    reach = REACH * (variance / mean(carried.square()).clamp(min=TINY)).sqrt()
+    return agree(x0.detach() + reach.clamp(max=1) * carried, variance)
+
+
 def explained(pipeline: ClassPipeline, operator: Operator, x0: Tensor, variance: Tensor) -> Tensor:
     """Latents x0 (B, d, h, w), predicted up to a variance (B, 1, 1, 1), moved to where their picture explains what was
     seen: towards the minimum of -log p(y | decoder(z)) + |z - x0|² / 2 variance.
@@ -312,7 +343,9 @@ def steps(
     if unlabelled and settings.get("negative_label") is None:
         settings["guidance_scale"] = 1.0  # from nothing to nothing there is nowhere to guide
     labels = [null if label is None else label for label in labels]
-    return pipeline.steps(labels, generators, agree=partial(explained, pipeline, operator), **settings)
+    return pipeline.steps(
+        labels, generators, agree=partial(informed, agree=partial(explained, pipeline, operator)), **settings
+    )
 
 
 def picture(pipeline: ClassPipeline, operator: Operator, latents: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from mmdemo import codec, data, packs, restoring
 from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError
 from mmdemo.mended import noised
-from mmdemo.pipeline import informed, prediction_of_x0, x0_from_prediction
-from mmdemo.restoring import Denoise, Inpaint, Upscale
+from mmdemo.pipeline import prediction_of_x0, x0_from_prediction
+from mmdemo.restoring import Denoise, Inpaint, Upscale, informed
 from mmdemo.studio import Studio
 
 A, S = torch.tensor(0.6), torch.tensor(0.8)
@@ -77,7 +77,7 @@ def test_what_was_seen_is_taken_as_it_is_where_latents_are_independent_and_carri
     for correlation in (0.0, 0.9):
         covariance = torch.tensor([[1, correlation], [correlation, 1]])
         x0 = x_t @ (A * covariance @ torch.linalg.inv(A**2 * covariance + S**2 * torch.eye(2)))
-        moved = informed(x0, x_t, first_is_half, A, S)[0]
+        moved = informed(x0, x_t, A, S, first_is_half)[0]
         assert moved[0] == 0.5 and (moved[1] > 0.15 if correlation else moved[1] == 0)
 
 
