@@ -410,6 +410,7 @@ def shared(kept: tuple) -> Iterator:
     """One page for all of the module's tests, as the last one left it: to open one takes longer than most tests do.
     Each test, or a fixture of the module, says first what it needs. It is as `watched` as any."""
     page, complaints = kept
+    page.bring_to_front()  # what a page behind another one shows need not be drawn
     page.set_viewport_size({"width": 1280, "height": 900})
     yield page
     page.context.clear_permissions()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -328,7 +329,8 @@ def test_sixty_token_edits_at_once_hold_little_and_hold_nobody_up(running_app):
         assert any(not one.done() for one in many)
         several = max(one.result() for one in many)
     assert memory(pid) - before < 100
-    assert max(beside) < several / 2 and max(beside) < 5 * alone + 0.5
+    typical = statistics.median(beside)
+    assert typical < several / 4 and typical < 5 * alone + 0.5
 
 
 # ----------------------------------------------------------------------------------------------- in the end, and after
@@ -376,7 +378,7 @@ def test_a_signal_lets_what_runs_end_and_leaves_no_file(tiny_weights: Path, tmp_
     answer(address, "sample", ["tiny", "circle", 1, 0, 4])
     assert list(tmp_path.rglob("*.png"))  # what was answered
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(answer, address, "sample", ["mnist", "all", 64, 0, 50])
+        running = pool.submit(answer, address, "sample", ["mnist", "all", 16, 0, 50])
         time.sleep(0.5)
         app.send_signal(signal.SIGTERM)
         until(lambda: httpx.get(f"{address}/health").json() == {"status": "stopping"}, 5)

@@ -31,7 +31,7 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
     allow_pull: whether whoever sees the page may have any repository fetched from the Hub.
     """
     with endpoints.Page(title=TITLE, analytics_enabled=False) as demo:
-        endpoints.register(studio)  # first, or a handler of the page with an endpoint's name would take it
+        unseen = endpoints.register(studio)  # first, or a handler of the page with an endpoint's name would take it
         gr.HTML(
             f"<h1>{TITLE}</h1><p>See pictures as discrete tokens, and watch a transformer draw new ones.</p>",
             elem_id="title",
@@ -61,6 +61,8 @@ def build_demo(studio: Studio, allow_pull: bool = False) -> gr.Blocks:
                 MakeData(studio, pack).connect(opened)
         replay(sample.pictures, tabs)
         replay(compared, tabs)
+        # gradio searches the page from its start for each component that an event reads or writes.
+        demo.children.append(demo.children.pop(demo.children.index(unseen)))
     return demo
 
 

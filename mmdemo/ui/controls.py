@@ -40,6 +40,8 @@ class RecipeControls:
         self.labels = {name: one for name, one in made.items() if isinstance(one, LabelControl)}
         self.others = {name: flat(one if isinstance(one, list) else [one]) for name, one in made.items()}
         self.components = [self.seed, self.randomize, *sum(self.others.values(), [])]
+        # All that `fit` reads: what was chosen of these stays if the next pack has it too.
+        self.choices = {name: parts for name, parts in self.others.items() if isinstance(SETTINGS[name], Choice)}
 
     def __getitem__(self, name: str) -> list[Component]:
         """What a setting is chosen with."""
@@ -69,12 +71,11 @@ class RecipeControls:
     def fit(self, pack: Pack, values: Values) -> Values:
         """Updates to the pack's own; a choice stays if the pack has it too."""
         own = pack.defaults.json() if pack.can_sample else {}
-        choices = {one for one in self.others if isinstance(SETTINGS[one], Choice)}
         fitted = {}
-        for name in choices - self.labels.keys():
+        for name in self.choices.keys() - self.labels.keys():
             (part,) = self.others[name]
             fitted[part] = among(self._offered(name, pack), values[part], self._own.get(name) or own.get(name))
-        fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in choices})
+        fitted |= self.show(pack, {name: own[name] for name in self.others if name in own and name not in self.choices})
         (sampler,) = self.others["sampler"]
         if pack.can_sample:
             fitted |= self.fit_sampler(pack, fitted[sampler]["value"])

@@ -70,6 +70,9 @@ class Edit(Form):
         untouched = values[self.strength] in (None, FIRST_STRENGTH, WORDS_STRENGTH)
         return fitted | ({self.strength: first_strength(pack)} if untouched else {})
 
+    def fitted_by(self):
+        return [self.source, self.strength]
+
     def also_fitted(self):
         return [self.picker]
 

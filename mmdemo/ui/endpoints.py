@@ -155,18 +155,19 @@ def is_elsewhere(sent: list) -> bool:
     return False
 
 
-def register(studio: Studio) -> None:
-    """Adds the endpoints to the page being built; nothing of them is drawn."""
+def register(studio: Studio) -> gr.Column:
+    """Adds the endpoints to the page being built. Returns what holds them; nothing of it is drawn."""
 
     def packs() -> list[dict]:
         return [pack.json() for pack in studio.packs()]
 
-    with gr.Column(visible=False):
+    with gr.Column(visible=False) as unseen:
         expose("packs", packs, Studio.packs.__doc__, [], [gr.JSON(label="packs")])
         for name, verb in VERBS.items():
             inputs = [argument(one, verb.arguments[one.name]) for one in inspect.signature(verb).parameters.values()]
             outputs = [output.component() for output in ANSWERS[name]]
             expose(name, answering(studio, name), verb.__doc__, inputs, outputs, **({} if name in READ else MODELS))
+    return unseen
 
 
 def expose(name: str, answer: Callable, words: str, inputs: list, outputs: list, **options) -> None:

@@ -88,6 +88,9 @@ class Grid(Form):
             guidance: guidances(pack) if untouched and pack.can_sample else typed,
         }
 
+    def fitted_by(self):
+        return [self.x, self.y, *(self.fields[axis] for axis in ("guidance", "sampler"))]
+
     def start(self, pack):
         x, y = FIRST_AXES
         fields = {self.fields[x]: guidances(pack)} | self.fields[y].show(pack, first_labels(pack))

@@ -54,6 +54,9 @@ class MakeData(Form):
         bounded = self._bounded(pack, pack.defaults.steps, values[self.count]) if pack.can_sample else {}
         return self.label.fit(pack, values) | bounded
 
+    def fitted_by(self):
+        return [self.count]
+
     def start(self, pack):
         chosen = self.label.show(pack, first_labels(pack))
         return chosen | {self.count: FIRST_COUNT, self.augment: False}, {"seed": self.seed}

@@ -85,6 +85,9 @@ class Restore(Form):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
         return {self.picker: speaker()(offered)} | self.label.fit(pack, values) | self._seen(values)
 
+    def fitted_by(self):
+        return [self.task]
+
     def also_fitted(self):
         return [self.picker]
 

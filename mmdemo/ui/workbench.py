@@ -106,6 +106,11 @@ class Form:
         yield self.opening, {}
         yield self._first(pack)
 
+    def fitted_by(self) -> list[Component]:
+        """The controls that `fit` reads, besides what is to be drawn. Few: whatever an event has read, gradio searches
+        the whole page for at each later event."""
+        return []
+
     def also_fitted(self) -> list[Component]:
         """What `fit` changes besides the controls."""
         return []
@@ -128,7 +133,8 @@ class Form:
         """opened(show, inputs, outputs): calls show for the pack that the page opens with, and whenever it changes."""
         everything = {self.pack, *self.controls, *self.recipe.components}
         controls = [self.go, self.stop, *self.controls, *self.also_fitted(), *self.recipe.components]
-        fitted = opened(self._fit, everything, controls, **FITTING)
+        read = {self.pack, *flat(self.labels), *self.fitted_by(), *sum(self.recipe.choices.values(), [])}
+        fitted = opened(self._fit, read, controls, **FITTING)
         opened(self._open, {self.pack, *self.looked_at()}, self.shown(), after=fitted, **OPENING, **PRIVATE)
         (sampler,) = self.recipe["sampler"]
         sampler.input(said_plainly(self._fit_sampler), {self.pack, sampler}, self.recipe.components, **PRIVATE)
