@@ -35,7 +35,7 @@ READY = {
     "Make data": "#make-data .mm-foot button",
 }
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=30_000)
 
 
 class SlowStudio(Studio):

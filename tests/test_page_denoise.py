@@ -42,6 +42,7 @@ def film(shared: Page) -> Locator:
     tab.get_by_label("Seed", exact=True).fill("3")
     page.get_by_role("button", name="Denoise", exact=True).click()
     expect(tab.locator(".mm-status")).to_contain_text(re.compile("circle, seed 3, .* denoised in"))
+    expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()  # after all else was shown
     return page.locator("#denoise-view")
 
 

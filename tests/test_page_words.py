@@ -191,6 +191,7 @@ def test_a_grid_of_prompts_and_a_strip_are_there_and_can_be_typed_and_a_legend_e
     heading = grid.locator("th[scope=rowgroup] span")  # over its pictures, and not cut off
     expect(heading).to_have_text([long, "a red circle"])
     assert heading.first.evaluate("one => one.scrollHeight <= one.clientHeight && one.scrollWidth <= one.clientWidth")
+    expect(grid.locator(".mm-status")).to_contain_text("pictures in")
     prompt(grid, "Prompt: values").fill("a red square\n三角")
     grid.get_by_label("Guidance: values").fill("1, 3")
     keep_seed(grid, 2)

@@ -90,7 +90,8 @@ class Live:
             pack = lively(self.studio, values[self.pack])
             for text in waiting(self.studio, pack.name):
                 yield {self.status: tell(Text(text))}
-            yield {self.status: tell(Text(OPENING_WORDS))}
+            if not self._first.is_made(pack):
+                yield {self.status: tell(Text(OPENING_WORDS))}
             square = self._first(pack)
             yield {self.status: tell(Text(READY)), self.view: tell(square)}
         except MmdemoError as error:

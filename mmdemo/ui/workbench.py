@@ -103,7 +103,8 @@ class Form:
 
     def open(self, pack: Pack, values: Values) -> Iterator[tuple[str, Values]]:
         """What to say and show whenever a pack is opened."""
-        yield self.opening, {}
+        if not self._first.is_made(pack):
+            yield self.opening, {}
         yield self._first(pack)
 
     def fitted_by(self) -> list[Component]:
@@ -245,16 +246,20 @@ class Form:
 
 def once_a_pack(make: Callable[[Pack], T]) -> Callable[[Pack], T]:
     """make(pack), done once a pack: a class that opens the page together waits for one drawing, not for thirty. Other
-    packs do not wait for it."""
+    packs do not wait for it.  Its is_made(pack) says whether nobody waits any more."""
     made: dict[str, tuple[Pack, T]] = {}
     locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
+    def is_made(pack: Pack) -> bool:
+        return pack.name in made and made[pack.name][0] == pack  # not trained anew since
+
     def remembered(pack: Pack) -> T:
         with locks[pack.name]:
-            if pack.name not in made or made[pack.name][0] != pack:  # trained anew since
+            if not is_made(pack):
                 made[pack.name] = pack, make(pack)
             return made[pack.name][1]
 
+    remembered.is_made = is_made
     return remembered
 
 
