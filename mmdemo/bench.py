@@ -19,7 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -205,18 +205,15 @@ def _practised(folder: Path, count: int) -> dict[str, float]:
             picture.save(file := pictures / f"{n}.png")
         else:
             os.link(file, pictures / f"{n}.png")
-    program = [sys.executable, "-m", __name__, str(folder)]
+    program = [sys.executable, "-m", __name__, str(folder), str(SIDE), str(PRACTICE)]
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    opened = [
-        json.loads(subprocess.run(program, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout)
-        for _ in range(2)
-    ]
+    practised = subprocess.run(program, env=environment, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
     shutil.rmtree(folder)
-    return opened[0] | {"first": opened[0]["opened"], "again": opened[1]["opened"]}
+    return json.loads(practised)
 
 
-def practise(folder: Path) -> dict[str, float]:
-    """Some steps of a training, and its own memory at the most."""
+def practise(folder: Path, side: int, count: int) -> dict[str, float]:
+    """Some steps of a training, in a process of its own for its memory, and the first step of another one."""
     most, done = 0.0, threading.Event()
 
     def watch() -> None:
@@ -226,14 +223,18 @@ def practise(folder: Path) -> dict[str, float]:
             most = max(most, int(status["RssAnon"].split()[0]) / 1000)
 
     threading.Thread(target=watch, daemon=True).start()
-    config = VQVAEConfig(dataset=str(folder / "pictures"), image_size=SIDE, batch_size=16)
-    began, steps = time.perf_counter(), []
-    with closing(train_vqvae(config, folder / "pack", folder / "run")) as records:
-        for _ in islice(records, PRACTICE + 1):
-            steps.append(time.perf_counter())
+    config = VQVAEConfig(dataset=str(folder / "pictures"), image_size=side, batch_size=16)
+
+    def train(name: str, steps: int) -> list[float]:
+        """When each was done, in seconds."""
+        began = time.perf_counter()
+        with closing(train_vqvae(config, folder / name, folder / f"{name}-run")) as records:
+            return [time.perf_counter() - began for _ in islice(records, steps)]
+
+    ends = train("first", count + 1)
     done.set()
-    taken = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
-    return {"opened": steps[0] - began, "step": statistics.median(taken), "memory": most}
+    step = statistics.median(later - earlier for earlier, later in pairwise(ends))
+    return {"first": ends[0], "again": train("again", 1)[0], "step": step, "memory": most}
 
 
 # ------------------------------------------------------------------------------------------------------------- drawing
@@ -407,4 +408,4 @@ def _lines(file: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(practise(Path(sys.argv[1]))))
+    print(json.dumps(practise(Path(sys.argv[1]), *map(int, sys.argv[2:]))))

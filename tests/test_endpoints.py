@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from conftest import array, same
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
 from running import ROOT, free_port, is_one_sentence, start_app
 
 from mmdemo.errors import MmdemoError
 from mmdemo.kinds import Picture
 from mmdemo.studio import VERBS, Studio
+
+API = "/gradio_api"
 
 DRAWN = ("seed", "steps", "guidance", "sampler")
 
@@ -171,31 +172,55 @@ def given(verb: str, picture, **changed) -> dict:
     return {name: every[name] for name in VERBS[verb].arguments if name in every} | changed
 
 
-def refusal(client: Client, verb: str, drawing: Path, **changed) -> str:
-    with pytest.raises(AppError) as error:
-        client.predict(**given(verb, handle_file(drawing), **changed), api_name=f"/{verb}")
-    assert is_one_sentence(str(error.value))
-    return str(error.value)
+def upload(app: str, file: Path) -> dict:
+    """Uploads it.  Returns how it is spoken of then."""
+    with file.open("rb") as opened:
+        (path,) = httpx.post(f"{app}{API}/upload", files={"files": opened}).json()
+    return as_file(path)
+
+
+def as_file(path: str) -> dict:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="module")
+def uploaded(app: str, drawing: Path) -> dict:
+    return upload(app, drawing)
+
+
+def refusal(app: str, verb: str, picture: dict, **changed) -> str:
+    event = httpx.post(f"{app}{API}/call/v2/{verb}", json=given(verb, picture, **changed)).json()["event_id"]
+    name, told = httpx.get(f"{app}{API}/call/{verb}/{event}", timeout=60).text.strip().split("\n")
+    assert name == "event: error"
+    text = json.loads(told.removeprefix("data: "))["error"]
+    assert is_one_sentence(text)
+    return text
+
+
+@pytest.fixture(scope="module")
+def every_pack(tiny_weights: Path) -> Studio:
+    """Of the packs that the app has: the shipped ones too."""
+    return Studio([ROOT / "weights", tiny_weights])
 
 
 @pytest.mark.parametrize(("verb", "name"), [one for one in EVERY if one not in PICTURES])
-def test_a_bad_argument_gets_the_studios_own_sentence(client: Client, tiny_weights, drawing: Path, verb, name):
+def test_a_bad_argument_gets_the_studios_own_sentence(app, every_pack, drawing: Path, uploaded: dict, verb, name):
     """It reaches the studio as it was sent: nothing on the way turns true into 1, or a number into a text."""
-    studio, refused = Studio([ROOT / "weights", tiny_weights]), []  # the app has the shipped packs too
+    refused = []
     for value in ({"<b>": 1}, True, 2.5):
         try:
-            getattr(studio, verb)(**given(verb, drawing, **{name: value}))
+            getattr(every_pack, verb)(**given(verb, drawing, **{name: value}))
         except MmdemoError as error:
-            assert refusal(client, verb, drawing, **{name: value}) == str(error)
+            assert refusal(app, verb, uploaded, **{name: value}) == str(error)
             refused.append(value)
     assert len(refused) >= 2
 
 
 @pytest.mark.parametrize(("verb", "name"), PICTURES)
-def test_a_picture_that_was_not_uploaded_is_refused(client: Client, drawing: Path, verb, name):
+def test_a_picture_that_was_not_uploaded_is_refused(app: str, uploaded: dict, verb, name):
     needed = inspect.signature(VERBS[verb]).parameters[name].default is not None
     for value in (*[None] * needed, 3, [], "/etc/hostname", {"path": "/etc/hostname"}):
-        text = refusal(client, verb, drawing, **{name: value})
+        text = refusal(app, verb, uploaded, **{name: value})
         assert re.match(f"{name} is .*; it must be an uploaded image file; .*handle_file", text)
 
 
@@ -210,14 +235,14 @@ def test_a_picture_that_was_not_uploaded_is_refused(client: Client, drawing: Pat
         ("reconstruct", {"size": 30}, "size is 30; it must be a multiple of the pack's stride, 4"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_the_studios_words(client: Client, drawing: Path, verb, changed, words):
-    assert refusal(client, verb, drawing, **changed).startswith(words)
+def test_what_cannot_be_done_is_said_in_the_studios_words(app: str, uploaded: dict, verb, changed, words):
+    assert refusal(app, verb, uploaded, **changed).startswith(words)
 
 
 def raw(app: str, endpoint: str, data: list) -> str:
     """What a program without gradio_client is answered."""
-    asked = httpx.post(f"{app}/gradio_api/call{endpoint}", json={"data": data})
-    return httpx.get(f"{app}/gradio_api/call{endpoint}/{asked.json()['event_id']}", timeout=30).text
+    asked = httpx.post(f"{app}{API}/call{endpoint}", json={"data": data})
+    return httpx.get(f"{app}{API}/call{endpoint}/{asked.json()['event_id']}", timeout=30).text
 
 
 def test_a_raw_request_may_leave_out_its_last_arguments(app: str):
@@ -229,30 +254,30 @@ def test_a_raw_request_may_leave_out_its_last_arguments(app: str):
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400"])
 def test_numbers_that_json_does_not_have_are_refused_too(app: str, number: str):
     body = f'{{"data": ["tiny", "circle", 1, 0, 4, {number}, null]}}'
-    asked = httpx.post(f"{app}/gradio_api/call/sample", content=body, headers={"Content-Type": "application/json"})
-    answer = httpx.get(f"{app}/gradio_api/call/sample/{asked.json()['event_id']}", timeout=30).text
+    asked = httpx.post(f"{app}{API}/call/sample", content=body, headers={"Content-Type": "application/json"})
+    answer = httpx.get(f"{app}{API}/call/sample/{asked.json()['event_id']}", timeout=30).text
     assert "event: error" in answer and "guidance is" in answer and "20" in answer
 
 
-def test_bad_pictures_are_refused_by_name(client: Client, drawing: Path, tmp_path: Path):
+def test_bad_pictures_are_refused_by_name(app: str, drawing: Path, tmp_path: Path):
     (tmp_path / "words.png").write_text("This is no picture.")
     (tmp_path / "cut.png").write_bytes(drawing.read_bytes()[:100])
     Image.new("1", (5000, 4000)).save(tmp_path / "vast.png")
     for file, allowed in (("words.png", ""), ("cut.png", ""), ("vast.png", "16")):
-        text = refusal(client, "reconstruct", drawing, image=handle_file(tmp_path / file))
+        text = refusal(app, "reconstruct", upload(app, tmp_path / file))
         assert "image" in text and allowed in text
     # The app asks nothing of other machines, nor of its own.
-    text = refusal(client, "reconstruct", drawing, image=handle_file("http://127.0.0.1:9/picture.png"))
+    text = refusal(app, "reconstruct", as_file("http://127.0.0.1:9/picture.png"))
     assert "picture" in text and "upload" in text
 
 
 def test_a_huge_request_is_refused_before_it_is_read(app: str):
-    answer = httpx.post(f"{app}/gradio_api/call/decode", content=b" " * 9_000_000)
+    answer = httpx.post(f"{app}{API}/call/decode", content=b" " * 9_000_000)
     assert answer.status_code == 413 and "bytes" in answer.text
 
 
 def test_the_run_route_cannot_skip_the_queue(app: str):
-    assert httpx.post(f"{app}/gradio_api/run/packs", json={"data": []}).status_code in (401, 403, 404)
+    assert httpx.post(f"{app}{API}/run/packs", json={"data": []}).status_code in (401, 403, 404)
 
 
 @pytest.mark.parametrize(
