@@ -25,6 +25,7 @@ VERSION = 1  # to be raised when the same pictures would make another classifier
 MANY = 20_000  # pictures in colour from which on they are taken for photographs, and there are enough to learn from
 SIDE = 32  # pixels to which larger photographs are made smaller before they are read
 SHIFT = 2  # pixels by which training pictures are moved about
+EPOCHS = {"marks": 6, "photographs": 12}
 
 
 class Judge(nn.Module):
@@ -140,12 +141,10 @@ def accuracy_of_tokens(train: Tensor, labels: Tensor, test: Tensor, truths: Tens
     return float(reader.score(test.flatten(1).numpy(), truths.numpy()))
 
 
-def _train_on_marks(
-    images: LabelledImages, seed: int, steps: int | None, epochs: int = 6, batch_size: int = 128, rate: float = 2e-3
-):
+def _train_on_marks(images: LabelledImages, seed: int, steps: int | None, batch_size: int = 128, rate: float = 2e-3):
     classifier = _make(images, photographs=False)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.01)
-    steps = steps or max(1, epochs * len(images) // batch_size)
+    steps = steps or max(1, EPOCHS["marks"] * len(images) // batch_size)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
@@ -154,7 +153,7 @@ def _train_on_marks(
         yield step + 1, steps, classifier.eval()
 
 
-def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None, epochs: int = 12):
+def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None):
     classifier = _make(images, photographs=True)
     classifier.whiten(from_bytes(images.pixels[:5000]))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
@@ -164,7 +163,7 @@ def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None, 
     peaks, decay = {1: 96.0 * scale, 2: 1.5 * scale, 4: 1.5 * scale}, 0.002 * scale
     groups = [{"params": [p], "lr": peaks[p.ndim], "weight_decay": decay / peaks[p.ndim]} for p in trained]
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
-    steps = steps or max(1, epochs * len(images) // batch_size)
+    steps = steps or max(1, EPOCHS["photographs"] * len(images) // batch_size)
     first_mirrored = torch.rand(len(images)) < 0.5  # then every other time
     for step in range(steps):
         for group, parameter in zip(optimizer.param_groups, trained, strict=True):

@@ -57,3 +57,9 @@ def is_mapped(tensor, file: Path) -> bool:
             if first <= tensor.data_ptr() and tensor.data_ptr() + tensor.nbytes <= last:
                 return name.strip() == str(file)
     return False
+
+
+def memory(pid: int, what: str = "VmRSS") -> int:
+    """In MB; VmHWM is the most that it ever was."""
+    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
+    return int(line.split()[1]) // 1000

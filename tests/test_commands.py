@@ -1,12 +1,11 @@
 """The command line: what it writes, what it prints, and how it says no."""
 
 import inspect
+import io
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -20,14 +19,13 @@ from running import ROOT, one_line, quietly, run
 from test_images import png_claiming
 from test_packs import DAMAGES
 
-from mmdemo import __version__, data, packs
+from mmdemo import __version__, classifier, data, packs
 from mmdemo.__main__ import main, parser
 from mmdemo.arguments import MAX_COUNT, MAX_PICTURES, MAX_SEED, MAX_STEPS
 from mmdemo.samplers import FAST, NAMES
 from mmdemo.sampling import BUDGET
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.config import DiTConfig, VQVAEConfig
-from mmdemo.training.loop import load_checkpoint
 
 CODEC = "--dataset shapes --image-size 16 --channels 16 --num-codes 32 --steps 60 --batch-size 32 --warmup 5 --seed 3"
 TRANSFORMER = "--patch-size 1 --hidden-size 32 --depth 1 --num-heads 2 --steps 40 --batch-size 32 --warmup 5"
@@ -145,11 +143,13 @@ def test_sample_to_a_png_is_one_grid(tiny_weights, tmp_path, capsys):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["grid.PNG"]
 
 
-def test_a_console_that_lacks_a_character_gets_it_escaped(reading_weights, tmp_path):
-    arguments = ["--pack", "words", "--prompt", "红é😀 circle", "--steps", 1, "--weights", reading_weights]
-    done = run("sample", *arguments, "--out", tmp_path / "one.png", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and done.stderr == ""
-    assert json.loads(done.stdout)["labels"] == ["红é😀 circle"]
+def test_a_console_that_lacks_a_character_gets_it_escaped(reading_weights, tmp_path, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    arguments = ["--pack", "words", "--prompt", "红é😀 circle", "--steps", "1", "--weights", str(reading_weights)]
+    assert main(["sample", *arguments, "--out", str(tmp_path / "one.png")]) == 0
+    console.flush()
+    assert json.loads(console.buffer.getvalue())["labels"] == ["红é😀 circle"]
 
 
 def test_the_same_command_twice_writes_the_same_and_without_a_seed_another(tiny_weights, tmp_path, capsys):
@@ -423,39 +423,11 @@ def test_train_dit_answers_a_bad_option_with_one_line_and_leaves_the_pack(home, 
     assert (folder / "weights" / "demo" / "model_index.json").read_bytes() == before
 
 
-def test_ctrl_c_ends_a_training_with_a_checkpoint_to_go_on_from(tmp_path):
-    options = CODEC.replace("--steps 60", "--steps 100000").replace("--batch-size 32", "--batch-size 2").split()
-    where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
-    command = [sys.executable, "-m", "mmdemo", "train", "vqvae", "--pack", "long", *options, *where]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    training = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # What a shell starts in the background ignores Ctrl-C, and so do its children: not here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    file = tmp_path / "runs" / "long" / "vqvae.pt"
-    try:
-        assert re.match("step [1-9]", training.stdout.readline())  # after ten seconds, a part of them in steps
-        training.send_signal(signal.SIGINT)
-        _, errors = training.communicate(timeout=60)
-    finally:
-        training.kill()
-    assert training.returncode == 130
-    saved = load_checkpoint(file, {})["step"]
-    assert saved >= 1 and [path.name for path in file.parent.iterdir()] == [file.name]
-    assert errors == f"stopped; step {saved} is saved; go on: python {shlex.join(command[1:])} --resume\n"
-    assert list(tmp_path.glob("weights/*")) == [], "half a training must leave no pack"
-
-
 # -------------------------------------------------------------------------------------------------- evaluate, usage
 
 
-def test_evaluate_measures_a_pack_and_writes_its_card(home, tmp_path, capsys):
+def test_evaluate_measures_a_pack_and_writes_its_card(home, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(classifier.EPOCHS, "marks", 3)
     folder, _ = home
     shutil.copytree(folder / "weights" / "demo", tmp_path / "weights" / "demo")
     (tmp_path / "weights" / "demo" / "notes.md").write_text("## A person's notes\n", encoding="utf-8")
@@ -500,14 +472,7 @@ def test_evaluate_measures_a_pack_and_writes_its_card(home, tmp_path, capsys):
         written = parser().parse_args(shlex.split(line)[3:])
         for option in asdict(config()):
             assert getattr(written, option) == getattr(meant, option), f"the card's command has another {option}"
-
-    # The classifier is trained once and kept.
-    (kept,) = (tmp_path / "runs" / "classifiers").iterdir()
-    stamp = kept.stat().st_mtime_ns
-    assert main(arguments) == 0
-    assert (
-        kept.stat().st_mtime_ns == stamp and json.loads((pack / "metrics.json").read_text())["psnr"] == numbers["psnr"]
-    )
+    assert len(list((tmp_path / "runs" / "classifiers").iterdir())) == 1, "the classifier is kept"
 
 
 @pytest.mark.parametrize(

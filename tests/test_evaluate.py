@@ -118,8 +118,8 @@ def test_only_many_pictures_in_colour_are_taken_for_photographs():
 
 
 def test_the_classifier_of_photographs_learns_and_takes_a_mirrored_photograph_for_the_same(monkeypatch):
-    monkeypatch.setattr(classifier, "MANY", 512)
-    trained = learnt(half_bright(512, dim=2))
+    monkeypatch.setattr(classifier, "MANY", 256)
+    trained = learnt(half_bright(256, dim=2))
     x = from_bytes(half_bright(64, dim=3).pixels)
     with torch.no_grad():
         assert torch.allclose(trained(x), trained(x.flip(-1)), atol=1e-4), "right is a mirrored left"
@@ -141,6 +141,7 @@ def test_to_the_shallow_classifier_a_mirrored_mark_is_another():
 
 def test_a_kept_classifier_is_read_again_and_another_depth_is_another_file(tmp_path, monkeypatch):
     images, x = half_bright(64, dim=2), from_bytes(half_bright(64, dim=2).pixels)
+    monkeypatch.setitem(classifier.EPOCHS, "photographs", 1)
     told = []
     first = classifier.load_classifier(images, tmp_path, told.append)
     trainings = len(told)
@@ -372,6 +373,7 @@ def swapped(pixels: torch.Tensor) -> torch.Tensor:
 
 def test_pictures_drawn_by_captions_are_judged_by_what_the_captions_name(captioned, tmp_path, monkeypatch):
     """Real pictures stand for drawn ones: first as they are, then with left and right swapped."""
+    monkeypatch.setattr(reader, "MIN_STEPS", 120)
     splits = [data.load(str(captioned / "scenes"), split, image_size=32) for split in ("test", "novel")]
     real = {caption: x for one in splits for told, x in zip(one.captions, one.pixels, strict=True) for caption in told}
     shown = {}

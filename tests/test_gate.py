@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from browsing import SlowStudio, launched
-from running import free_port, is_one_sentence, start_app
+from running import free_port, is_one_sentence, memory, start_app
 
 from mmdemo.studio import Studio
 from mmdemo.ui import build_demo, gate, turns
@@ -47,12 +47,6 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ size
-
-
-def memory(pid: int, what: str = "VmRSS") -> int:
-    """In MB; VmHWM is the most that it ever was."""
-    (line,) = (line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
-    return int(line.split()[1]) // 1000
 
 
 ROUTES = [

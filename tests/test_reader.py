@@ -15,7 +15,9 @@ NAN = float("nan")  # json reads it
 @pytest.fixture(scope="module")
 def trained() -> reader.Reader:
     images = scenes(300)
-    *_, (step, steps, made) = reader.train_reader(images, Attributes.of(images.records, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "MIN_STEPS", 120)
+        *_, (step, steps, made) = reader.train_reader(images, Attributes.of(images.records, 32))
     assert step == steps
     return made
 

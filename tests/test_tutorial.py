@@ -20,7 +20,7 @@ from gradio_client import Client
 from PIL import Image
 from running import ROOT, free_port
 
-from mmdemo import reader
+from mmdemo import classifier, reader
 from mmdemo.__main__ import main
 from mmdemo.training.loop import load_checkpoint
 
@@ -56,6 +56,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(reader, "MAX_STEPS", 20)
+        patch.setitem(classifier.EPOCHS, "marks", 1)
         for language, text in BLOCKS:
             if language == "python":
                 exec(compile(text.replace('"train"', '"test"'), "tutorial", "exec"), {"__name__": "__main__"})

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -173,7 +173,8 @@ class Captions:
     @classmethod
     def read(cls, captions: Sequence[Sequence[str]], records: Sequence[dict], length: int) -> "Captions":
         words = Words.learn(captions, lexicon.learn(captions, records), length)
-        ids = [[words.encode(caption) for caption in some] for some in captions]
+        encode = cache(words.encode)  # many captions are the same
+        ids = [[encode(caption) for caption in some] for some in captions]
         longest = [[one for one in some if len(one) >= LONG * max(map(len, some))] for some in ids]
         digest = sha256((words.tokenizer.to_str() + json.dumps(captions)).encode()).hexdigest()
         return cls(captions, ids, longest, words, examples(captions, PROMPTS), {"the captions' digest": digest[:16]})
