@@ -67,27 +67,24 @@ def evaluate(
         settings = Recipe.of(described, checked).to_store()
     pipeline = packs.load(described)
     uses = torch.tensor(packs.read_codebook(described)["counts"])
-    training = packs.read_training(pack)["vqvae"]
-    dataset, size, channels = training["dataset"], training["image_size"], described.channels
-    test = data.load(dataset, "test", data_dir, size, channels)
+    dataset, split = splits(described, data_dir)
+    test = split("test")
     if described.classes and described.can_sample and test.classes and len(test.classes) != len(described.classes):
         raise DataError(
-            f"{Path(dataset).name} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
+            f"{dataset} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
             f"what it draws can be judged only on the data set it was trained on"
         )
     if described.words and not test.captions:
-        raise DataError(f"{Path(dataset).name} has no captions to draw by, and pack {pack.name!r} is asked by text")
+        raise DataError(f"{dataset} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
 
     report("reconstructing the test split")
     ids = tokens_of(pipeline, test.pixels)
     rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
     counts = ids.flatten().bincount(minlength=described.codes)
-    edge = padding(dataset, size)
-    inner = slice(edge, described.image_size - edge)
-    rows = [test.pixels[..., inner, inner], rebuilt[..., inner, inner]]
+    rows = [unpadded(described, pixels) for pixels in (test.pixels, rebuilt)]
     numbers = {
-        "dataset": Path(dataset).name,
+        "dataset": dataset,
         "test_images": len(test),
         **likeness(rows[1], rows[0]),
         "detail": detail(rows[1], rows[0]),
@@ -96,7 +93,7 @@ def evaluate(
         "codes_used": int((counts > 0).sum()),
         "perplexity": codec.perplexity(counts),
     }
-    if channels == 3:
+    if described.channels == 3:
         report("compressing it by JPEG")
         by_scan, by_file = jpeg.at_bits(test.pixels, numbers["bits_per_pixel"])
         numbers |= _jpeg("jpeg", by_scan, test.pixels) | _jpeg("jpeg_file", by_file, test.pixels)
@@ -106,7 +103,7 @@ def evaluate(
     if not captioned and (not test.classes or bool((test.labels < 0).any())):
         return numbers | {"minutes": minutes_since(started)}
 
-    train = data.load(dataset, "train", data_dir, size, channels)
+    train = split("train")
     if captioned:
         reader = load_reader(train, runs / "classifiers", report)
         numbers |= _read(reader, train, test, rebuilt) if reader else {}
@@ -120,10 +117,11 @@ def evaluate(
                 right = describing.accuracy(pipeline, described, test.pixels[some], records, report)
                 numbers |= {"described_right": right, "described_right_of": len(some)}
             if segments:
-                masked = data.load(dataset, Path(segments).name, Path(segments).parent, size, channels)
+                _, beside = splits(described, Path(segments).parent)
+                masked = beside(Path(segments).name)
                 numbers["segments"] = overlaps(pipeline, lexicon, masked, Path(segments), report)
             try:
-                novel = data.load(dataset, "novel", data_dir, size, channels)
+                novel = split("novel")
             except DataError as error:
                 report(f"combinations that were not trained are not drawn: {error}")
             else:
@@ -159,6 +157,21 @@ def evaluate(
             known = tokens_of(pipeline, named.pixels[::every]), named.labels[::every]
             numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
     return numbers | {"features": classifier.num_features, "minutes": minutes_since(started)}
+
+
+def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:
+    """The data set that a pack was trained on: its name, and a split's pictures as the pack sees them."""
+    training = packs.read_training(described.path)["vqvae"]
+    dataset, size = training["dataset"], training["image_size"]
+    return Path(dataset).name, lambda split: data.load(dataset, split, data_dir, size, described.channels)
+
+
+def unpadded(described: packs.Pack, pixels: Tensor) -> Tensor:
+    """What of a pack's pictures (N, C, H, W) is no padding: 28 × 28 of MNIST's 32 × 32."""
+    training = packs.read_training(described.path)["vqvae"]
+    edge = padding(training["dataset"], training["image_size"])
+    inner = slice(edge, described.image_size - edge)
+    return pixels[..., inner, inner]
 
 
 def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:

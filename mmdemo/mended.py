@@ -15,9 +15,8 @@ from torch import Tensor
 from mmdemo import data, packs, restoring
 from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import load_classifier
-from mmdemo.datasets import padding
 from mmdemo.errors import PackError
-from mmdemo.evaluate import accuracy, columns_of, likeness, minutes_since, sheet
+from mmdemo.evaluate import accuracy, columns_of, likeness, minutes_since, sheet, splits, unpadded
 from mmdemo.images import image_bytes, to_bytes, to_images
 from mmdemo.pipeline import ClassPipeline
 
@@ -52,18 +51,16 @@ def measure(
     described, started = packs.read(pack), time.perf_counter()
     if not described.can_sample:
         raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
-    training = packs.read_training(pack)["vqvae"]
-    dataset, size, channels = training["dataset"], training["image_size"], described.channels
-    train = data.load(dataset, "train", data_dir, size, channels)
-    test = train if split == "train" else data.load(dataset, split, data_dir, size, channels)
+    _, pictures = splits(described, data_dir)
+    train = pictures("train")
+    test = train if split == "train" else pictures(split)
     some = data.permuted(len(test), 0, min(EVALUATED["restore"].check("restore", count, None), len(test)), seed=2)
     pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
     judge = load_classifier(train, runs / "classifiers", report) if classes else None
-    inner = slice(edge := padding(dataset, size), described.image_size - edge)
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
     rows, shown, pipeline = [], [], packs.load(described)
     for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
-        alike = likeness(made[..., inner, inner], pixels[..., inner, inner])
+        alike = likeness(unpadded(described, made), unpadded(described, pixels))
         read = {"read": accuracy(judge, made, labels)} if judge else {}
         rows.append({"damage": damage, "way": way, "psnr": alike["psnr"], "ssim": alike["ssim"], **read})
         shown.append(made[: columns_of(pixels, len(rows))])

@@ -9,10 +9,10 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import data, packs
+from mmdemo import packs
 from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
-from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class, minutes_since, sheet
+from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class, minutes_since, sheet, splits
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import load_reader
 from mmdemo.samplers import FAST, USUAL_JUMPS
@@ -39,11 +39,8 @@ def measure(
     if described.problem or FAST not in described.samplers:
         why = described.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
         raise PackError(f"{pack.name!r} has no student to be measured: {why}")
-    training = packs.read_training(pack)["vqvae"]
-    train, test = (
-        data.load(training["dataset"], split, data_dir, training["image_size"], described.channels)
-        for split in ("train", "test")
-    )
+    _, split = splits(described, data_dir)
+    train, test = split("train"), split("test")
     if described.words:
         reader = load_reader(train, runs / "classifiers", report)
         judge = CaptionJudge(reader, packs.read_words(described).lexicon)

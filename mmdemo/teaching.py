@@ -19,7 +19,7 @@ from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import accuracy, generate, minutes_since
+from mmdemo.evaluate import accuracy, generate, minutes_since, splits
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third
 TRIED = 3000  # pictures drawn by each settings that are tried
@@ -46,13 +46,11 @@ def measure(
     given = {name: value for name, value in (asked or {}).items() if value is not None}
     given = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
     own = Recipe.of(described, given)
-    training = packs.read_training(pack)["vqvae"]
-    dataset, size = training["dataset"], training["image_size"]
+    dataset, split = splits(described, data_dir)
     pipeline = packs.load(described)
-    loaded = (data.load(dataset, split, data_dir, size, described.channels) for split in ("test", "train"))
-    test, train = (_moved(one, pipeline.device) for one in loaded)
+    test, train = (_moved(split(one), pipeline.device) for one in ("test", "train"))
     if len(test.classes) != len(described.classes) or bool((test.labels < 0).any()):
-        raise DataError(f"{Path(dataset).name} has not the {len(described.classes)} classes of pack {pack.name!r}")
+        raise DataError(f"{dataset} has not the {len(described.classes)} classes of pack {pack.name!r}")
     places = data.permuted(len(train), 0, len(train), seed=2)
     held = min(HELD_OUT, len(train) // 3)
     held_out, rest = _some(train, places[:held]), places[held:]

@@ -214,7 +214,8 @@ def test_quick_choices_leave_one_codebook_and_it_is_the_last_ones(watched: Page,
             if set(studio.read) == {"mnist", "photos", "cifar"} and len(studio.read) == len(studio.begun):
                 break
         assert "photos" in studio.read
-        watched.wait_for_timeout(700)  # what is read is shown by now, if it ever is
+        watched.wait_for_function("window.mmdemo.store.get('code').pack === 'mnist'")
+        watched.wait_for_timeout(700)  # what was read of the others is shown by now, if it ever is
         expect(watched.locator(".mm-tile", has_text="Codes").first).to_contain_text("16")
         expect(watched.locator(".mm-swatches canvas")).to_have_count(1)
         assert watched.evaluate("window.mmdemo.store.get('code').pack") == "mnist"

@@ -404,6 +404,7 @@ def test_second_pictures_are_those_of_the_picker_until_the_next_packs_picture_ha
     watched.goto(address)
     choose_pack(watched, "photos")
     open_tab(watched, "Reconstruct")
+    expect(watched.locator("#reconstruct .mm-status")).to_contain_text("32 × 32 pixels")
     watched.get_by_role("button", name="Edit tokens").click()
     expect(panel(watched)).to_be_visible()
     offered = examples_of(watched, "#reconstruct")

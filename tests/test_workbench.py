@@ -13,6 +13,7 @@ from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
+from mmdemo.ui import build_demo
 from mmdemo.ui.controls import LabelControl, RecipeControls, near
 from mmdemo.ui.denoise import Denoise
 from mmdemo.ui.film import film, word_scale
@@ -159,3 +160,20 @@ def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights
         uri = "data:image/png;base64," + base64.b64encode(content).decode()
         assert "image cannot be read as a picture" in between(["tiny", uri, uri, 16])["error"]
     assert "tokens is" in decode_tokens(["tiny", "[[1]]"])["error"]
+
+
+def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):
+    """gradio searches the page, from its start, for all that events have read, each time that one begins, goes on or
+    ends: with twice as many, and the endpoints first, a choice cost the browser three times as much."""
+    page = build_demo(Studio([tiny_weights])).get_config_file()
+    known = {one["id"]: one["props"] for one in page["components"]}
+    (pack,) = (id for id, props in known.items() if props.get("elem_id") == "pack")
+    events, following = page["dependencies"], set()
+    for one in events:  # each after what it follows
+        if [pack, "change"] in map(list, one["targets"]) or one["trigger_after"] in following:
+            following.add(one["id"])
+    read = {control for one in events if one["id"] in following for control in one["inputs"]}
+    assert len(following) > 20 and pack in read and len(read) < 90
+    assert known[page["layout"]["children"][-1]["id"]]["visible"] is False
+    endpoints = [max(one["inputs"] + one["outputs"]) for one in events if one["api_visibility"] == "public"]
+    assert max(endpoints) < min(read)  # made first, or a handler would take an endpoint's name

@@ -99,7 +99,10 @@ def build(studio: Studio, pack: gr.components.Component, opened: Callable) -> No
         return {
             picker: speaker()(Examples([thumbnail(image) for image in examples(studio, found)])),
             invert: gr.update(visible=found.channels == 1),
-            ask: gr.update(value=asked or QUESTIONS["describe"], visible=True if asked else "hidden"),
+            # Not to be asked of the last pack's picture, which is there still.
+            ask: gr.update(
+                value=asked or QUESTIONS["describe"], visible=True if asked else "hidden", interactive=False
+            ),
             size: gr.update(choices=sides, value=size_of(found, values[wanted]), visible=len(sides) > 1),
         }
 
