@@ -131,6 +131,11 @@ def answered(page: Page, waiting: list | None = None) -> Iterator[None]:
         page.remove_listener(event, does)
 
 
+def forget(status: Locator) -> None:
+    """Empties the line that says what is going on: it may say already what is waited for."""
+    status.evaluate("line => line.replaceChildren()")
+
+
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
     expect(page.locator(READY[name]).first).to_be_visible()

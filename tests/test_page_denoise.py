@@ -18,6 +18,7 @@ from browsing import (
     choose_cell,
     choose_pack,
     expect,
+    forget,
     open_advanced,
     open_tab,
     opened_uri,
@@ -41,7 +42,7 @@ def film(shared: Page) -> Locator:
     tab.get_by_label("Randomize").uncheck()
     tab.get_by_label("Seed", exact=True).fill("3")
     status = tab.locator(".mm-status")
-    status.evaluate("line => line.replaceChildren()")  # it may say already what is waited for
+    forget(status)
     page.get_by_role("button", name="Denoise", exact=True).click()
     expect(status).to_contain_text(re.compile("circle, seed 3, .* denoised in"))
     expect(page.get_by_role("button", name="Denoise", exact=True)).to_be_enabled()  # after all else was shown
@@ -427,7 +428,7 @@ def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(page: Page,
     status, stop = tab.locator(".mm-status").first, tab.get_by_role("button", name="Stop").first
     with studio.taking(0.6):
         page.get_by_role("button", name="Denoise", exact=True).click()
-        expect(status).to_contain_text("Step 1 of 6")
+        expect(status).to_contain_text(re.compile("Step [12] of 6"))
         page.get_by_role("tab", name="Sample").click()
         page.locator(".mm-picture").nth(1).click()  # square, seed 1
         assert studio.stopped.wait(5)  # the first one has ended

@@ -1,8 +1,10 @@
 """The Restore tab in a real browser: a picture erased, shrunk or noised, four candidates, and the steps of each."""
 
+import re
+
 import numpy as np
 import pytest
-from browsing import Locator, Page, SlowStudio, expect, open_tab, opened_uri
+from browsing import Locator, Page, SlowStudio, expect, forget, open_tab, opened_uri
 from conftest import array
 from PIL import Image
 
@@ -30,9 +32,11 @@ def start(tab: Locator) -> None:
 
 
 def finish(tab: Locator) -> None:
+    status = tab.locator(".mm-status")
+    forget(status)
     start(tab)
-    expect(tab.get_by_role("button", name="Restore", exact=True)).to_be_disabled()
-    expect(tab.locator(".mm-status")).to_contain_text("restored in")
+    expect(status).to_contain_text("restored in")
+    expect(tab.get_by_role("button", name="Restore", exact=True)).to_be_enabled()
 
 
 def test_four_candidates_are_there_at_once_keep_what_was_seen_and_each_has_its_film(restore: Locator, studio):
@@ -113,7 +117,7 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
     expect(restore.get_by_alt_text("The truth")).to_be_hidden()
     with studio.taking(0.5):
         start(restore)
-        expect(restore.locator(".mm-status")).to_contain_text("Step 1 of")
+        expect(restore.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of"))
         restore.get_by_role("button", name="Stop").click()
         expect(restore.locator(".mm-status")).to_contain_text("Stopped")
         assert studio.stopped.wait(5)
