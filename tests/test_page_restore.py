@@ -110,7 +110,9 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
     finish(restore)
     restore.get_by_label("Add noise").check()
     expect(restore.locator(".mm-candidate:enabled")).to_have_count(0)
+    forget(restore.locator(".mm-status"))
     restore.get_by_label(SALT).check()
+    expect(restore.locator(".mm-status")).to_contain_text("Restore")  # it is shown, and a run would end before
     finish(restore)
     expect(restore.locator(".mm-status")).to_contain_text("Noise of")
     restore.get_by_label(NOTHING).check()

@@ -5,6 +5,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -160,6 +161,20 @@ def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights
         uri = "data:image/png;base64," + base64.b64encode(content).decode()
         assert "image cannot be read as a picture" in between(["tiny", uri, uri, 16])["error"]
     assert "tokens is" in decode_tokens(["tiny", "[[1]]"])["error"]
+
+
+def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weights):
+    studio = Studio([tiny_weights], device="cpu")
+    pack = studio.pack("tiny")
+    with gr.Blocks():
+        form = Denoise(studio, gr.State("tiny"))
+    values, settings = form.start(pack)
+    run = form.watch(values | {form.pack: "tiny"}, settings, "somebody")
+    assert "Starting…" in json.loads(next(run)[form.status])["text"]
+    form.let_go(pack, SimpleNamespace(session_hash="somebody"))
+    *_, last = run
+    assert json.loads(last[form.status]) | {"text": "Stopped.", "ends": True} == json.loads(last[form.status])
+    assert last[form.go]["interactive"] and not last[form.stop]["interactive"]
 
 
 def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):

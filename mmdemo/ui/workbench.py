@@ -24,6 +24,7 @@ from mmdemo.ui.messages import Text, message, speaker
 from mmdemo.ui.turns import MODELS, in_turns
 
 T = TypeVar("T")
+STOPPED = Text("Stopped.", ends=True)
 DRAWING_FIRST = threading.Lock()  # one tab after another: side by side, each would be as late as the last
 
 
@@ -178,6 +179,8 @@ class Form:
                     yield self._said(tell, *self.unfinished(values, new)) | (begun if len(items) == 1 else {})
             if self._latest.get(session) is me:
                 yield self._said(tell, *self._ended(pack, values, items, run.result())) | self._buttons(running=False)
+            elif session not in self._latest:  # let go while it said that it begins: that is not to stay
+                yield {self.status: message(STOPPED)} | self._buttons(running=False)
         finally:
             run.close()
             if self._latest.get(session) is me:
@@ -236,7 +239,7 @@ class Form:
         can_draw = False
         with suppress(MmdemoError):
             can_draw = self.studio.pack(values[self.pack]).can_sample
-        ended = {self.status: message(Text("Stopped.", ends=True))}
+        ended = {self.status: message(STOPPED)}
         return ended | self._buttons(running=False) | {self.go: gr.update(interactive=can_draw)}
 
     def _stopped(self, values: Values, request: gr.Request) -> Values:
