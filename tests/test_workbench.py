@@ -179,7 +179,7 @@ def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weig
 
 def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):
     """gradio searches the page, from its start, for all that events have read, each time that one begins, goes on or
-    ends: with twice as many, and the endpoints first, a choice cost the browser three times as much."""
+    ends: with 121 of them, and the endpoints first, a choice cost the browser three times as much."""
     page = build_demo(Studio([tiny_weights])).get_config_file()
     known = {one["id"]: one["props"] for one in page["components"]}
     (pack,) = (id for id, props in known.items() if props.get("elem_id") == "pack")
