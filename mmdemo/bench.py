@@ -36,8 +36,9 @@ from mmdemo import packs
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
-from mmdemo.pipeline import ClassPipeline, noise_level, null_class, prediction_type, x0_from_prediction
+from mmdemo.pipeline import ClassPipeline, null_class
 from mmdemo.samplers import FAST
+from mmdemo.schedules import noise_level, prediction_type, x0_from_prediction
 from mmdemo.space import ROOT
 from mmdemo.studio import Studio
 from mmdemo.training.config import DiTConfig, VQVAEConfig

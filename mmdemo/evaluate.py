@@ -10,15 +10,12 @@ pack itself says of pictures, by `describe` or `classify`, is held against what 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
-from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
-from torchmetrics.image.fid import FrechetInceptionDistance  # not exported where torch-fidelity is absent
+from torch import Tensor
 
 from mmdemo import classifying, codec, data, describing, jpeg, packs
 from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
@@ -29,11 +26,11 @@ from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
 from mmdemo.errors import DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
+from mmdemo.metrics import BATCH, accuracy, detail, frechet, frechet_distance, likeness, token_bits
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
 from mmdemo.segmenting import overlaps
 
-BATCH = 250
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
 ALIKE = 8  # real pictures that are compared where a caption fits them all
 NEAREST = 2000  # pictures that are looked for among the training pictures
@@ -58,105 +55,142 @@ def evaluate(
     PSNR, SSIM and detail are over what was not padded: 28 × 28 of MNIST's 32 × 32. Bits are those of the token ids,
     entropy-coded, over all pixels. JPEG is given as many or more.
     """
-    asks, described = EVALUATED["described"].check("described", described, None), packs.read(pack)
+    described = EVALUATED["described"].check("described", described, None)
     samples = EVALUATED["samples"].check("samples", samples, None)
     classified = samples // 10 if classified is None else EVALUATED["classified"].check("classified", classified, None)
-    if described.can_sample:
+    trained, settings = packs.read(pack), {}
+    if trained.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
-        checked = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
-        settings = Recipe.of(described, checked).to_store()
-    pipeline = packs.load(described)
-    uses = torch.tensor(packs.read_codebook(described)["counts"])
-    dataset, split = splits(described, data_dir)
+        checked = {name: SETTINGS[name].check(name, value, trained) for name, value in given.items()}
+        settings = Recipe.of(trained, checked).to_store()
+    dataset, split = splits(trained, data_dir)
     test = split("test")
-    if described.classes and described.can_sample and test.classes and len(test.classes) != len(described.classes):
+    if trained.classes and trained.can_sample and test.classes and len(test.classes) != len(trained.classes):
         raise DataError(
-            f"{dataset} has {len(test.classes)} classes and pack {pack.name!r} {len(described.classes)}; "
+            f"{dataset} has {len(test.classes)} classes and pack {pack.name!r} {len(trained.classes)}; "
             f"what it draws can be judged only on the data set it was trained on"
         )
-    if described.words and not test.captions:
+    if trained.words and not test.captions:
         raise DataError(f"{dataset} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
-
-    report("reconstructing the test split")
-    ids = tokens_of(pipeline, test.pixels)
-    rebuilt = torch.cat([to_bytes(codec.decode_ids(pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
-    counts = ids.flatten().bincount(minlength=described.codes)
-    rows = [unpadded(described, pixels) for pixels in (test.pixels, rebuilt)]
-    numbers = {
-        "dataset": dataset,
-        "test_images": len(test),
-        **likeness(rows[1], rows[0]),
-        "detail": detail(rows[1], rows[0]),
-        "bits_per_pixel": token_bits(ids, uses) * ids[0].numel() / test.pixels[0, 0].numel(),
-        "codes": described.codes,
-        "codes_used": int((counts > 0).sum()),
-        "perplexity": codec.perplexity(counts),
-    }
-    if described.channels == 3:
-        report("compressing it by JPEG")
-        by_scan, by_file = jpeg.at_bits(test.pixels, numbers["bits_per_pixel"])
-        numbers |= _jpeg("jpeg", by_scan, test.pixels) | _jpeg("jpeg_file", by_file, test.pixels)
-        rows.append(by_scan.pixels)
-    show("comparison.png", sheet([spread(pixels, columns_of(pixels, len(rows))) for pixels in rows]))
-    captioned = described.words or bool(test.captions and not test.classes)
-    if not captioned and (not test.classes or bool((test.labels < 0).any())):
-        return numbers | {"minutes": minutes_since(started)}
-
-    train = split("train")
-    if captioned:
-        reader = load_reader(train, runs / "classifiers", report)
-        numbers |= _read(reader, train, test, rebuilt) if reader else {}
-        if described.words:
-            lexicon = packs.read_words(described).lexicon
-            judge, draw = CaptionJudge(reader, lexicon), partial(generate, pipeline, report=report, **settings)
-            numbers |= settings | judge.test(draw, train, test, rebuilt, samples, show)
-            if asks and lexicon.phrases:
-                some = data.permuted(len(test), 0, min(asks, len(test)), seed=1).tolist()
-                records = [test.records[i] for i in some]
-                right = describing.accuracy(pipeline, described, test.pixels[some], records, report)
-                numbers |= {"described_right": right, "described_right_of": len(some)}
-            if segments:
-                _, beside = splits(described, Path(segments).parent)
-                masked = beside(Path(segments).name)
-                numbers["segments"] = overlaps(pipeline, lexicon, masked, Path(segments), report)
-            try:
-                novel = split("novel")
-            except DataError as error:
-                report(f"combinations that were not trained are not drawn: {error}")
-            else:
-                asked = judge.asked(novel, min(samples, len(novel)))
-                numbers |= judge.named("novel", asked, draw([one.caption for one in asked]))
-        if "frechet_generated_test" in numbers:
-            numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
-        return numbers | {"minutes": minutes_since(started)}
-
-    classifier = load_classifier(train, runs / "classifiers", report)
-    numbers |= {
-        "accuracy_test": accuracy(classifier, test.pixels, test.labels),
-        "accuracy_reconstructed": accuracy(classifier, rebuilt, test.labels),
-    }
-    some = data.permuted(len(train), 0, min(len(test), len(train)), seed=0)
-    numbers |= {
-        "frechet_train_test": frechet_distance(classifier, train.pixels[some], test.pixels),
-        "frechet_reconstructed_test": frechet_distance(classifier, rebuilt, test.pixels),
-    }
-    if described.can_sample:
-        classes = len(test.classes)
-        labels = torch.arange(samples) % classes
-        generated = generate(pipeline, labels, report, **settings)
-        columns = min(columns_of(generated, classes), max(1, samples // classes))
-        show("samples.png", sheet([generated[label::classes][:columns] for label in range(min(classes, samples))]))
-        numbers |= settings | {"generated": samples, **judged_by_class(classifier, test, labels, generated)}
+    run = _Run(trained, packs.load(trained), settings, split, test, runs / "classifiers", report, show)
+    numbers, ids, rebuilt = run.reconstructed()
+    if trained.words or (test.captions and not test.classes):
+        numbers |= run.of_captions(rebuilt, samples, described, segments and Path(segments))
+    elif test.classes and not bool((test.labels < 0).any()):
+        numbers |= run.of_classes(ids, rebuilt, samples, classified)
+    if "frechet_generated_test" in numbers:
         numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
-        if classified and classes > 1:
-            numbers |= _classified(pipeline, described, test, classified, report)
-            report("reading tokens")
-            named = train.labelled()
-            every = -(-len(named) // TOKENS)
-            known = tokens_of(pipeline, named.pixels[::every]), named.labels[::every]
-            numbers["accuracy_tokens"] = accuracy_of_tokens(*known, ids, test.labels)
-    return numbers | {"features": classifier.num_features, "minutes": minutes_since(started)}
+    return {"dataset": dataset, **numbers, "minutes": minutes_since(started)}
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One evaluation: its three parts, and what they share."""
+
+    pack: packs.Pack
+    pipeline: ClassPipeline
+    settings: Mapping[str, Any]  # of every drawing
+    split: Callable[[str], LabelledImages]
+    test: LabelledImages
+    classifiers: Path
+    report: Callable[[str], None]
+    show: Callable[[str, Image.Image], None]
+
+    def reconstructed(self) -> tuple[dict, Tensor, Tensor]:
+        """What the codec makes of the test pictures: its numbers, the ids (N, h, w), and the pictures (N, C, H, W)."""
+        self.report("reconstructing the test split")
+        pixels = self.test.pixels
+        ids = tokens_of(self.pipeline, pixels)
+        rebuilt = torch.cat([to_bytes(codec.decode_ids(self.pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
+        counts = ids.flatten().bincount(minlength=self.pack.codes)
+        uses = torch.tensor(packs.read_codebook(self.pack)["counts"])
+        rows = [unpadded(self.pack, some) for some in (pixels, rebuilt)]
+        numbers = {
+            "test_images": len(pixels),
+            **likeness(rows[1], rows[0]),
+            "detail": detail(rows[1], rows[0]),
+            "bits_per_pixel": token_bits(ids, uses) * ids[0].numel() / pixels[0, 0].numel(),
+            "codes": self.pack.codes,
+            "codes_used": int((counts > 0).sum()),
+            "perplexity": codec.perplexity(counts),
+        }
+        if self.pack.channels == 3:
+            self.report("compressing it by JPEG")
+            by_scan, by_file = jpeg.at_bits(pixels, numbers["bits_per_pixel"])
+            numbers |= _jpeg("jpeg", by_scan, pixels) | _jpeg("jpeg_file", by_file, pixels)
+            rows.append(by_scan.pixels)
+        self.show("comparison.png", sheet([spread(some, columns_of(some, len(rows))) for some in rows]))
+        return numbers, ids, rebuilt
+
+    def of_captions(self, rebuilt: Tensor, samples: int, described: int, segments: Path | None) -> dict:
+        """Whether what captions name is in the pictures, and what the pack itself says of pictures."""
+        train, test = self.split("train"), self.test
+        reader = load_reader(train, self.classifiers, self.report)
+        numbers = _read(reader, train, test, rebuilt) if reader else {}
+        if not self.pack.words:
+            return numbers
+        lexicon = packs.read_words(self.pack).lexicon
+        judge = CaptionJudge(reader, lexicon)
+        numbers |= self.settings | judge.test(self.drawn, train, test, rebuilt, samples, self.show)
+        if described and lexicon.phrases:
+            some = data.permuted(len(test), 0, min(described, len(test)), seed=1).tolist()
+            records = [test.records[i] for i in some]
+            right = describing.accuracy(self.pipeline, self.pack, test.pixels[some], records, self.report)
+            numbers |= {"described_right": right, "described_right_of": len(some)}
+        if segments:
+            _, beside = splits(self.pack, segments.parent)
+            numbers["segments"] = overlaps(self.pipeline, lexicon, beside(segments.name), segments, self.report)
+        try:
+            novel = self.split("novel")
+        except DataError as error:
+            self.report(f"combinations that were not trained are not drawn: {error}")
+        else:
+            asked = judge.asked(novel, min(samples, len(novel)))
+            numbers |= judge.named("novel", asked, self.drawn([one.caption for one in asked]))
+        return numbers
+
+    def of_classes(self, ids: Tensor, rebuilt: Tensor, samples: int, classified: int) -> dict:
+        """What a classifier reads of the pictures, and how well the pack itself classifies."""
+        train, test = self.split("train"), self.test
+        judge = load_classifier(train, self.classifiers, self.report)
+        some = data.permuted(len(train), 0, min(len(test), len(train)), seed=0)
+        numbers = {
+            "accuracy_test": accuracy(judge, test.pixels, test.labels),
+            "accuracy_reconstructed": accuracy(judge, rebuilt, test.labels),
+            "frechet_train_test": frechet_distance(judge, train.pixels[some], test.pixels),
+            "frechet_reconstructed_test": frechet_distance(judge, rebuilt, test.pixels),
+        }
+        if self.pack.can_sample:
+            classes = len(test.classes)
+            labels = torch.arange(samples) % classes
+            drawn = self.drawn(labels)
+            columns = min(columns_of(drawn, classes), max(1, samples // classes))
+            self.show("samples.png", sheet([drawn[label::classes][:columns] for label in range(min(classes, samples))]))
+            numbers |= self.settings | {"generated": samples, **judged_by_class(judge, test, labels, drawn)}
+            if classified and classes > 1:
+                numbers |= self._classified(classified) | {"accuracy_tokens": self._read_off_tokens(train, ids)}
+        return numbers | {"features": judge.num_features}
+
+    def drawn(self, labels: Sequence[Label] | Tensor) -> Tensor:
+        """One picture a label, uint8 (N, C, H, W)."""
+        return generate(self.pipeline, labels, self.report, **self.settings)
+
+    def _classified(self, count: int) -> dict:
+        """How well, and how fast, the pack itself classifies test pictures in a random order."""
+        some, started = data.permuted(len(self.test), 0, min(count, len(self.test)), seed=1), time.perf_counter()
+        pixels, labels = self.test.pixels[some], self.test.labels[some]
+        right = classifying.accuracy(self.pipeline, self.pack, pixels, labels, self.report)
+        seconds = (time.perf_counter() - started) / len(some)
+        return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
+
+    def _read_off_tokens(self, train: LabelledImages, ids: Tensor) -> float:
+        """The share of test pictures whose class their tokens (N, h, w) tell by themselves."""
+        self.report("reading tokens")
+        train = train.labelled()
+        every = -(-len(train) // TOKENS)
+        known = tokens_of(self.pipeline, train.pixels[::every]), train.labels[::every]
+        return accuracy_of_tokens(*known, ids, self.test.labels)
 
 
 def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:
@@ -177,16 +211,6 @@ def unpadded(described: packs.Pack, pixels: Tensor) -> Tensor:
 def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:
     """uint8 pictures (N, C, H, W) -> ids (N, h, w)."""
     return torch.cat([codec.encode_ids(pipeline.vae, from_bytes(part)).cpu() for part in pixels.split(BATCH)])
-
-
-def _classified(
-    pipeline: ClassPipeline, described: packs.Pack, test: LabelledImages, count: int, report: Callable[[str], None]
-) -> dict:
-    """How well, and how fast, the pack itself classifies test pictures in a random order."""
-    some, started = data.permuted(len(test), 0, min(count, len(test)), seed=1), time.perf_counter()
-    right = classifying.accuracy(pipeline, described, test.pixels[some], test.labels[some], report)
-    seconds = (time.perf_counter() - started) / len(some)
-    return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
 
 
 def _read(reader: Reader, train: LabelledImages, test: LabelledImages, rebuilt: Tensor) -> dict:
@@ -284,47 +308,6 @@ def judged_by_class(classifier: Judge, test: LabelledImages, labels: Sequence[in
     }
 
 
-def token_bits(ids: Tensor, uses: Tensor) -> float:
-    """Bits a token costs on average, entropy-coded: what a static arithmetic coder spends that has the training
-    split's uses of every code, and one more of each, as its table.  ids: any shape; uses: (K,)."""
-    probabilities = (uses.double() + 1) / (uses.sum() + len(uses))
-    return float(-probabilities.log2()[ids].mean())
-
-
-def detail(a: Tensor, b: Tensor) -> float:
-    """Energy of a's gradients over that of b's, of uint8 pictures (N, C, H, W): 1 = as sharp, less = blurred."""
-    return _gradient_energy(a) / max(_gradient_energy(b), 1.0)
-
-
-def _gradient_energy(pixels: Tensor) -> float:
-    return sum(
-        float(part.float().diff(dim=dim).double().square().sum()) for part in pixels.split(BATCH) for dim in (2, 3)
-    )
-
-
-@torch.inference_mode()
-def accuracy(classifier: Judge, pixels: Tensor, labels: Tensor) -> float:
-    """Share of uint8 pictures read as their labels, in [0, 1]; on the classifier's device."""
-    read = torch.cat([classifier(from_bytes(part)).argmax(1) for part in pixels.split(BATCH)])
-    return float((read == labels).double().mean())
-
-
-@torch.inference_mode()
-def frechet_distance(classifier: Judge, a: Tensor, b: Tensor) -> float:
-    """Between two sets of uint8 pictures, in the classifier's features."""
-    return frechet(*(torch.cat([classifier.features(from_bytes(x)) for x in one.split(BATCH)]) for one in (a, b)))
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """The Fréchet distance between two sets of features (N, n)."""
-    metric = FrechetInceptionDistance(feature=_Given(a.shape[1]))
-    for part in a.split(BATCH):
-        metric.update(part, real=True)
-    for part in b.split(BATCH):
-        metric.update(part, real=False)
-    return float(metric.compute())
-
-
 def generate(
     pipeline: ClassPipeline,
     labels: Sequence[Label] | Tensor,
@@ -340,17 +323,6 @@ def generate(
         pictures.append(to_bytes(pipeline(part, generators, output_type="pt", **settings).images).cpu())
         report(f"generating: {start + len(part)}/{len(labels)}")
     return torch.cat(pictures)
-
-
-class _Given(nn.Module):
-    """What torchmetrics' Fréchet distance asks of a feature extractor, for what are features already."""
-
-    def __init__(self, num_features: int):
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 def spread(pixels: Tensor, count: int) -> Tensor:
@@ -380,18 +352,4 @@ def _jpeg(name: str, compressed: jpeg.Compressed, originals: Tensor) -> dict:
         f"{name}_bits_per_pixel": compressed.bits_per_pixel,
         f"{name}_psnr": alike["psnr"],
         f"{name}_ssim": alike["ssim"],
-    }
-
-
-def likeness(a: Tensor, b: Tensor) -> dict[str, float]:
-    """PSNR as the mean over pictures and of the pooled error, and SSIM, between uint8 pictures (N, C, H, W)."""
-    each = PeakSignalNoiseRatio(data_range=1.0, dim=(1, 2, 3), reduction="none")
-    pooled, ssim = PeakSignalNoiseRatio(data_range=1.0), StructuralSimilarityIndexMeasure(data_range=1.0)
-    for pair in zip(a.split(BATCH), b.split(BATCH), strict=True):
-        for metric in (each, pooled, ssim):
-            metric.update(*(part / 255 for part in pair))
-    return {
-        "psnr": float(each.compute().clamp(max=100).mean()),  # a picture without error has infinitely many dB
-        "psnr_pooled": min(float(pooled.compute()), 100.0),
-        "ssim": float(ssim.compute()),
     }

@@ -46,7 +46,7 @@ class Evidence:
         """x0: (1, d, h, w) latents, in the units in which they are denoised."""
         import torch
 
-        from mmdemo.pipeline import noise_level
+        from mmdemo.schedules import noise_level
 
         self.noises = noises
         self._pipeline, self._x0 = pipeline, x0
@@ -92,7 +92,7 @@ class Evidence:
         """(B, h, w) for the places of labels in what was read of them, and the numbers of noises."""
         import torch
 
-        from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
+        from mmdemo.schedules import noise_level, prediction_type, x0_from_prediction
 
         pipeline, x0 = self._pipeline, self._x0
         with torch.inference_mode():

@@ -16,8 +16,9 @@ from mmdemo import data, packs, restoring
 from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
-from mmdemo.evaluate import accuracy, columns_of, likeness, minutes_since, sheet, splits, unpadded
+from mmdemo.evaluate import columns_of, minutes_since, sheet, splits, unpadded
 from mmdemo.images import image_bytes, to_bytes, to_images
+from mmdemo.metrics import accuracy, likeness
 from mmdemo.pipeline import ClassPipeline
 
 BATCH = 100

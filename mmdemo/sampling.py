@@ -182,7 +182,7 @@ def noise(
     """The picture under ever more noise: q(x_t | x_0) in closed form, at the times at which it would be denoised."""
     import torch
 
-    from mmdemo.pipeline import make_scheduler, noise_level, set_timesteps
+    from mmdemo.schedules import make_scheduler, noise_level, set_timesteps
 
     scheduler = make_scheduler(pipeline.scheduler, recipe.sampler)
     set_timesteps(scheduler, recipe.steps, "cpu")
@@ -214,7 +214,7 @@ def edit(
     pipeline: ClassPipeline, request: Request, original: Image.Image, strength: float
 ) -> Generator[Frame, None, Edit]:
     """The picture noised to a share of the steps, then denoised with the label (SDEdit, arXiv:2108.01073)."""
-    from mmdemo.pipeline import first_step
+    from mmdemo.schedules import first_step
 
     last = yield from denoise(pipeline, request, original, x0=latents_of(pipeline, original), strength=strength)
     return Edit(

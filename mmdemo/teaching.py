@@ -19,7 +19,8 @@ from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import accuracy, generate, minutes_since, splits
+from mmdemo.evaluate import generate, minutes_since, splits
+from mmdemo.metrics import accuracy
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third
 TRIED = 3000  # pictures drawn by each settings that are tried

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, alike, checkpoint, stop_after
 
-from mmdemo import codec, data, evaluate, packs
+from mmdemo import codec, data, metrics, packs
 from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_bytes
 from mmdemo.training import export
@@ -140,7 +140,7 @@ def test_pictures_become_sharper_and_the_mean_squared_error_alone_leaves_them_bl
     list(train_decoder(replace(further, weight=0.1), tmp_path / "pack", tmp_path / "run"))
     list(train_decoder(replace(further, weight=0.0), tmp_path / "plain", tmp_path / "plain-run"))
     pixels = data.load("shapes", "test", image_size=16).pixels[:200]
-    sharp, blurred = (evaluate.detail(rebuilt(tmp_path / name, pixels), pixels) for name in ("pack", "plain"))
+    sharp, blurred = (metrics.detail(rebuilt(tmp_path / name, pixels), pixels) for name in ("pack", "plain"))
     assert blurred < sharp < 1.5
     assert sharp > 1.1 * blurred
 

@@ -12,7 +12,7 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, mended, packs, reader, students
+from mmdemo import card, classifier, codec, data, evaluate, mended, metrics, packs, reader, students
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
@@ -64,7 +64,7 @@ def learnt(images: LabelledImages) -> classifier.Judge:
     """The classifier of these pictures, which reads them right."""
     *_, (step, steps, trained) = classifier.train_classifier(images)
     assert step == steps
-    assert evaluate.accuracy(trained, images.pixels, images.labels) > 0.95
+    assert metrics.accuracy(trained, images.pixels, images.labels) > 0.95
     return trained
 
 
@@ -74,8 +74,8 @@ def learnt(images: LabelledImages) -> classifier.Judge:
 def test_a_token_costs_what_an_arithmetic_coder_with_the_training_counts_spends():
     uses = torch.tensor([3, 1, 0, 0])  # and one more of each: 4, 2, 1 and 1 of 8
     for code, bits in enumerate((1, 2, 3, 3)):
-        assert evaluate.token_bits(torch.full((2, 5, 5), code), uses) == pytest.approx(bits)
-    assert evaluate.token_bits(torch.tensor([[[0, 1], [2, 3]]]), uses) == pytest.approx(9 / 4)
+        assert metrics.token_bits(torch.full((2, 5, 5), code), uses) == pytest.approx(bits)
+    assert metrics.token_bits(torch.tensor([[[0, 1], [2, 3]]]), uses) == pytest.approx(9 / 4)
 
 
 def test_tokens_used_as_in_training_cost_their_entropy_and_others_more():
@@ -84,9 +84,9 @@ def test_tokens_used_as_in_training_cost_their_entropy_and_others_more():
     train, test = torch.multinomial(probabilities, 100_000, True, generator=rng).split(50_000)
     uses = train.bincount(minlength=64)
     perplexity = codec.perplexity(test.bincount(minlength=64))
-    bits = evaluate.token_bits(test, uses)
+    bits = metrics.token_bits(test, uses)
     assert bits == pytest.approx(torch.tensor(perplexity).log2().item(), abs=0.01) and bits < 5.7
-    assert evaluate.token_bits(63 - test, uses) > bits + 0.3
+    assert metrics.token_bits(63 - test, uses) > bits + 0.3
 
 
 def test_detail_is_1_for_the_same_less_for_blurred_more_for_noisy_pictures():
@@ -94,10 +94,10 @@ def test_detail_is_1_for_the_same_less_for_blurred_more_for_noisy_pictures():
     blurred = torch.nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
     noisy = x + 20 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
     x, blurred, noisy = (one.clamp(0, 255).round().to(torch.uint8) for one in (x, blurred, noisy))
-    assert evaluate.detail(x, x) == 1
-    assert evaluate.detail(blurred, x) < 0.7 < 1.3 < evaluate.detail(noisy, x)
-    assert evaluate.detail(blurred.mT, x.mT) == pytest.approx(evaluate.detail(blurred, x)), "one direction counts more"
-    assert evaluate.detail(x // 2 * 2, x * 0 + 7) < float("inf"), "flat pictures"
+    assert metrics.detail(x, x) == 1
+    assert metrics.detail(blurred, x) < 0.7 < 1.3 < metrics.detail(noisy, x)
+    assert metrics.detail(blurred.mT, x.mT) == pytest.approx(metrics.detail(blurred, x)), "one direction counts more"
+    assert metrics.detail(x // 2 * 2, x * 0 + 7) < float("inf"), "flat pictures"
 
 
 def test_pictures_for_the_card_are_spread_over_a_split_that_is_sorted_by_class():
@@ -303,8 +303,8 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     train, test = (data.load(str(pictures), split, None, SIZE, 1) for split in ("train", "test"))
     judge = classifier.load_classifier(train, runs / "classifiers", print)
     first = more["student"][0]
-    assert first["accuracy_generated"] == evaluate.accuracy(judge, drawn, labels) and first["times_as_fast"] > 0
-    assert first["frechet_generated_test"] == pytest.approx(evaluate.frechet_distance(judge, drawn, test.pixels), 1e-4)
+    assert first["accuracy_generated"] == metrics.accuracy(judge, drawn, labels) and first["times_as_fast"] > 0
+    assert first["frechet_generated_test"] == pytest.approx(metrics.frechet_distance(judge, drawn, test.pixels), 1e-4)
     ratio = first["frechet_generated_test"] / numbers["frechet_train_test"]
     assert f"| **its student**, 4 steps | {ratio:.2f} | {first['accuracy_generated']:.2%} | " in text
     assert "| the pack itself, 2 steps" in text and "train student --pack sampling --trajectories 20" in text

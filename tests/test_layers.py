@@ -77,8 +77,8 @@ ORDER = [name_of(ROOT / file) for file in tree() if file.startswith("mmdemo/") a
 # What the list alone would allow: these meet only through a pack on disk.
 APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.shelf mmdemo.studio mmdemo.synthesis "
          "mmdemo.ui".split(),
-         "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.evaluate "
-         "mmdemo.teaching mmdemo.card".split()]  # fmt: skip
+         "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.metrics "
+         "mmdemo.evaluate mmdemo.teaching mmdemo.card".split()]  # fmt: skip
 # Who may import what is heavy, or another's concern. (For the page: it is handed the studio and knows no model.)
 ONLY = {
     "gradio": {"mmdemo.ui"},
@@ -86,9 +86,9 @@ ONLY = {
     "torchvision": {"mmdemo.data", "mmdemo.augmentation"},  # takes seconds to import, and the app needs neither it
     "sklearn": {"mmdemo.classifier"},
     "cv2": {"mmdemo.mended"},  # only to be held against
-    "torchmetrics": {"mmdemo.evaluate", "mmdemo.codec"},  # nor this, to list, draw or decode
+    "torchmetrics": {"mmdemo.metrics", "mmdemo.codec"},  # nor this, to list, draw or decode
 }
-NOT_IN_THE_PAGE = ("torch", "diffusers", "mmdemo.models", "mmdemo.codec", "mmdemo.pipeline")
+NOT_IN_THE_PAGE = ("torch", "diffusers", "mmdemo.models", "mmdemo.codec", "mmdemo.schedules", "mmdemo.pipeline")
 
 
 def imported(module: str) -> set[str]:

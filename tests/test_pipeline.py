@@ -22,7 +22,8 @@ from diffusers import (
 )
 
 from mmdemo import packs, samplers
-from mmdemo.pipeline import ClassPipeline, make_scheduler, noise_level, prediction_type, x0_from_prediction
+from mmdemo.pipeline import ClassPipeline
+from mmdemo.schedules import make_scheduler, noise_level, prediction_type, x0_from_prediction
 
 V = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction", "timestep_spacing": "trailing"}
 FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}

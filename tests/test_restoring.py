@@ -13,8 +13,8 @@ from mmdemo import codec, data, packs, restoring
 from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError
 from mmdemo.mended import noised
-from mmdemo.pipeline import prediction_of_x0, x0_from_prediction
 from mmdemo.restoring import Denoise, Inpaint, Upscale, informed
+from mmdemo.schedules import prediction_of_x0, x0_from_prediction
 from mmdemo.studio import Studio
 
 A, S = torch.tensor(0.6), torch.tensor(0.8)

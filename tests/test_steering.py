@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import every_sampler
 
-from mmdemo.pipeline import first_step, make_scheduler, noise_level, noised, slerp
+from mmdemo.pipeline import slerp
+from mmdemo.schedules import first_step, make_scheduler, noise_level, noised
 
 
 def run(pipeline, labels=(0, 2), seeds=(11, 12), steps=6, guidance=2.0, sampler=None, **options):

@@ -12,8 +12,8 @@ from test_training import SHORT_CODEC, SHORT_TRANSFORMER, stop_after
 
 from mmdemo import packs
 from mmdemo.errors import ArgumentError, PackError
-from mmdemo.pipeline import Jumps, stops
 from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
+from mmdemo.schedules import Jumps, stops
 from mmdemo.studio import Studio
 from mmdemo.training import export
 from mmdemo.training.config import StudentConfig

@@ -31,7 +31,7 @@ from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, Trai
 from mmdemo.images import from_bytes, to_images
 from mmdemo.models.dit import DiT, timestep_embedding
 from mmdemo.models.vqvae import VQVAE
-from mmdemo.pipeline import noise_level, prediction_type, x0_from_prediction
+from mmdemo.schedules import noise_level, prediction_type, x0_from_prediction
 from mmdemo.training import export
 from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
 from mmdemo.training.decoder import Discriminator, train_decoder

@@ -16,7 +16,8 @@ from mmdemo import codec, data, files, packs
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.kinds import MAX_PROMPT
 from mmdemo.models.dit import DiT
-from mmdemo.pipeline import noise_level, padded
+from mmdemo.pipeline import padded
+from mmdemo.schedules import noise_level
 from mmdemo.training import export, lexicon
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.loop import Record, Run, accelerated, alone, in_turn, step_generator

@@ -20,8 +20,9 @@ from mmdemo import files, packs
 from mmdemo.arguments import MAX_SEED
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
-from mmdemo.pipeline import ClassPipeline, Label, make_scheduler, scheduler_is_stochastic, stops
+from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.samplers import MAX_JUMPS, USUAL_JUMPS
+from mmdemo.schedules import make_scheduler, scheduler_is_stochastic, stops
 from mmdemo.training import export
 from mmdemo.training.config import DiTConfig, StudentConfig
 from mmdemo.training.dit import read_latents
