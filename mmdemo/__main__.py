@@ -19,6 +19,11 @@ from mmdemo.kinds import Argument, Factor, Flag, Interval, Number, Picture, Side
 from mmdemo.studio import VERBS
 from mmdemo.training.stopping import Stopped, asked, heeded, several_processes
 
+DATA_DIR = (
+    "where the data set is: its folder, if it moved; "
+    "of mnist, fashion-mnist and cifar10 what torchvision left, and if not given they are downloaded"
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
@@ -135,7 +140,7 @@ def parser() -> argparse.ArgumentParser:
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", commands.evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
-    judge.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
+    judge.add_argument("--data-dir", metavar="DIR", help=DATA_DIR)
     judge.add_argument(
         "--runs", default=commands.PLACES["runs"], metavar="DIR", help="where what judges pictures is kept"
     )
@@ -166,7 +171,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Names the defaults that there are."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        told = action.default is not None and action.default is not False  # 0 is one
+        return super()._get_help_string(action) if told else action.help
 
 
 def _does(verb: str) -> str:
@@ -206,7 +212,7 @@ def _add_training(command: argparse.ArgumentParser, model: str) -> None:
     if model in ("vqvae", "dit"):  # the others go on from what there is
         overwriting = "replace what was trained before under that name"
         command.add_argument("--overwrite", action="store_true", help=overwriting)
-    command.add_argument("--data-dir", metavar="DIR", help="where the data set is; downloaded if not given")
+    command.add_argument("--data-dir", metavar="DIR", help=DATA_DIR)
     passed_over = "refuse a folder with a picture that cannot be read; if not given, up to 1 %% are passed over"
     command.add_argument("--strict", action="store_true", help=passed_over)
     command.add_argument("--runs", default=commands.PLACES["runs"], metavar="DIR", help="where checkpoints are kept")

@@ -4,6 +4,7 @@ options: the parsed arguments, here and below.
 """
 
 import json
+import mimetypes
 import os
 import shlex
 import sys
@@ -184,10 +185,9 @@ def classify(options) -> None:
 def sample(options) -> None:
     out = Path(options.out)
     grid = out.suffix.lower() == ".png"
-    if not grid and out.is_file():
-        raise ArgumentError(
-            f"--out is {options.out!r}, which is a file; it must be a folder, or end in .png for a grid"
-        )
+    picture = (mimetypes.guess_type(out.name)[0] or "").startswith("image/")
+    if not grid and (out.is_file() or picture and not out.is_dir()):
+        raise ArgumentError(f"--out is {options.out!r}, a file; it must be a folder, or end in .png for a grid")
     run = _studio(options).sample(**_given(options, "sample"))
     (out.parent if grid else out).mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
     result = run.result()

@@ -21,8 +21,10 @@ from mmdemo.arguments import (
     BLENDING,
     CANDIDATES,
     DOWN,
+    EACH,
     FIRST_LABEL,
     LABELS,
+    MAX_COUNT,
     RESTORING,
     SET,
     SETTINGS,
@@ -217,11 +219,12 @@ class Studio(Shelf):
 
     # ----------------------------------------------------------------------------------------------------- drawing
 
-    @verb(label=LABELS)
+    @verb(label=LABELS, count=EACH)
     def sample(
-        self, pack: Pack, label: str | Sequence[str], count: int = 1, *, recipe: Recipe
+        self, pack: Pack, label: str | Sequence[str], count: int | None = None, *, recipe: Recipe
     ) -> Run[Progress, Samples]:
         """New pictures of a class, of several in turn, or of `all`: picture i has seed + i."""
+        count = min(len(label), MAX_COUNT) if count is None else count
         return self._run(sampling.sample, sampling.request(pack, label, count, recipe))
 
     @verb(label=FIRST_LABEL)

@@ -143,6 +143,13 @@ def test_sample_to_a_png_is_one_grid(tiny_weights, tmp_path, capsys):
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["grid.PNG"]
 
 
+@pytest.mark.parametrize(("labels", "count"), [(["circle"], 1), (["square", "circle"], 2), (["all"], 3)])
+def test_sample_draws_one_of_each_label_unless_told_how_many(tiny_weights, tmp_path, labels, count):
+    arguments = ["--pack", "tiny", "--label", *labels, "--seed", "7", "--steps", "1", "--out", str(tmp_path)]
+    assert main(["sample", *arguments, "--weights", str(tiny_weights)]) == 0
+    assert len([*tmp_path.iterdir()]) == count
+
+
 def test_a_console_that_lacks_a_character_gets_it_escaped(reading_weights, tmp_path, monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", console)
@@ -184,6 +191,7 @@ REFUSED = {
         "--count many": f"count 'many' {MAX_COUNT}",
         "--count 1.5": f"count 1.5 {MAX_COUNT}",
         "--count 64 --steps 200": f"steps × count 12800 {BUDGET}",
+        "--out pictures.jpg": "--out 'pictures.jpg' folder .png",
     },
     "edit": {
         "--label all": "label 'all' square",
