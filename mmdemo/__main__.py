@@ -150,12 +150,13 @@ def parser() -> argparse.ArgumentParser:
     _option(judge, "classified", EVALUATED["classified"])
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
-    _option(judge, "restore", EVALUATED["restore"], nargs="?", const=500)
+    instead = judge.add_mutually_exclusive_group()
+    _option(instead, "restore", EVALUATED["restore"], nargs="?", const=500)
     teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
-    judge.add_argument("--synthetic", action="store_true", help=teaches)
-    _option(judge, "count", EVALUATED["count"], default=30_000)
+    instead.add_argument("--synthetic", action="store_true", help=teaches)
     few = "instead, measure what the pack's student draws in few steps, and add that likewise"
-    judge.add_argument("--student", action="store_true", help=few)
+    instead.add_argument("--student", action="store_true", help=few)
+    _option(judge, "count", EVALUATED["count"], default=30_000)
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
     judge.add_argument("--json", action="store_true", help="print JSON alone")
 

@@ -45,8 +45,19 @@ def write(pack: Path, numbers: dict, pictures: dict[str, Image.Image] | None = N
 
 def add(pack: Path, numbers: dict, pictures: dict[str, Image.Image]) -> None:
     """What was measured besides, on the card of a pack that `evaluate` wrote.  Raises PackError if there is none."""
-    kept = [file for file in PICTURES if (pack / file).is_file()]
-    write(pack, read(pack) | numbers, pictures, kept)
+    write(pack, read(pack) | numbers, pictures, _pictures(pack))
+
+
+def without_student(pack: Path) -> None:
+    """The card of a pack whose student is another now: what was measured of the last one goes."""
+    (pack / "student.png").unlink(missing_ok=True)
+    if (pack / "metrics.json").is_file():
+        numbers = {name: value for name, value in read(pack).items() if not name.startswith("student")}
+        write(pack, numbers, kept=_pictures(pack))
+
+
+def _pictures(pack: Path) -> list[str]:
+    return [file for file in PICTURES if (pack / file).is_file()]
 
 
 def read(pack: Path) -> dict:

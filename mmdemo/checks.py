@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import struct
 from collections.abc import Collection, Iterable, Mapping
@@ -20,6 +21,7 @@ from mmdemo.kinds import number, shown, whole
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"  # where weights are in several files
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair of numbers that stands for a character, in JSON
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".msgpack", ".h5")
 
 MAX_FILES = 10_000  # in a pack
@@ -114,7 +116,10 @@ def read_json(path: Path) -> dict:
             raise PackError(f"{where} is no regular file")
         if found.st_size > most:
             raise PackError(f"{where} has {found.st_size} bytes; at most {most} are read")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+        if HALF.search(text):  # half of one alone is no text, and could be told to nobody
+            json.dumps(content, ensure_ascii=False).encode()
     except PackError:
         raise
     except FileNotFoundError:

@@ -106,9 +106,13 @@ def train_decoder(options) -> None:
 
 
 def train_student(options) -> None:
+    from mmdemo import card
     from mmdemo.training.student import StudentConfig, train_student
 
-    _train(train_student, StudentConfig, _trained_pack(options), options, _measure_it(options, "--student"))
+    pack = _trained_pack(options)
+    _train(train_student, StudentConfig, pack, options, _measure_it(options, "--student"))
+    if speaks():
+        card.without_student(pack)
 
 
 def _measure_it(options, *how: str) -> str:
@@ -210,7 +214,7 @@ def restore(options) -> None:
 def _one_picture(options, verb: str) -> None:
     """What a verb makes of a picture, as a file."""
     out = Path(options.out)
-    if out.suffix.lower() != ".png":
+    if out.suffix.lower() != ".png" or out.is_dir():
         raise ArgumentError(f"--out is {options.out!r}; it must be a file that ends in .png")
     run = getattr(_studio(options), verb)(**_given(options, verb))
     out.parent.mkdir(parents=True, exist_ok=True)  # fails now rather than after the work
@@ -239,13 +243,19 @@ def evaluate(options) -> None:
     pack, pictures = _trained_pack(options), {}
     settings = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
-    if options.restore is not None or options.synthetic or options.student:
+    given = {name for name, value in vars(options).items() if value is not None and value is not False}
+    instead = next((name for name in ("restore", "synthetic", "student") if name in given), None)
+    if instead:
+        idle = ("defaults", "segments", *(settings if instead != "synthetic" else ()))
+        for name in idle:
+            if name in given:
+                raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
         known = card.read(pack)  # fails now rather than after the work
         where, show = (pack, Path(options.runs), options.data_dir), pictures.__setitem__
-        if options.synthetic:
+        if instead == "synthetic":
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
-        elif options.student:
-            numbers = students.measure(*where, known["generated"], show=show, **told)
+        elif instead == "student":
+            numbers = students.measure(*where, known.get("generated", 0), show=show, **told)
         else:
             numbers = mended.measure(*where, options.restore, show=show, **told)
         card.add(pack, numbers, pictures)

@@ -81,6 +81,9 @@ def listed(folder: Path, split: str) -> Listing:
     root = folder / "train" if (folder / "train").is_dir() else folder
     captioned = (root / METADATA).is_file()
     classes = () if captioned else tuple(child.name for child in _folders(root) if _pictures(child))
+    for name in classes:
+        if not _is_text(name):
+            raise DataError(f"folder {str(root)!r} has a class whose name is no UTF-8, {name!r}; rename its folder")
     held_out = split in ("train", "test") and not (folder / "test").is_dir()
     if not held_out:
         root = _split(folder, split, classes)
@@ -105,13 +108,13 @@ def decoded(listing: Listing, size: int, channels: int, strict: bool, cache: Pat
     kept_as = repr((VERSION, str(listing.root.resolve()), listing.split, size, channels))
     file = cache / f"{sha256(kept_as.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.safetensors"
     state = listing.state()
-    kept = _kept(file, state, strict)
+    kept = _kept(file, state, strict, listing.total)
     if kept is None:
         with files.one_at_a_time(file):  # another training may be at it
-            kept = _kept(file, state, strict)
+            kept = _kept(file, state, strict, listing.total)
             if kept is None:
                 _decode(listing, size, channels, strict, file, state)
-                kept = _kept(file, state, strict)
+                kept = _kept(file, state, strict, listing.total)
     pixels, read, digest = kept
     unread = [entry for entry, one in zip(listing.entries, read, strict=True) if not one]
     if unread:
@@ -119,14 +122,20 @@ def decoded(listing: Listing, size: int, channels: int, strict: bool, cache: Pat
     return Decoded(pixels, [entry for entry, one in zip(listing.entries, read, strict=True) if one], digest)
 
 
-def _kept(file: Path, state: str, strict: bool) -> tuple[Tensor, list[bool], str] | None:
-    """The pixels in a file, which of the pictures they are, and their digest; None if they are of another state."""
+def _kept(file: Path, state: str, strict: bool, total: int) -> tuple[Tensor, list[bool], str] | None:
+    """The pixels in a file, which of the pictures they are, and their digest; None if they are of another state.
+
+    total: of which at most one in a hundred may be unread.
+    """
     try:
         with safe_open(file, "pt") as opened:
             about, read = opened.metadata() or {}, opened.get_tensor("read")
             if about.get("state") != state or (strict and not read.all()):
                 return None
-            return opened.get_tensor("pixels"), read.tolist(), about["pixels"]
+            pixels, count = opened.get_tensor("pixels"), int(read.sum())
+            if len(pixels) != count or len(read) - count > total // 100:  # the file was damaged
+                return None
+            return pixels, read.tolist(), about["pixels"]
     except (OSError, SafetensorError, KeyError):
         return None
 
@@ -248,15 +257,22 @@ def _row(line: str, root: Path, source: str) -> Entry:
     if not isinstance(captions, list) or not captions or not all(isinstance(one, str) for one in captions):
         raise ValueError(f"{name!r} has no caption; text is a caption or a list of captions")
     for caption in captions:
+        if not _is_text(caption):
+            raise ValueError(f"{name!r} has a caption with half a character (a lone surrogate); mend it")
         if not caption.strip():
             raise ValueError(f"{name!r} has an empty caption; write it or remove it")
         if len(caption) > MAX_CAPTION:
             raise ValueError(f"{name!r} has a caption of {len(caption)} characters; at most {MAX_CAPTION} are allowed")
-        try:
-            caption.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{name!r} has a caption with half a character (a lone surrogate); mend it") from None
     return Entry(str(path), source=source, captions=tuple(captions), record=row)
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written: half a character, or a byte that is none, cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _folders(root: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def write(
     if recipe.seed + count - 1 > MAX_SEED:
         last = f"the last picture's, seed + count - 1, is at most {MAX_SEED}"
         raise ArgumentError(f"seed is {recipe.seed} and count {count}; {last}")
-    identity = json.loads(json.dumps(_identity(found, labels, augment, recipe)))
+    identity = _identity(found, labels, augment, recipe)
     _same(out, begun or identity, identity)
 
     def label_of(i: int) -> str:
@@ -70,7 +70,7 @@ def write(
     def is_there(i: int) -> bool:
         return (out / place(classes, label_of(i), recipe.seed + i, variant=augment)).is_file()
 
-    if is_there(count):
+    if is_there(count) or count < _rows(out / metadata(classes)) // (1 + augment):
         more = f"give a larger one, or another folder than {str(out)!r}"
         raise ArgumentError(f"count is {count}, and there are more pictures already; {more}")
     done = next((i for i in range(count) if not is_there(i)), count)
@@ -98,6 +98,8 @@ def write(
         while done < count:
             size = min(most, count - done)
             some = [label_of(i) for i in range(done, done + size)]
+            now = studio.pack(pack)  # it may have been trained anew meanwhile
+            _same(out, identity, _identity(now, labels, augment, Recipe.of(now, given)))
             made = studio.synthesize(pack, size, some, augment, **settings | {"seed": recipe.seed + done}).result()
             for name, image in made.files():
                 put(name, images.png(image))
@@ -116,7 +118,8 @@ def _identity(pack: Pack, labels: tuple[str, ...], augment: bool, recipe: Recipe
     training = pack.path / packs.TRAINING  # a pack of others has none
     trained = training.read_bytes() if training.is_file() else b""
     made = {"pack": pack.name, "trained": hashlib.sha256(trained).hexdigest()[:16]}
-    return made | {"label": labels, "augment": augment} | asdict(recipe)
+    made |= {"label": labels, "augment": augment} | asdict(recipe)
+    return json.loads(json.dumps(made))  # as it is read back
 
 
 def _begun(out: Path) -> dict[str, Any] | None:
@@ -129,11 +132,15 @@ def _begun(out: Path) -> dict[str, Any] | None:
         if any(out.glob("*")):
             raise ArgumentError(f"--out is {str(out)!r}, which holds something else; give a new folder") from None
         return None
-    except ValueError:
+    except (ValueError, RecursionError):  # lists within lists without end
         begun = None
     if not isinstance(begun, dict) or not isinstance(begun.get("seed"), int):
         raise DataError(f"{out / BEGUN} cannot be read, so it is not known how to go on; give another folder")
     return begun
+
+
+def _rows(file: Path) -> int:
+    return file.read_bytes().count(b"\n") if file.is_file() else 0
 
 
 def _same(out: Path, begun: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -116,6 +116,7 @@ ATTACKS = {
     "many codes": (lambda pack: edit(pack / CODEC, num_codes=2**20, latent_channels=4096), "whole number from"),
     "a large codebook": (lambda pack: edit(pack / CODEC, num_codes=2**17, latent_channels=512), "131072×512"),
     "NaN": (lambda pack: edit(pack / CODEC, latent_std=float("nan")), "latent_std is nan"),
+    "half a character": (lambda pack: edit(pack / INDEX, id2label={"0": "\ud83d"}), "surrogates not allowed"),
     "infinity": (lambda pack: edit(pack / CODEC, unheard_of=[1, {"of": float("-inf")}]), "of is -inf"),
     "a number of 4000 digits": (lambda pack: edit(pack / CODEC, stride=10**4000), "stride is"),
     "half a stride": (lambda pack: edit(pack / CODEC, stride=2.5), "stride is 2.5"),

@@ -229,6 +229,29 @@ def test_a_bad_argument_is_answered_with_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == [picture]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--student", "tiny-codec has no student"),
+        ("--student --defaults", "--defaults --student"),
+        ("--restore --guidance 0", "--guidance --restore"),
+        ("--synthetic --segments masks", "--segments --synthetic"),
+    ],
+)
+def test_what_an_evaluation_has_no_use_for_is_refused(tiny_weights, tmp_path, capsys, options, words):
+    shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "tiny-codec")
+    (tmp_path / "tiny-codec" / "metrics.json").write_text("{}")
+    assert main(["evaluate", "--pack", "tiny-codec", "--weights", str(tmp_path), *options.split()]) == 1
+    told = one_line(capsys.readouterr().err)
+    assert all(word in told for word in words.split())
+
+
+def test_two_evaluations_at_once_are_no_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--pack", "tiny", "--student", "--synthetic"])
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
 def test_a_place_that_cannot_be_written_is_told_in_one_line(tiny_weights, tmp_path, capsys):
     (tmp_path / "file").write_text("in the way")
     good = ["--pack", "tiny", "--label", "circle", "--steps", "1", "--weights", str(tiny_weights)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from running import ROOT, is_mapped
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mmdemo import data, folders
 from mmdemo.datasets import NAMED
@@ -332,6 +335,25 @@ def test_a_damaged_file_of_decoded_pictures_is_made_again(folder, cache):
         file.write_bytes(damaged)
         assert torch.equal(data.load(str(folder), "train", image_size=8).pixels, pixels)
         assert file.stat().st_size == len(whole)
+
+
+def test_pixels_that_are_not_those_that_were_read_are_decoded_again(folder, cache):
+    """As after a crash of the machine, of a file whose header is whole."""
+    before = set(cache.glob("*.safetensors"))
+    pixels = data.load(str(folder), "train", image_size=8).pixels.clone()
+    (file,) = set(cache.glob("*.safetensors")) - before
+    with safe_open(file, "pt") as opened:
+        kept, about = load_file(file), opened.metadata()
+    kept["read"][3] = False
+    save_file(kept, file, about)
+    assert torch.equal(data.load(str(folder), "train", image_size=8).pixels, pixels)
+
+
+def test_a_class_whose_name_is_no_text_is_refused(folder):
+    os.mkdir(odd := os.path.join(os.fsencode(folder), b"\xff"))
+    shutil.copy(next(folder.rglob("*.png")), os.path.join(os.fsdecode(odd), "0.png"))
+    with pytest.raises(DataError, match="a class whose name is no UTF-8"):
+        data.load(str(folder), "train", image_size=8)
 
 
 def test_two_that_want_the_same_pictures_decode_them_once(folder, cache, monkeypatch):

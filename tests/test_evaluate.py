@@ -311,6 +311,11 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     pictures = ("samples.png", "restored.png", "student.png")
     assert all(f"]({file})" in text and (sampling / file).is_file() for file in pictures)
 
+    card.without_student(sampling)  # it has another now
+    text = (sampling / "README.md").read_text()
+    assert [file for file in pictures if f"]({file})" in text and (sampling / file).is_file()] == [*pictures[:2]]
+    assert "its student" not in text and json.loads((sampling / "metrics.json").read_text()) == numbers
+
 
 def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
     pixels = torch.tensor([[0, 100], [200, 255]], dtype=torch.uint8).repeat(1, 3, 8, 8)

@@ -56,12 +56,12 @@ def test_markup_that_a_person_types_or_a_tampered_request_has_is_said_back_as_te
         grid.get_by_label("Guidance: values").fill(markup)
         grid.get_by_role("button", name="Compare", exact=True).click()
         said_as_text(page, markup[:16])
-    # Refused by the studio, which says it back, and by gradio, which is given no choice of words:
+    # Refused by the studio, and by gradio; both say it back:
     open_tab(page, "Reconstruct")
-    for sent, said in (("tiny", MARKUP[0]), ("yes", "upload it first")):
+    for sent in ("tiny", "yes"):
         page.route("**/queue/join*", tampering(sent))
         page.get_by_label("yes" if sent == "yes" else "no", exact=True).check()
-        said_as_text(page, said)
+        said_as_text(page, MARKUP[0])
         page.unroute("**/queue/join*")
 
 

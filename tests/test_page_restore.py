@@ -80,7 +80,11 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     brush = restore.locator(".mm-brush")
     restore.get_by_label("Erase", exact=True).check()
     restore.get_by_role("button", name="Erase nothing").click()
-    restore.page.wait_for_timeout(500)
+    restore.get_by_label("Shrink").check()
+    expect(brush).to_be_hidden()
+    restore.get_by_label("Erase", exact=True).check()
+    expect(brush).to_be_visible()  # so that something can be painted over
+    expect(restore.page.get_by_test_id("toast-body")).to_have_count(0)
     start(restore)
     expect(restore.page.get_by_test_id("toast-body")).to_contain_text("nothing is painted over")
     brush.scroll_into_view_if_needed()
@@ -115,6 +119,9 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
     expect(restore.locator(".mm-status")).to_contain_text("Restore")  # it is shown, and a run would end before
     finish(restore)
     expect(restore.locator(".mm-status")).to_contain_text("Noise of")
+    restore.get_by_label("number input for Amount").fill("5")
+    restore.get_by_label("number input for Amount").press("Tab")
+    expect(restore.page.get_by_test_id("toast-body").last).to_contain_text("maximum value 1")
     restore.get_by_label(NOTHING).check()
     expect(restore.get_by_alt_text("The truth")).to_be_hidden()
     with studio.taking(0.5):
@@ -124,6 +131,19 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
         expect(restore.locator(".mm-status")).to_contain_text("Stopped")
         assert studio.stopped.wait(5)
     expect(restore.get_by_role("button", name="Restore", exact=True)).to_be_enabled()
+
+
+def test_what_runs_ends_when_something_else_is_painted_over(restore: Locator, studio: SlowStudio):
+    restore.get_by_label("Erase", exact=True).check()
+    restore.get_by_role("button", name="Erase the lower half").click()
+    studio.stopped.clear()
+    with studio.taking(0.5):
+        start(restore)
+        expect(restore.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of"))
+        restore.get_by_role("button", name="Erase nothing").click()
+        assert studio.stopped.wait(5)
+    expect(restore.get_by_role("button", name="Restore", exact=True)).to_be_enabled()
+    expect(restore.locator(".mm-candidate:enabled")).to_have_count(0)
 
 
 def test_damage_is_as_much_as_was_asked_for_and_always_the_same():

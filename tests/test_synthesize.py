@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,10 +23,11 @@ from mmdemo import arguments, data, imagefolder, images, synthesis
 from mmdemo.__main__ import main
 from mmdemo.arguments import MAX_SEED
 from mmdemo.augmentation import augmented
-from mmdemo.errors import MmdemoError
+from mmdemo.errors import ArgumentError, MmdemoError
 from mmdemo.images import to_images
 from mmdemo.reader import Attributes
 from mmdemo.studio import Studio
+from mmdemo.training import export
 
 HOW = ["--pack", "tiny", "--seed", 5, "--steps", 3, "--guidance", 1.5, "--sampler", "euler"]
 
@@ -169,6 +171,7 @@ REFUSED = {
     "--out file": "file folder",
     "--out strange": "strange something else",
     "--out broken": "broken synthesis.json",
+    "--out deep": "deep synthesis.json",
 }
 
 
@@ -178,7 +181,11 @@ def test_what_does_not_fit_is_refused_in_one_line_and_the_folder_stays_as_it_was
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    for name, content in (("strange/train/cat.png", ""), ("broken/synthesis.json", "{")):
+    for name, content in (
+        ("strange/train/cat.png", ""),
+        ("broken/synthesis.json", "{"),
+        ("deep/synthesis.json", "[" * 100_000),
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
     before, here = files(made), files(tmp_path)
@@ -187,6 +194,24 @@ def test_what_does_not_fit_is_refused_in_one_line_and_the_folder_stays_as_it_was
     told = capsys.readouterr()
     assert all(word in one_line(told.err) for word in words.split()) and told.out == ""
     assert files(made) == before and files(tmp_path) == here
+
+
+def test_a_smaller_set_is_refused_where_pictures_are_missing_too(made, tiny_weights, tmp_path, capsys):
+    shutil.copytree(made, out := tmp_path / "set")
+    next(out.glob("train/*/*-10.png")).unlink()  # the sixth of seven
+    assert main([*map(str, ["synthesize", *HOW, "--count", 5, "--augment", "--out", out, "--weights", tiny_weights])])
+    assert "count is 5, and there are more pictures" in one_line(capsys.readouterr().err) and len(listed(out)) == 14
+
+
+def test_a_pack_that_changes_meanwhile_ends_it(tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(synthesis, "TOGETHER", 2)
+    shutil.copytree(tiny_weights / "tiny", pack := tmp_path / "weights" / "tiny")
+    going = synthesis.write(Studio([pack.parent], device="cpu"), tmp_path / "a", "tiny", 5, seed=5, steps=2)
+    assert [next(going).step for _ in range(2)] == [0, 2]
+    export.set_defaults(pack, guidance_scale=5.0)
+    with pytest.raises(ArgumentError, match="was begun with guidance"):
+        next(going)
+    assert len(listed(tmp_path / "a")) == 2
 
 
 def test_without_variants_it_does_not_go_on_with_them(made, tiny_weights, capsys):

@@ -31,12 +31,14 @@ from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, Trai
 from mmdemo.images import from_bytes, to_images
 from mmdemo.models.dit import DiT, timestep_embedding
 from mmdemo.models.vqvae import VQVAE
+from mmdemo.samplers import FAST, MAX_JUMPS
 from mmdemo.schedules import noise_level, prediction_type, x0_from_prediction
-from mmdemo.training import export
-from mmdemo.training.config import DecoderConfig, DiTConfig, VQVAEConfig
+from mmdemo.training import export, student
+from mmdemo.training.config import DecoderConfig, DiTConfig, StudentConfig, VQVAEConfig
 from mmdemo.training.decoder import Discriminator, train_decoder
 from mmdemo.training.dit import examples, loss_weight, make_schedule, read_latents, sample_times, train_dit
 from mmdemo.training.loop import learning_rate_factor, load_checkpoint, save_checkpoint, step_generator
+from mmdemo.training.student import train_student
 from mmdemo.training.vqvae import train_vqvae
 
 SCHEDULE = {"eps": "linear", "v": "cosine", "flow": "cosine"}  # that each prediction is at home on
@@ -1148,6 +1150,14 @@ def test_captions_train_a_transformer_that_reads_and_a_pack_that_says_so(codec_o
         ["a red circle", "红色的圆"], [torch.Generator().manual_seed(0) for _ in "12"], 2, output_type="pt"
     )
     assert asked.images.shape == (2, 3, 16, 16)
+
+    # Its student's drawings are by the captions too, though the data set has classes, and made anew for others.
+    export.set_defaults(pack.path, num_inference_steps=MAX_JUMPS, sampler="euler")
+    config = StudentConfig(trajectories=4, steps=1, batch_size=2)
+    list(train_student(config, *codec_only))
+    pack, (drawn,) = packs.read(pack.path), (codec_only[1] / "drawings").iterdir()
+    assert FAST in pack.samplers
+    assert len({drawn.name, *(student._digest(pack, [text], config) for text in ("a circle", "a square"))}) == 3
 
 
 def test_only_a_text_changes_what_a_trained_reader_predicts(codec_only):

@@ -177,6 +177,19 @@ def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weig
     assert last[form.go]["interactive"] and not last[form.stop]["interactive"]
 
 
+def test_a_run_that_ends_while_another_pack_opens_says_nothing_over_that(tiny_weights):
+    studio = Studio([tiny_weights], device="cpu")
+    with gr.Blocks():
+        form = Denoise(studio, gr.State("tiny"))
+    values, somebody = {form.pack: "tiny"}, SimpleNamespace(session_hash="somebody")
+    opening = form._open(values, somebody)
+    assert json.loads(next(opening)[form.status])["text"].endswith("…")
+    ended = form._failed(values, somebody)
+    assert ended[form.status] == gr.skip() and ended[form.go]["interactive"]
+    list(opening)
+    assert json.loads(form._failed(values, somebody)[form.status])["text"] == "Stopped."
+
+
 def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):
     """gradio searches the page, from its start, for all that events have read, each time that one begins, goes on or
     ends: with 121 of them, and the endpoints first, a choice cost the browser three times as much."""

@@ -53,7 +53,7 @@ def train_student(
     device = accelerator.device
     described, pipeline = _teacher(pack, device)
     labels = _labels(described, pipeline, run_folder, data_dir, config, strict)
-    teacher, digest = pipeline.transformer, _digest(described, config)
+    teacher, digest = pipeline.transformer, _digest(described, labels, config)
     with in_turn(accelerator), accelerator.autocast():  # one process draws, the others read what it wrote
         times, drawn = _trajectories(pipeline, labels, config, run_folder / "drawings" / digest)
 
@@ -115,7 +115,7 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
     """What each of the drawings is drawn by: every class in turn, or captions of the training pictures."""
     if not described.words:
         return [n % len(described.classes) for n in range(config.trajectories)]
-    *_, captions = read_latents(described.path, run_folder, data_dir, DiTConfig(), strict)
+    *_, captions = read_latents(described.path, run_folder, data_dir, DiTConfig(condition="text"), strict)
     rng = torch.Generator().manual_seed(config.seed)
     shares = torch.rand(config.trajectories, 3, generator=rng).tolist()
 
@@ -126,10 +126,10 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
     return [text(*three) for three in shares]
 
 
-def _digest(described: packs.Pack, config: StudentConfig) -> str:
+def _digest(described: packs.Pack, labels: list[Label], config: StudentConfig) -> str:
     """Of all that the teacher's drawings depend on."""
     weights = b"".join(file.read_bytes() for file in sorted((described.path / "transformer").glob("*.safetensors")))
-    recipe = f"{described.defaults} {described.prompts} {config.trajectories} {config.seed}"
+    recipe = f"{described.defaults} {labels} {config.seed}"
     return sha256(weights + recipe.encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ Names, order and defaults of the arguments are read from the verb. Every argumen
 was sent, so that the studio's one sentence answers a bad one. What is known here is what of an answer goes out.
 """
 
+import html
 import inspect
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,6 @@ from pathlib import Path
 import gradio as gr
 from fastapi.exceptions import RequestValidationError
 from gradio.components.api_component import Api
-from gradio.exceptions import InvalidPathError
 from gradio.route_utils import API_PREFIX, FnIndexInferError
 from gradio.utils import get_upload_folder
 from PIL import Image
@@ -132,11 +132,9 @@ class Page(gr.Blocks):
             raise gr.Error("a picture is an address; the app fetches none: upload it first", print_exception=False)
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **options)
-        except (
-            InvalidPathError,
-            ValueError,
-            OSError,
-        ):  # gradio's own words on an address it would not or could not fetch
+        except gr.Error as error:  # gradio's words on what a control does not offer; they repeat what came
+            raise gr.Error(html.escape(shortened(str(error), 200)), print_exception=False) from None
+        except (ValueError, OSError):  # an address that it would not or could not fetch
             raise gr.Error(
                 "a picture is a file that was not uploaded; upload it first", print_exception=False
             ) from None

@@ -26,6 +26,7 @@ from mmdemo.ui.workbench import Form
 FIRST_COUNT, COUNT = 20, 100  # of the first set, and of the next ones
 COLUMNS = 20  # of the sheet that is sent
 EQUAL = "Each takes its turn, so all have as many. All, and one more, gives that one twice as many."
+MORE = "At once. The command synthesize makes as many as you like."
 
 
 class MakeData(Form):
@@ -39,7 +40,7 @@ class MakeData(Form):
     def build_controls(self):
         several = replace(LABELS, label="Classes", help=EQUAL)
         self.label = LabelControl(several, lambda pack: first_labels(pack), [ALL], several=True)
-        (self.count,) = control(replace(SET, high=MAX_SET), COUNT)
+        (self.count,) = control(replace(SET, help=MORE, high=MAX_SET), COUNT)
         (self.augment,) = control(ARGUMENTS["augment"], False)
         return [self.label, self.count, self.augment]
 
@@ -64,6 +65,10 @@ class MakeData(Form):
     def ask(self, pack, values, settings):
         label = self.label.read(values) or [""]
         return self.studio.synthesize(pack.name, values[self.count], label, values[self.augment], **settings)
+
+    def first(self, pack):
+        words, shown = super().first(pack)
+        return f"A first few, to look at: {words}", shown
 
     def unfinished(self, values, new):
         last = new[-1]

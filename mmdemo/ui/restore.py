@@ -79,7 +79,8 @@ class Restore(Form):
         for one in (self.task, self.factor, self.kind):
             one.input(said_plainly(self._look), read, **always)
         self.amount.release(said_plainly(self._look), read, **always)
-        self.pictures.mask(said_plainly(self._take_mask), None, [self.mask], trigger_mode="multiple", **PRIVATE)
+        painted = {"trigger_mode": "multiple", **PRIVATE}
+        self.pictures.mask(said_plainly(self._take_mask), read, [*self.written(), self.mask], **painted)
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
@@ -107,6 +108,11 @@ class Restore(Form):
 
     def ask(self, pack, values, settings):
         image, options = self.damaged(pack, values)
+        least, most = options["mask"].getextrema() if "mask" in options else (0, 255)
+        if not most:
+            raise ArgumentError("nothing is painted over; paint over what is to be drawn anew")
+        if least:
+            raise ArgumentError("all of the picture is painted over; leave some of it to go by")
         label = self.label.read(values) or None
         return self.studio.restore(
             pack.name, image, values[self.task], label=label, invert="no", count=CANDIDATES, **options, **settings
@@ -183,11 +189,6 @@ class Restore(Form):
         if values[self.mask]:
             mask = drawing(values[self.mask]).convert("L").resize(truth.size, Image.Resampling.BOX)
         mask = mask.point(lambda value: 255 * (value >= 64))
-        least, most = mask.getextrema()
-        if not most:
-            raise ArgumentError("nothing is painted over; paint over what is to be drawn anew")
-        if least:
-            raise ArgumentError("all of the picture is painted over; leave some of it to go by")
         return erased(truth, mask), {"mask": mask}
 
     def truth_is_known(self, values: Values) -> bool:
@@ -230,7 +231,11 @@ class Restore(Form):
     def _take_file(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self._look(values, request, ("file", values[self.upload]))
 
-    def _take_mask(self, event: gr.EventData) -> str:
+    def _take_mask(self, values: Values, event: gr.EventData, request: gr.Request) -> Values:
         uri = told(event, "png", str)
         drawing(uri)  # refused now, if it is none
-        return uri
+        if not self.is_running(request):
+            return {self.mask: uri}
+        pack = self.studio.pack(values[self.pack])
+        shown = {self.pictures: self.restored(pack, values | {self.mask: uri})} | dict.fromkeys(self.films)
+        return self._said(speaker(), READY, shown) | {self.mask: uri} | self.let_go(pack, request)

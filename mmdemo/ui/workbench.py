@@ -45,6 +45,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
+        self._opening: dict[str, object] = {}  # the opening of a pack that is under way, likewise
         self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
@@ -186,6 +187,9 @@ class Form:
             if self._latest.get(session) is me:
                 del self._latest[session]
 
+    def is_running(self, request: gr.Request) -> bool:
+        return request.session_hash in self._latest
+
     def let_go(self, pack: Pack, request: gr.Request) -> Values:
         """Updates of the buttons, now that what runs in this session is no longer wanted and writes no more."""
         self._latest.pop(request.session_hash, None)
@@ -207,8 +211,9 @@ class Form:
         negative = self.recipe.show(pack, {"negative": pack.defaults.negative})  # a student takes none
         return self.recipe.fit_sampler(pack, values[sampler]) | negative
 
-    def _open(self, values: Values) -> Iterator[Values]:
-        tell = speaker()
+    def _open(self, values: Values, request: gr.Request) -> Iterator[Values]:
+        tell, session = speaker(), request.session_hash
+        me = self._opening[session] = object()
         try:
             pack = drawable(self.studio, values[self.pack])  # before its models are loaded
             for text in waiting(self.studio, pack.name):
@@ -217,6 +222,9 @@ class Form:
                 yield self._said(tell, words, shown)
         except MmdemoError as error:
             yield self._said(tell, str(error), dict.fromkeys(self.views))
+        finally:
+            if self._opening.get(session) is me:
+                del self._opening[session]
 
     def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self.watch(values, self.recipe.read(values), request.session_hash)
@@ -233,13 +241,14 @@ class Form:
         return {self.go: gr.update(interactive=not running), self.stop: gr.update(interactive=running)}
 
     def _failed(self, values: Values, request: gr.Request) -> Values:
-        if request.session_hash in self._latest:  # a later run has begun, and goes on
+        if self.is_running(request):  # a later run has begun, and goes on
             return {self.status: gr.skip()}
-        # Another pack may have been chosen meanwhile, and what is said of that one stays.
         can_draw = False
         with suppress(MmdemoError):
             can_draw = self.studio.pack(values[self.pack]).can_sample
-        ended = {self.status: message(STOPPED)}
+        # Another pack may have been chosen meanwhile, and what is said of that one stays.
+        opening = request.session_hash in self._opening
+        ended = {self.status: gr.skip() if opening else message(STOPPED)}
         return ended | self._buttons(running=False) | {self.go: gr.update(interactive=can_draw)}
 
     def _stopped(self, values: Values, request: gr.Request) -> Values:
