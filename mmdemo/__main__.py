@@ -147,10 +147,10 @@ def parser() -> argparse.ArgumentParser:
     _option(judge, "samples", EVALUATED["samples"], default=10_000)
     _option(judge, "described", EVALUATED["described"], default=100)
     judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
-    _option(judge, "classified", EVALUATED["classified"])
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
     instead = judge.add_mutually_exclusive_group()
+    _option(instead, "classify", EVALUATED["classify"], nargs="?", const=1000)
     _option(instead, "restore", EVALUATED["restore"], nargs="?", const=500)
     teaches = "instead, measure what drawn pictures teach a classifier, and add that likewise"
     instead.add_argument("--synthetic", action="store_true", help=teaches)

@@ -201,8 +201,12 @@ FOLDER = replace(SET, high=MAX_PICTURES)  # of a set that is written as it is ma
 EVALUATED = {
     "samples": Whole("Samples", "Pictures to generate.", low=100, high=MAX_PICTURES),
     "described": Whole("Described", "Pictures to describe in words.", high=MAX_PICTURES),
-    "classified": Whole(
-        "Classified", "Pictures to classify.", absent="A tenth of those to generate if not given.", high=MAX_PICTURES
+    "classify": Whole(
+        "Classified",
+        "Instead, measure on N test pictures how well it classifies, and add that to its numbers and its card.",
+        absent="1000 if N is not given.",
+        low=1,
+        high=MAX_PICTURES,
     ),
     "restore": Whole(
         "Restored",

@@ -236,7 +236,7 @@ def synthesize(options) -> None:
 
 
 def evaluate(options) -> None:
-    from mmdemo import card, mended, students, teaching
+    from mmdemo import card, classified, mended, students, teaching
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
 
@@ -244,7 +244,7 @@ def evaluate(options) -> None:
     settings = {name: getattr(options, name) for name in STORED}
     told = {"report": partial(print, file=sys.stderr, flush=True)}
     given = {name for name, value in vars(options).items() if value is not None and value is not False}
-    instead = next((name for name in ("restore", "synthetic", "student") if name in given), None)
+    instead = next((name for name in ("classify", "restore", "synthetic", "student") if name in given), None)
     if instead:
         idle = ("defaults", "segments", *(settings if instead != "synthetic" else ()))
         for name in idle:
@@ -256,6 +256,8 @@ def evaluate(options) -> None:
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         elif instead == "student":
             numbers = students.measure(*where, known.get("generated", 0), show=show, **told)
+        elif instead == "classify":
+            numbers = classified.measure(pack, options.data_dir, options.classify, **told)
         else:
             numbers = mended.measure(*where, options.restore, show=show, **told)
         card.add(pack, numbers, pictures)
@@ -270,7 +272,6 @@ def evaluate(options) -> None:
         show=pictures.__setitem__,
         described=options.described,
         segments=options.segments,
-        classified=options.classified,
         **told,
     )
     if options.defaults and "sampler" in numbers:

@@ -4,7 +4,7 @@ Generated pictures are judged by a small classifier (classifier.py): whether it 
 for, and the Fréchet distance (Heusel et al., arXiv:1706.08500) between its features of generated and of test pictures,
 as a ratio to that between training and test pictures. Where pictures have captions, a reader (reader.py) judges them
 instead: whether what a caption names is there (asked.py). Pictures in colour are held against JPEG (jpeg.py). What a
-pack itself says of pictures, by `describe` or `classify`, is held against what is known of them.
+pack itself says of pictures, by `describe`, is held against what is known of them.
 """
 
 import time
@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import classifying, codec, data, describing, jpeg, packs
+from mmdemo import codec, data, describing, jpeg, packs
 from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
-from mmdemo.classifier import Judge, accuracy_of_tokens, load_classifier
+from mmdemo.classifier import Judge, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
 from mmdemo.errors import DataError
@@ -34,7 +34,6 @@ from mmdemo.segmenting import overlaps
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
 ALIKE = 8  # real pictures that are compared where a caption fits them all
 NEAREST = 2000  # pictures that are looked for among the training pictures
-TOKENS = 100_000  # training pictures, at most, whose class is learned from their tokens
 SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of photographs, some 300 KB
 
 
@@ -48,7 +47,6 @@ def evaluate(
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
     segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
-    classified: int | None = None,  # those that one of classes is to classify; None = a tenth of `samples`
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
@@ -57,7 +55,6 @@ def evaluate(
     """
     described = EVALUATED["described"].check("described", described, None)
     samples = EVALUATED["samples"].check("samples", samples, None)
-    classified = samples // 10 if classified is None else EVALUATED["classified"].check("classified", classified, None)
     trained, settings = packs.read(pack), {}
     if trained.can_sample:
         given = {name: value for name, value in (asked or {}).items() if value is not None}
@@ -74,11 +71,11 @@ def evaluate(
         raise DataError(f"{dataset} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
     run = _Run(trained, packs.load(trained), settings, split, test, runs / "classifiers", report, show)
-    numbers, ids, rebuilt = run.reconstructed()
+    numbers, rebuilt = run.reconstructed()
     if trained.words or (test.captions and not test.classes):
         numbers |= run.of_captions(rebuilt, samples, described, segments and Path(segments))
     elif test.classes and not bool((test.labels < 0).any()):
-        numbers |= run.of_classes(ids, rebuilt, samples, classified)
+        numbers |= run.of_classes(rebuilt, samples)
     if "frechet_generated_test" in numbers:
         numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
     return {"dataset": dataset, **numbers, "minutes": minutes_since(started)}
@@ -97,8 +94,8 @@ class _Run:
     report: Callable[[str], None]
     show: Callable[[str, Image.Image], None]
 
-    def reconstructed(self) -> tuple[dict, Tensor, Tensor]:
-        """What the codec makes of the test pictures: its numbers, the ids (N, h, w), and the pictures (N, C, H, W)."""
+    def reconstructed(self) -> tuple[dict, Tensor]:
+        """What the codec makes of the test pictures: its numbers, and the pictures (N, C, H, W)."""
         self.report("reconstructing the test split")
         pixels = self.test.pixels
         ids = tokens_of(self.pipeline, pixels)
@@ -121,7 +118,7 @@ class _Run:
             numbers |= _jpeg("jpeg", by_scan, pixels) | _jpeg("jpeg_file", by_file, pixels)
             rows.append(by_scan.pixels)
         self.show("comparison.png", sheet([spread(some, columns_of(some, len(rows))) for some in rows]))
-        return numbers, ids, rebuilt
+        return numbers, rebuilt
 
     def of_captions(self, rebuilt: Tensor, samples: int, described: int, segments: Path | None) -> dict:
         """Whether what captions name is in the pictures, and what the pack itself says of pictures."""
@@ -150,8 +147,8 @@ class _Run:
             numbers |= judge.named("novel", asked, self.drawn([one.caption for one in asked]))
         return numbers
 
-    def of_classes(self, ids: Tensor, rebuilt: Tensor, samples: int, classified: int) -> dict:
-        """What a classifier reads of the pictures, and how well the pack itself classifies."""
+    def of_classes(self, rebuilt: Tensor, samples: int) -> dict:
+        """What a classifier reads of the pictures, and of drawn ones."""
         train, test = self.split("train"), self.test
         judge = load_classifier(train, self.classifiers, self.report)
         some = data.permuted(len(train), 0, min(len(test), len(train)), seed=0)
@@ -168,29 +165,11 @@ class _Run:
             columns = min(columns_of(drawn, classes), max(1, samples // classes))
             self.show("samples.png", sheet([drawn[label::classes][:columns] for label in range(min(classes, samples))]))
             numbers |= self.settings | {"generated": samples, **judged_by_class(judge, test, labels, drawn)}
-            if classified and classes > 1:
-                numbers |= self._classified(classified) | {"accuracy_tokens": self._read_off_tokens(train, ids)}
         return numbers | {"features": judge.num_features}
 
     def drawn(self, labels: Sequence[Label] | Tensor) -> Tensor:
         """One picture a label, uint8 (N, C, H, W)."""
         return generate(self.pipeline, labels, self.report, **self.settings)
-
-    def _classified(self, count: int) -> dict:
-        """How well, and how fast, the pack itself classifies test pictures in a random order."""
-        some, started = data.permuted(len(self.test), 0, min(count, len(self.test)), seed=1), time.perf_counter()
-        pixels, labels = self.test.pixels[some], self.test.labels[some]
-        right = classifying.accuracy(self.pipeline, self.pack, pixels, labels, self.report)
-        seconds = (time.perf_counter() - started) / len(some)
-        return {"classified_right": right, "classified_right_of": len(some), "classified_seconds": round(seconds, 3)}
-
-    def _read_off_tokens(self, train: LabelledImages, ids: Tensor) -> float:
-        """The share of test pictures whose class their tokens (N, h, w) tell by themselves."""
-        self.report("reading tokens")
-        train = train.labelled()
-        every = -(-len(train) // TOKENS)
-        known = tokens_of(self.pipeline, train.pixels[::every]), train.labels[::every]
-        return accuracy_of_tokens(*known, ids, self.test.labels)
 
 
 def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:

@@ -20,7 +20,7 @@ on {numbers["test_images"]} test pictures, in {numbers["minutes"]} minutes.
 {_table(numbers)}
 
 {_reading(numbers)}
-{_by_attribute(numbers)}{_classes_read(numbers)}{_segments(numbers)}\
+{_by_attribute(numbers)}{_classes_read(name, numbers, training)}{_segments(numbers)}\
 {_comparison(numbers) if "jpeg_psnr" in numbers else ""}\
 {_teaching(name, numbers, training) if "synthetic" in numbers else ""}\
 {_gallery(numbers, pictures)}{_student(name, numbers, training, pictures)}\
@@ -35,8 +35,6 @@ def _evaluation(name: str, numbers: dict) -> str:
     options = "".join(option(one, value) for one, value in _settings(numbers).items() if SETTINGS[one].caption(value))
     described = f" --described {numbers['described_right_of']}" if "described_right" in numbers else ""
     described += " --segments DIR" if "segments" in numbers else ""
-    if numbers.get("classified_right_of", numbers["generated"] // 10) != numbers["generated"] // 10:
-        described = f" --classified {numbers['classified_right_of']}"
     return f"{command} --samples {numbers['generated']}{described}{options}"
 
 
@@ -186,13 +184,17 @@ Copies are generated pictures nearer (RMS) to a training picture than 95 % of th
     return text
 
 
-def _classes_read(numbers: dict) -> str:
+def _classes_read(name: str, numbers: dict, training: dict) -> str:
     """What the pack itself knows of classes, beside what was trained to read them."""
     if "classified_right" not in numbers:
         return ""
-    of = f"of {numbers['classified_right_of']}, {numbers['classified_seconds']:.2f} s each"
+    count = numbers["classified_right_of"]
+    of = f"of {count}, {numbers['classified_seconds']:.2f} s each"
     return f"""
 ### Classes
+By `python -m mmdemo evaluate --pack {name} --classify {count}{where(training)}`,
+in {numbers["classified_minutes"]} minutes.
+
 | test pictures read right | |
 |---|---|
 | by the classifier, which was trained to read pictures | {numbers["accuracy_test"]:.2%} |

@@ -2,19 +2,23 @@
 means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported here alone.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from mmdemo import data, packs, restoring
+from mmdemo import checks, data, files, packs, restoring
 from mmdemo.arguments import EVALUATED
-from mmdemo.classifier import load_classifier
+from mmdemo.classifier import digest, load_classifier
 from mmdemo.errors import PackError
 from mmdemo.evaluate import columns_of, minutes_since, sheet, splits, unpadded
 from mmdemo.images import image_bytes, to_bytes, to_images
@@ -22,6 +26,7 @@ from mmdemo.metrics import accuracy, likeness
 from mmdemo.pipeline import ClassPipeline
 
 BATCH = 100
+LABELLED = "the label given"
 NOISES = (0.25, 0.5)  # standard deviations, of pixels in [0, 1]
 STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3)  # of non-local means, times the noise's standard deviation
 RADIUS = 3  # pixels around each that Telea's method looks at, as in OpenCV's own example
@@ -33,6 +38,7 @@ class Mended(NamedTuple):
     damage: str
     way: str
     pixels: Tensor  # (N, C, H, W) uint8
+    seconds: float = 0.0  # that an earlier run, which was stopped, spent on it
 
 
 def measure(
@@ -47,7 +53,8 @@ def measure(
 ) -> dict:
     """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
 
-    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
+    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes. It may
+    take hours: what is restored is kept in `runs`, and when it was stopped, the same call goes on there.
     """
     described, started = packs.read(pack), time.perf_counter()
     if not described.can_sample:
@@ -59,8 +66,12 @@ def measure(
     pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
     judge = load_classifier(train, runs / "classifiers", report) if classes else None
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
-    rows, shown, pipeline = [], [], packs.load(described)
-    for damage, way, made in mended(pipeline, pixels, labels if classes else None, others, report, **settings):
+    rows, shown, earlier, pipeline = [], [], 0.0, packs.load(described)
+    key = repr((described.defaults, settings, *map(_weights, (described.codec, described.path / "transformer"))))
+    folder = runs / "restored" / digest(key, pixels, others)
+    ways = mended(pipeline, pixels, labels if classes else None, others, folder, report, **settings)
+    for damage, way, made, seconds in ways:
+        earlier += seconds
         alike = likeness(unpadded(described, made), unpadded(described, pixels))
         read = {"read": accuracy(judge, made, labels)} if judge else {}
         rows.append({"damage": damage, "way": way, "psnr": alike["psnr"], "ssim": alike["ssim"], **read})
@@ -68,7 +79,13 @@ def measure(
         report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
     columns = columns_of(pixels, len(shown) + 1)
     show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
-    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes_since(started)}
+    shutil.rmtree(folder)
+    minutes = minutes_since(started - earlier)
+    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes}
+
+
+def _weights(model: Path) -> str:
+    return sha256(b"".join(file.read_bytes() for file in checks.weights(model))).hexdigest()
 
 
 def mended(
@@ -76,21 +93,33 @@ def mended(
     pixels: Tensor,  # (N, C, H, W) uint8
     labels: Tensor | None,  # (N,) class ids, to be given where a label is; None = there are none
     training: Tensor,  # some training pictures, on which the strength of non-local means is chosen
+    folder: Path,  # where what is restored is kept until all is
     report: Callable[[str], None] = lambda line: None,
     **settings,  # of the pipeline's steps
 ) -> Iterator[Mended]:
     """Every damage, mended in every way; picture i is drawn with seed i, once."""
 
-    def restored(damage: str, operator: Callable[[slice], restoring.Operator], given: bool = False) -> Mended:
-        parts = []
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def restored(damage: str, operator: Callable[[slice], restoring.Operator], how: str = "") -> Mended:
+        parts, earlier, way = [], 0.0, f"restored{how and ', '}{how}"
         for start in range(0, len(pixels), BATCH):
-            part = slice(start, min(start + BATCH, len(pixels)))
-            rngs = [torch.Generator().manual_seed(seed) for seed in range(part.start, part.stop)]
-            asked = [int(label) for label in labels[part]] if given else [None] * len(rngs)
-            *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs, **settings)
-            parts.append(to_bytes(restoring.picture(pipeline, one, last.latents)).cpu())
+            part, began = slice(start, min(start + BATCH, len(pixels))), time.perf_counter()
+            file = folder / f"{damage} {way} {start}.safetensors".replace(" ", "-")
+            try:
+                with safe_open(file, "pt") as kept:
+                    made, seconds = kept.get_tensor("made"), float(kept.metadata()["seconds"])
+                earlier += seconds
+            except (OSError, SafetensorError):
+                rngs = [torch.Generator().manual_seed(seed) for seed in range(part.start, part.stop)]
+                asked = [int(label) for label in labels[part]] if how == LABELLED else [None] * len(rngs)
+                *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs, **settings)
+                made = to_bytes(restoring.picture(pipeline, one, last.latents)).cpu()
+                with files.replacing(file) as partial:
+                    save_file({"made": made}, partial, {"seconds": str(time.perf_counter() - began)})
+            parts.append(made)
             report(f"restoring, {damage}: {part.stop}/{len(pixels)}")
-        return Mended(damage, "restored, the label given" if given else "restored", torch.cat(parts))
+        return Mended(damage, way, torch.cat(parts), earlier)
 
     def y(seen: Tensor, part: slice) -> Tensor:
         return seen[part].to(pipeline.device).float() / 255
@@ -101,9 +130,9 @@ def mended(
     yield Mended(
         damage, "Telea", by_opencv(seen, lambda cv2, one: cv2.inpaint(one, _array(erased), RADIUS, cv2.INPAINT_TELEA))
     )
-    for given in (False, True)[: 1 if labels is None else 2]:
+    for how in ("", LABELLED)[: 1 if labels is None else 2]:
         yield restored(
-            damage, lambda part, seen=seen: restoring.Inpaint(y(seen, part), erased.to(pipeline.device)), given
+            damage, lambda part, seen=seen: restoring.Inpaint(y(seen, part), erased.to(pipeline.device)), how
         )
 
     for factor in (2, 4):
@@ -115,9 +144,8 @@ def mended(
         damage, seen = f"noise of {noise:g}", noised(pixels, noise, seed=0)
         strength = best_strength(training, noise)
         yield Mended(damage, f"non-local means, h = {strength:.0f}", non_local_means(seen, strength))
-        for level in (noise, None):
-            way = restored(damage, lambda part, seen=seen, level=level: restoring.Denoise(y(seen, part), level))
-            yield way if level else way._replace(way="restored, the noise estimated")
+        for level, how in ((noise, ""), (None, "the noise estimated")):
+            yield restored(damage, lambda part, seen=seen, level=level: restoring.Denoise(y(seen, part), level), how)
 
 
 def shrunk(pixels: Tensor, factor: int) -> Tensor:

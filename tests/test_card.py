@@ -31,6 +31,7 @@ GENERATED = {
 }  # fmt: skip
 CLASSIFIED = {
     "classified_right": 0.912, "classified_right_of": 10, "classified_seconds": 0.123, "accuracy_tokens": 0.678,
+    "classified_minutes": 0.5,
 }  # fmt: skip
 READ = {
     "read_test": {"hair": 0.999, "hat": 0.998}, "read_reconstructed": {"hair": 0.997, "hat": 0.996},
@@ -89,10 +90,7 @@ def test_a_packs_own_reading_of_classes_stands_beside_the_classifiers_and_what_t
     text = written(pack, CODEC | JUDGED | GENERATED | CLASSIFIED)
     for said in ("(`classify`), of 10, 0.12 s each | 91.20% |", "read pictures | 99.00% |", "where | 67.80% |"):
         assert said in text, said
-    assert "--classified" not in text, "a tenth of the samples is what there is without it"
-    assert "--samples 100 --classified 50 " in written(
-        pack, CODEC | JUDGED | GENERATED | CLASSIFIED | {"classified_right_of": 50}
-    )
+    assert "evaluate --pack tiny-codec --classify 10`,\nin 0.5 minutes" in text
 
 
 def test_masks_found_by_words_stand_beside_those_found_by_colour(pack):

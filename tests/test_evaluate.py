@@ -12,7 +12,7 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, mended, metrics, packs, reader, students
+from mmdemo import card, classifier, codec, data, evaluate, mended, metrics, packs, reader, restoring, students
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
@@ -250,8 +250,6 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
     json.dumps(numbers, allow_nan=False)
     assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
     assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
-    assert numbers["classified_right_of"] == 10 and numbers["classified_seconds"] > 0
-    assert numbers["classified_right"] * 10 % 1 == pytest.approx(0) and 0 < numbers["accuracy_tokens"] <= 1
 
     sheet = shown["samples.png"]
     times = sheet.width // (10 * (SIZE + 2) - 2)
@@ -265,8 +263,8 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
         assert cell.convert("L").tobytes() == to_images(drawn)[row + 3 * column].tobytes()
 
 
-def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys):
-    """How well it restores, beside other means; and its student."""
+def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictures, tmp_path, capsys, monkeypatch):
+    """How well it restores, beside other means; its student; and how well it classifies."""
     with pytest.raises(PackError, match="is not measured yet; first: .*evaluate --pack sampling"):
         card.add(sampling, {}, {})
     training = packs.read_training(sampling)
@@ -277,7 +275,19 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     before = evaluate.evaluate(sampling, runs, pictures, 100, {"steps": 2}, show=shown.__setitem__)
     card.write(sampling, before, shown)
     options = ["--pack", "sampling", "--weights", str(sampling.parent), "--data-dir", str(pictures)]
-    assert main(["evaluate", *options, "--runs", str(runs), "--restore", "3"]) == 0
+    drawings, steps = [], restoring.steps
+
+    def stopped_at_the_third(*arguments, **settings):
+        drawings.append(settings)
+        if len(drawings) == 3:
+            raise KeyboardInterrupt
+        return steps(*arguments, **settings)
+
+    monkeypatch.setattr(restoring, "steps", stopped_at_the_third)
+    restore = ["evaluate", *options, "--runs", str(runs), "--restore", "3"]
+    assert main(restore) == 130 and capsys.readouterr().out == ""
+    assert main(restore) == 0 and len(drawings) == 1 + 8, "what was restored before it was stopped is not anew"
+    assert not any((runs / "restored").iterdir())
     told, numbers = json.loads(capsys.readouterr().out), json.loads((sampling / "metrics.json").read_text())
     assert numbers == json.loads(json.dumps(before)) | told and told["restored_of"] == 3
     ways = [(row["damage"], row["way"].split(",")[0]) for row in told["restored"]]
@@ -310,6 +320,13 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     assert "| the pack itself, 2 steps" in text and "train student --pack sampling --trajectories 20" in text
     pictures = ("samples.png", "restored.png", "student.png")
     assert all(f"]({file})" in text and (sampling / file).is_file() for file in pictures)
+
+    assert main(["evaluate", *options, "--classify", "10"]) == 0
+    told, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
+    assert told["classified_right_of"] == 10 and told["classified_seconds"] > 0
+    assert told["classified_right"] * 10 % 1 == pytest.approx(0) and 0 < told["accuracy_tokens"] <= 1
+    assert f"| {told['classified_right']:.2%} |" in text and "--classify 10" in text and "student.png" in text
+    numbers |= told
 
     card.without_student(sampling)  # it has another now
     text = (sampling / "README.md").read_text()
