@@ -43,8 +43,7 @@ class Evidence:
     """How badly labels explain one picture, in nats. What was computed once is kept: a search comes back to it."""
 
     def __init__(self, pipeline: ClassPipeline, x0: Tensor, noises: Noises):
-        """x0: (1, d, h, w) latents, in the units in which they are denoised; or of several views of the picture, which
-        pairs of noises take in turn."""
+        """x0: (1, d, h, w) latents, in the units in which they are denoised."""
         import torch
 
         from mmdemo.schedules import noise_level
@@ -101,7 +100,6 @@ class Evidence:
             drawn = {n: self._noise(n) for n in set(numbers)}
             eps = torch.stack([drawn[n] for n in numbers]).to(x0.device)
             a, s = (level.view(-1, 1, 1, 1) for level in noise_level(pipeline.scheduler, t))
-            x0 = x0[[n // 2 % len(x0) for n in numbers]]
             x_t = a * x0 + s * eps
             which = torch.tensor(places, device=x0.device)
             labels = meaning[which] if pipeline.words is None else meaning.of_texts(which)

@@ -190,10 +190,10 @@ def _classes_read(name: str, numbers: dict, training: dict) -> str:
         return ""
     count = numbers["classified_right_of"]
     of = f"of {count}, {numbers['classified_seconds']:.2f} s each"
+    taken = f", in {numbers['classified_minutes']} minutes" if "classified_minutes" in numbers else ""
     return f"""
 ### Classes
-By `python -m mmdemo evaluate --pack {name} --classify {count}{where(training)}`,
-in {numbers["classified_minutes"]} minutes.
+By `python -m mmdemo evaluate --pack {name} --classify {count}{where(training)}`{taken}.
 
 | test pictures read right | |
 |---|---|

@@ -90,7 +90,7 @@ def test_a_packs_own_reading_of_classes_stands_beside_the_classifiers_and_what_t
     text = written(pack, CODEC | JUDGED | GENERATED | CLASSIFIED)
     for said in ("(`classify`), of 10, 0.12 s each | 91.20% |", "read pictures | 99.00% |", "where | 67.80% |"):
         assert said in text, said
-    assert "evaluate --pack tiny-codec --classify 10`,\nin 0.5 minutes" in text
+    assert "evaluate --pack tiny-codec --classify 10`, in 0.5 minutes" in text
 
 
 def test_masks_found_by_words_stand_beside_those_found_by_colour(pack):

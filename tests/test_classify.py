@@ -16,7 +16,7 @@ from mmdemo import classifying, data
 from mmdemo.__main__ import main
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.evidence import Evidence, Noises, nats, race
-from mmdemo.images import to_images, to_tensor
+from mmdemo.images import to_images
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.results import Classification, Run
 from mmdemo.studio import Studio
@@ -74,25 +74,6 @@ def test_a_label_is_behind_by_as_many_nats_as_the_bound_says(prototypes):
     assert found.allclose(expected, rtol=0.01, atol=1e-3)
 
 
-def test_views_of_a_picture_are_taken_in_turn(prototypes):
-    pictures = prototypes.transformer.pictures
-    one, two, both = (
-        Evidence(prototypes, views, NOISES).lost([2], 8)[0] for views in (pictures[:1], pictures[1:2], pictures[:2])
-    )
-    from_one = torch.tensor([n // 2 % 2 == 0 for n in range(8)])  # both of a pair are of one view
-    assert both[from_one].equal(one[from_one]) and both[~from_one].equal(two[~from_one])
-
-
-def test_a_picture_is_turned_about_its_middle_and_its_border_drawn_out():
-    picture = Image.new("L", (33, 33), 255)
-    picture.paste(0, (14, 4, 19, 29))
-    upright, left, right = classifying.turned(to_tensor(picture)[None])
-    assert upright.equal(to_tensor(picture))
-    for view, angle in ((left, classifying.TURNS[1]), (right, classifying.TURNS[2])):
-        other = to_tensor(picture.rotate(angle, Image.Resampling.BILINEAR, fillcolor=255))
-        assert (view - other).abs().max() < 0.2 and (view - upright).abs().max() > 1
-
-
 def test_the_class_is_found_and_hopeless_ones_are_tried_under_few_noises(prototypes):
     x0 = prototypes.transformer.pictures[4:5] + 0.05
     evidence = Evidence(prototypes, x0, NOISES)
@@ -123,7 +104,7 @@ def test_every_class_has_a_probability_and_the_likeliest_is_the_label(told):
 def test_the_label_explains_the_picture_best_of_all_classes(reader, pipelines):
     """Held against every other under all noises."""
     for picture in shapes(4):
-        evidence = Evidence(pipelines["tiny"], classifying._views(pipelines["tiny"], picture), classifying.NOISES)
+        evidence = Evidence(pipelines["tiny"], classifying.latents_of(pipelines["tiny"], picture), classifying.NOISES)
         lost = evidence.lost(range(3), classifying.NOISES.many).sum((2, 3)).mean(1)
         assert reader.classify("tiny", picture).label == TINY_CLASSES[int(lost.argmin())]
 
