@@ -65,7 +65,7 @@ def _table(numbers: dict) -> str:
         ("detail", f"{numbers['detail']:.3f}"),
         ("bits per pixel, entropy-coded", f"{numbers['bits_per_pixel']:.3f}"),
         (
-            "codes used",
+            "codes used by test pictures",
             f"{numbers['codes_used']} of {numbers['codes']} ({numbers['codes_used'] / numbers['codes']:.1%})",
         ),
         ("perplexity", f"{numbers['perplexity']:.0f}"),
