@@ -223,6 +223,7 @@ def test_a_grid_of_prompts_and_a_strip_are_there_and_can_be_typed_and_a_legend_e
     grid.get_by_label("Guidance: values").fill("0, 1, 2, 4")
     grid.get_by_role("combobox", name="Across").click()
     page.get_by_role("option", name="Prompt", exact=True).click()
+    expect(grid.get_by_role("combobox", name="Down")).to_have_value("Guidance")  # they have changed places
     columns, legend = grid.locator("th[scope=col]"), grid.locator(".mm-legend li")
 
     def compared(texts: list[str]) -> Image.Image:

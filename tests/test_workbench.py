@@ -137,6 +137,8 @@ def test_what_was_not_understood_is_said_after_the_drawing_once(reading_weights)
     assert said.count("“zebra”, “lion” were never seen") == 1
     table = json.loads(last[grid.table])
     assert (table["down"], table["rows"]) == ("Prompt", ["a zebra", "a lion", "a circle"])
+    with pytest.raises(ArgumentError, match="across and down are the same"):  # chosen just now, and not swapped yet
+        next(grid.watch(values | {grid.x: "label"}, {"seed": 1}, "me"))
 
 
 def test_a_script_is_told_how_much_words_pull_at_a_step_of_a_run(reading_weights):

@@ -106,6 +106,8 @@ class Grid(Form):
     def axes(self, values: Values, reads: bool = False) -> dict:
         """The axes and their values, as the studio takes them.  Raises ArgumentError in the page's words."""
         x, y = self.varied(values)
+        if x == y:  # one was chosen just now, and the page has not made them change places yet
+            raise ArgumentError("across and down are the same; choose two different ones")
         fields = {axis: self.fields[axis] for axis in (x, y)}
         given = [one.read(values) if axis == "label" else values[one] for axis, one in fields.items()]
         xs, ys = (read(axis, one, reads) for axis, one in zip(fields, given, strict=True))
