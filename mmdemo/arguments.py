@@ -191,7 +191,6 @@ BLENDING = replace(SETTINGS["sampler"], absent=f"{FAST} if not given and the pac
 CANDIDATES = Whole("How many", "Candidates, each from a seed of its own.", low=1, high=MAX_CANDIDATES)
 ACROSS = Number("Across", "The place in the square, from left to right.")
 DOWN = Number("Down", "The place in the square, from top to bottom.")
-EACH = Whole("How many", "Pictures drawn together.", absent="One of each label if not given.", low=1, high=MAX_COUNT)
 STRIP = Whole("How many", "Pictures, with both ends.", low=2, high=MAX_STRIP)
 SET = Whole(
     "How many", "Pictures to make.", low=1, high=lambda pack: max(1, min(MAX_SET, MAX_SET_PIXELS // pack.image_size**2))
@@ -239,7 +238,9 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     "seeds": Corners(
         "Seeds", "The noise at each corner of a square.", absent="All `seed` if not given.", of=SETTINGS["seed"]
     ),
-    "count": Whole("How many", "Pictures drawn together.", low=1, high=MAX_COUNT),
+    "count": Whole(
+        "How many", "Pictures drawn together.", absent="One of each label if not given.", low=1, high=MAX_COUNT
+    ),
     "augment": Flag("Augment", "Beside each picture a variant that is rotated, scaled, shifted and noised."),
     "strength": Number(
         "Strength", "How far into noise: 1 forgets the picture; too little, and it stays what it was.", positive=True

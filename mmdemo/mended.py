@@ -5,7 +5,6 @@ means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmdemo import checks, data, files, packs, restoring
+from mmdemo import data, files, packs, restoring
 from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import digest, load_classifier
 from mmdemo.errors import PackError
@@ -67,7 +66,8 @@ def measure(
     judge = load_classifier(train, runs / "classifiers", report) if classes else None
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
     rows, shown, earlier, pipeline = [], [], 0.0, packs.load(described)
-    key = repr((described.defaults, settings, *map(_weights, (described.codec, described.path / "transformer"))))
+    models = (described.codec, described.path / "transformer")
+    key = repr((described.defaults, settings, *map(packs.weights_digest, models)))
     folder = runs / "restored" / digest(key, pixels, others)
     ways = mended(pipeline, pixels, labels if classes else None, others, folder, report, **settings)
     for damage, way, made, seconds in ways:
@@ -84,10 +84,6 @@ def measure(
     return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes}
 
 
-def _weights(model: Path) -> str:
-    return sha256(b"".join(file.read_bytes() for file in checks.weights(model))).hexdigest()
-
-
 def mended(
     pipeline: ClassPipeline,
     pixels: Tensor,  # (N, C, H, W) uint8
@@ -98,7 +94,6 @@ def mended(
     **settings,  # of the pipeline's steps
 ) -> Iterator[Mended]:
     """Every damage, mended in every way; picture i is drawn with seed i, once."""
-
     folder.mkdir(parents=True, exist_ok=True)
 
     def restored(damage: str, operator: Callable[[slice], restoring.Operator], how: str = "") -> Mended:

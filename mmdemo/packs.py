@@ -474,6 +474,11 @@ def usual_psnr(pack: Pack) -> float | None:
     return None if measured is None else number("psnr", measured, 0, 100)
 
 
+def weights_digest(model: Path) -> str:
+    """Of all the weights in a model's folder."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in checks.weights(model))).hexdigest()
+
+
 def fingerprint(pack: Path) -> str:
     """A digest of what makes a pack's latents and tokens, to tell whether some are its own: all but the decoder."""
     import torch

@@ -21,7 +21,6 @@ from mmdemo.arguments import (
     BLENDING,
     CANDIDATES,
     DOWN,
-    EACH,
     FIRST_LABEL,
     LABELS,
     MAX_COUNT,
@@ -219,7 +218,7 @@ class Studio(Shelf):
 
     # ----------------------------------------------------------------------------------------------------- drawing
 
-    @verb(label=LABELS, count=EACH)
+    @verb(label=LABELS)
     def sample(
         self, pack: Pack, label: str | Sequence[str], count: int | None = None, *, recipe: Recipe
     ) -> Run[Progress, Samples]:

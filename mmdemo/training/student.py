@@ -128,9 +128,8 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
 
 def _digest(described: packs.Pack, labels: list[Label], config: StudentConfig) -> str:
     """Of all that the teacher's drawings depend on."""
-    weights = b"".join(file.read_bytes() for file in sorted((described.path / "transformer").glob("*.safetensors")))
-    recipe = f"{described.defaults} {labels} {config.seed}"
-    return sha256(weights + recipe.encode()).hexdigest()[:16]
+    weights = packs.weights_digest(described.path / "transformer")
+    return sha256(f"{weights} {described.defaults} {labels} {config.seed}".encode()).hexdigest()[:16]
 
 
 def _trajectories(

@@ -4,7 +4,7 @@ Knows the controls, how a picture is damaged (damage.py) and where it comes from
 the brush that erases, are static/restore.js; each candidate has a film like that of any run, of which one is seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import gradio as gr
@@ -79,8 +79,8 @@ class Restore(Form):
         for one in (self.task, self.factor, self.kind):
             one.input(said_plainly(self._look), read, **always)
         self.amount.release(said_plainly(self._look), read, **always)
-        painted = {"trigger_mode": "multiple", **PRIVATE}
-        self.pictures.mask(said_plainly(self._take_mask), read, [*self.written(), self.mask], **painted)
+        painted = {"outputs": [*self.shown(), self.mask, self.go, self.stop], "trigger_mode": "multiple", **PRIVATE}
+        self.pictures.mask(said_plainly(self._take_mask), read, **painted)
 
     def fit(self, pack, values):
         offered = Examples([thumbnail(image) for image in examples(self.studio, pack)])
@@ -218,9 +218,13 @@ class Restore(Form):
         values = values | ({self.source: source} if source else {})
         for text in waiting(self.studio, pack.name):
             yield self._said(tell, text)
+        yield self._ready(tell, values, request) | {self.source: values[self.source]} | self._seen(values)
+
+    def _ready(self, tell: Callable, values: Values, request: gr.Request) -> Values:
+        """The picture as it is damaged now; what runs was of another damage, and ends."""
+        pack = self.studio.pack(values[self.pack])
         shown = {self.pictures: self.restored(pack, values)} | dict.fromkeys(self.films)
-        chosen = {self.source: values[self.source]} | self._seen(values)
-        yield self._said(tell, READY, shown) | chosen | self.let_go(pack, request)
+        return self._said(tell, READY, shown) | self.let_go(pack, request)
 
     def _take_example(self, values: Values, event: gr.EventData, request: gr.Request) -> Iterator[Values]:
         yield from self._look(values, request, ("example", told(event, "index", int)))
@@ -234,8 +238,5 @@ class Restore(Form):
     def _take_mask(self, values: Values, event: gr.EventData, request: gr.Request) -> Values:
         uri = told(event, "png", str)
         drawing(uri)  # refused now, if it is none
-        if not self.is_running(request):
-            return {self.mask: uri}
-        pack = self.studio.pack(values[self.pack])
-        shown = {self.pictures: self.restored(pack, values | {self.mask: uri})} | dict.fromkeys(self.films)
-        return self._said(speaker(), READY, shown) | {self.mask: uri} | self.let_go(pack, request)
+        chosen = {self.mask: uri}
+        return chosen | (self._ready(speaker(), values | chosen, request) if self.is_running(request) else {})
