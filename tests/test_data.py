@@ -347,6 +347,7 @@ def test_pixels_that_are_not_those_that_were_read_are_decoded_again(folder, cach
     kept["read"][3] = False
     save_file(kept, file, about)
     assert torch.equal(data.load(str(folder), "train", image_size=8).pixels, pixels)
+    assert load_file(file)["read"].all()
 
 
 def test_a_class_whose_name_is_no_text_is_refused(folder):
