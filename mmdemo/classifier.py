@@ -5,7 +5,6 @@ whitens and is not trained, convolutions that start as the identity, large batch
 It knows pictures and their labels; no packs, codecs or transformers.
 """
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from mmdemo import data
 from mmdemo.data import LabelledImages
+from mmdemo.files import digest
 from mmdemo.images import from_bytes
 from mmdemo.training.loop import learning_rate_factor
 
@@ -249,11 +249,3 @@ def kept(
     save_file({name: w.contiguous() for name, w in model.state_dict().items()}, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
     return model
-
-
-def digest(key: str, *tensors: Tensor) -> str:
-    """What a model is known by: all that it is made of, since another folder may have the same name."""
-    made = hashlib.sha256(key.encode())
-    for tensor in tensors:
-        made.update(tensor.contiguous().numpy())
-    return made.hexdigest()[:32]

@@ -239,51 +239,47 @@ def evaluate(options) -> None:
     from mmdemo import card, classified, mended, students, teaching
     from mmdemo.evaluate import evaluate
     from mmdemo.training import export
+    from mmdemo.unfinished import Unfinished
 
-    pack, pictures = _trained_pack(options), {}
+    pack, pictures, runs = _trained_pack(options), {}, Path(options.runs)
     settings = {name: getattr(options, name) for name in STORED}
-    told = {"report": partial(print, file=sys.stderr, flush=True)}
     given = {name for name, value in vars(options).items() if value is not None and value is not False}
     instead = next((name for name in ("classify", "restore", "synthetic", "student") if name in given), None)
-    if instead:
-        idle = ("defaults", "segments", *(settings if instead != "synthetic" else ()))
-        for name in idle:
-            if name in given:
-                raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
-        known = card.read(pack)  # fails now rather than after the work
-        where, show = (pack, Path(options.runs), options.data_dir), pictures.__setitem__
+    for name in ("defaults", "segments", *(settings if instead != "synthetic" else ())) if instead else ():
+        if name in given:
+            raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
+    known = card.read(pack) if instead else {}  # fails now rather than after the work
+    described = packs.read(pack)
+    models = [described.codec, *(pack / name for name in ("transformer", "student") if (pack / name).is_dir())]
+    made_by = (packs.weights_digest(*models), described.defaults)
+    with Unfinished(runs / "unfinished" / f"{pack.name}-{instead or 'evaluate'}", made_by) as unfinished:
+        told = {"report": partial(print, file=sys.stderr, flush=True), "unfinished": unfinished}
+        shown = told | {"show": pictures.__setitem__}
         if instead == "synthetic":
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         elif instead == "student":
-            numbers = students.measure(*where, known.get("generated", 0), show=show, **told)
+            numbers = students.measure(pack, runs, options.data_dir, known.get("generated", 0), **shown)
         elif instead == "classify":
             numbers = classified.measure(pack, options.data_dir, options.classify, **told)
+        elif instead == "restore":
+            numbers = mended.measure(pack, runs, options.data_dir, options.restore, **shown)
         else:
-            numbers = mended.measure(*where, options.restore, show=show, **told)
-        card.add(pack, numbers, pictures)
+            drawn = (options.samples, settings)
+            read = {"described": options.described, "segments": options.segments}
+            numbers = evaluate(pack, runs, options.data_dir, *drawn, **read, **shown)
+        if instead:
+            card.add(pack, numbers, pictures)
+        else:
+            if options.defaults and "sampler" in numbers:
+                export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
+            card.write(pack, numbers, pictures)
+    if instead or options.json:
         _print(numbers, indent=1)
         return
-    numbers = evaluate(
-        pack,
-        Path(options.runs),
-        options.data_dir,
-        options.samples,
-        settings,
-        show=pictures.__setitem__,
-        described=options.described,
-        segments=options.segments,
-        **told,
-    )
-    if options.defaults and "sampler" in numbers:
-        export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
-    card.write(pack, numbers, pictures)
-    if options.json:
-        _print(numbers, indent=1)
-    else:
-        for name, value in numbers.items():
-            for part, one in value.items() if isinstance(value, dict) else [("", value)]:
-                shown = f"{one:.4g}" if isinstance(one, float) else one
-                print(f"{name} {part}".strip() + f": {shown}")
+    for name, value in numbers.items():
+        for part, one in value.items() if isinstance(value, dict) else [("", value)]:
+            shown = f"{one:.4g}" if isinstance(one, float) else one
+            print(f"{name} {part}".strip() + f": {shown}")
 
 
 def _print(record, indent: int | None = None) -> None:

@@ -30,6 +30,7 @@ from mmdemo.metrics import BATCH, accuracy, detail, frechet, frechet_distance, l
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import Attributes, Reader, load_reader, shares
 from mmdemo.segmenting import overlaps
+from mmdemo.unfinished import AT_ONCE, Unfinished
 
 PROMPTS, SEEDS = 100, 4  # captions that are drawn several times, and how often
 ALIKE = 8  # real pictures that are compared where a caption fits them all
@@ -47,6 +48,7 @@ def evaluate(
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
     segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
+    unfinished: Unfinished = AT_ONCE,
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
@@ -70,7 +72,7 @@ def evaluate(
     if trained.words and not test.captions:
         raise DataError(f"{dataset} has no captions to draw by, and pack {pack.name!r} is asked by text")
     started = time.perf_counter()
-    run = _Run(trained, packs.load(trained), settings, split, test, runs / "classifiers", report, show)
+    run = _Run(trained, packs.load(trained), settings, split, test, runs / "classifiers", report, show, unfinished)
     numbers, rebuilt = run.reconstructed()
     if trained.words or (test.captions and not test.classes):
         numbers |= run.of_captions(rebuilt, samples, described, segments and Path(segments))
@@ -78,7 +80,7 @@ def evaluate(
         numbers |= run.of_classes(rebuilt, samples)
     if "frechet_generated_test" in numbers:
         numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
-    return {"dataset": dataset, **numbers, "minutes": minutes_since(started)}
+    return {"dataset": dataset, **numbers, "minutes": minutes_since(started - unfinished.seconds)}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class _Run:
     classifiers: Path
     report: Callable[[str], None]
     show: Callable[[str, Image.Image], None]
+    unfinished: Unfinished
 
     def reconstructed(self) -> tuple[dict, Tensor]:
         """What the codec makes of the test pictures: its numbers, and the pictures (N, C, H, W)."""
@@ -169,7 +172,7 @@ class _Run:
 
     def drawn(self, labels: Sequence[Label] | Tensor) -> Tensor:
         """One picture a label, uint8 (N, C, H, W)."""
-        return generate(self.pipeline, labels, self.report, **self.settings)
+        return generate(self.pipeline, labels, self.report, unfinished=self.unfinished, **self.settings)
 
 
 def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:
@@ -292,14 +295,19 @@ def generate(
     labels: Sequence[Label] | Tensor,
     report: Callable[[str], None] = lambda line: None,
     seed: int = 0,
+    unfinished: Unfinished = AT_ONCE,
     **settings,
 ) -> Tensor:
     """One uint8 picture a label; picture i has seed `seed` + i.  labels: N of them -> (N, C, H, W)."""
-    pictures = []
+    pictures, labels = [], labels.tolist() if isinstance(labels, Tensor) else list(labels)
     for start in range(0, len(labels), BATCH):
         part = labels[start : start + BATCH]
-        generators = [torch.Generator().manual_seed(seed + start + i) for i in range(len(part))]
-        pictures.append(to_bytes(pipeline(part, generators, output_type="pt", **settings).images).cpu())
+
+        def drawn(seed: int = seed + start, part: Sequence[Label] = part) -> Tensor:
+            generators = [torch.Generator().manual_seed(seed + i) for i in range(len(part))]
+            return to_bytes(pipeline(part, generators, output_type="pt", **settings).images).cpu()
+
+        pictures.append(unfinished.part(drawn, ("drawn", seed + start, part, settings)))
         report(f"generating: {start + len(part)}/{len(labels)}")
     return torch.cat(pictures)
 

@@ -1,5 +1,6 @@
 """Files that are put in place whole or not at all, and tensors that lie in a file rather than in memory."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,3 +93,11 @@ def about(file: Path) -> dict[str, str]:
     """What a safetensors file says of itself, and likewise raises."""
     with safe_open(file, "pt") as opened:
         return opened.metadata() or {}
+
+
+def digest(key: str, *tensors: Tensor) -> str:
+    """What a file is named by that is made of these, so that what is made of others is another."""
+    made = hashlib.sha256(key.encode())
+    for tensor in tensors:
+        made.update(tensor.cpu().contiguous().numpy())
+    return made.hexdigest()[:32]

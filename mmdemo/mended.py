@@ -2,27 +2,26 @@
 means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported here alone.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from mmdemo import data, files, packs, restoring
+from mmdemo import data, packs, restoring
 from mmdemo.arguments import EVALUATED
-from mmdemo.classifier import digest, load_classifier
+from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
 from mmdemo.evaluate import columns_of, minutes_since, sheet, splits, unpadded
 from mmdemo.images import image_bytes, to_bytes, to_images
 from mmdemo.metrics import accuracy, likeness
 from mmdemo.pipeline import ClassPipeline
+from mmdemo.unfinished import AT_ONCE, Unfinished
 
 BATCH = 100
 LABELLED = "the label given"
@@ -37,7 +36,6 @@ class Mended(NamedTuple):
     damage: str
     way: str
     pixels: Tensor  # (N, C, H, W) uint8
-    seconds: float = 0.0  # that an earlier run, which was stopped, spent on it
 
 
 def measure(
@@ -48,12 +46,12 @@ def measure(
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,
     split: str = "test",  # "train" to choose settings on
+    unfinished: Unfinished = AT_ONCE,
     **settings,  # of the pipeline's steps; what is not given is the pack's own
 ) -> dict:
     """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
 
-    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes. It may
-    take hours: what is restored is kept in `runs`, and when it was stopped, the same call goes on there.
+    PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
     """
     described, started = packs.read(pack), time.perf_counter()
     if not described.can_sample:
@@ -65,13 +63,9 @@ def measure(
     pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
     judge = load_classifier(train, runs / "classifiers", report) if classes else None
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
-    rows, shown, earlier, pipeline = [], [], 0.0, packs.load(described)
-    models = (described.codec, described.path / "transformer")
-    key = repr((described.defaults, settings, *map(packs.weights_digest, models)))
-    folder = runs / "restored" / digest(key, pixels, others)
-    ways = mended(pipeline, pixels, labels if classes else None, others, folder, report, **settings)
-    for damage, way, made, seconds in ways:
-        earlier += seconds
+    rows, shown, pipeline = [], [], packs.load(described)
+    ways = mended(pipeline, pixels, labels if classes else None, others, unfinished, report, **settings)
+    for damage, way, made in ways:
         alike = likeness(unpadded(described, made), unpadded(described, pixels))
         read = {"read": accuracy(judge, made, labels)} if judge else {}
         rows.append({"damage": damage, "way": way, "psnr": alike["psnr"], "ssim": alike["ssim"], **read})
@@ -79,8 +73,7 @@ def measure(
         report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
     columns = columns_of(pixels, len(shown) + 1)
     show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
-    shutil.rmtree(folder)
-    minutes = minutes_since(started - earlier)
+    minutes = minutes_since(started - unfinished.seconds)
     return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes}
 
 
@@ -89,32 +82,27 @@ def mended(
     pixels: Tensor,  # (N, C, H, W) uint8
     labels: Tensor | None,  # (N,) class ids, to be given where a label is; None = there are none
     training: Tensor,  # some training pictures, on which the strength of non-local means is chosen
-    folder: Path,  # where what is restored is kept until all is
+    unfinished: Unfinished = AT_ONCE,
     report: Callable[[str], None] = lambda line: None,
     **settings,  # of the pipeline's steps
 ) -> Iterator[Mended]:
     """Every damage, mended in every way; picture i is drawn with seed i, once."""
-    folder.mkdir(parents=True, exist_ok=True)
 
     def restored(damage: str, operator: Callable[[slice], restoring.Operator], how: str = "") -> Mended:
-        parts, earlier, way = [], 0.0, f"restored{how and ', '}{how}"
+        def draw(part: slice) -> Tensor:
+            rngs = [torch.Generator().manual_seed(seed) for seed in range(part.start, part.stop)]
+            asked = [int(label) for label in labels[part]] if how == LABELLED else [None] * len(rngs)
+            *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs, **settings)
+            return to_bytes(restoring.picture(pipeline, one, last.latents)).cpu()
+
+        parts = []
         for start in range(0, len(pixels), BATCH):
-            part, began = slice(start, min(start + BATCH, len(pixels))), time.perf_counter()
-            file = folder / f"{damage} {way} {start}.safetensors".replace(" ", "-")
-            try:
-                with safe_open(file, "pt") as kept:
-                    made, seconds = kept.get_tensor("made"), float(kept.metadata()["seconds"])
-                earlier += seconds
-            except (OSError, SafetensorError):
-                rngs = [torch.Generator().manual_seed(seed) for seed in range(part.start, part.stop)]
-                asked = [int(label) for label in labels[part]] if how == LABELLED else [None] * len(rngs)
-                *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs, **settings)
-                made = to_bytes(restoring.picture(pipeline, one, last.latents)).cpu()
-                with files.replacing(file) as partial:
-                    save_file({"made": made}, partial, {"seconds": str(time.perf_counter() - began)})
-            parts.append(made)
+            part = slice(start, min(start + BATCH, len(pixels)))
+            key = ("restored", damage, how, start, settings)
+            given = [labels[part]] if how == LABELLED else []
+            parts.append(unfinished.part(partial(draw, part), key, pixels[part], *given))
             report(f"restoring, {damage}: {part.stop}/{len(pixels)}")
-        return Mended(damage, way, torch.cat(parts), earlier)
+        return Mended(damage, f"restored{how and ', '}{how}", torch.cat(parts))
 
     def y(seen: Tensor, part: slice) -> Tensor:
         return seen[part].to(pipeline.device).float() / 255

@@ -474,9 +474,9 @@ def usual_psnr(pack: Pack) -> float | None:
     return None if measured is None else number("psnr", measured, 0, 100)
 
 
-def weights_digest(model: Path) -> str:
-    """Of all the weights in a model's folder."""
-    return hashlib.sha256(b"".join(file.read_bytes() for file in checks.weights(model))).hexdigest()
+def weights_digest(*models: Path) -> str:
+    """Of all the weights in models' folders."""
+    return hashlib.sha256(b"".join(file.read_bytes() for one in models for file in checks.weights(one))).hexdigest()
 
 
 def fingerprint(pack: Path) -> str:

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmdemo import data
-from mmdemo.classifier import Judge, descend, digest, kept
+from mmdemo.classifier import Judge, descend, kept
 from mmdemo.data import LabelledImages
+from mmdemo.files import digest
 from mmdemo.images import from_bytes
 from mmdemo.training.lexicon import MAX_VALUES
 from mmdemo.training.loop import learning_rate_factor

@@ -16,6 +16,7 @@ from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class,
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.reader import load_reader
 from mmdemo.samplers import FAST, USUAL_JUMPS
+from mmdemo.unfinished import AT_ONCE, Unfinished
 
 JUMPS = (USUAL_JUMPS, 2, 1)  # in how many it draws
 TIMED = 64  # pictures that are drawn in the pack's own way too, to be compared and timed
@@ -29,6 +30,7 @@ def measure(
     samples: int,
     report: Callable[[str], None] = lambda line: None,
     show: Callable[[str, Image.Image], None] = lambda file, picture: None,
+    unfinished: Unfinished = AT_ONCE,
 ) -> dict:
     """What `evaluate --student` adds to a card's numbers: of every number of steps what `evaluate` has of the pack's
     own drawing, and how many times as fast it is.  Raises PackError and DataError.
@@ -54,11 +56,11 @@ def measure(
     ways = [{}, *({"sampler": FAST, "num_inference_steps": jumps} for jumps in JUMPS)]
     shown, (own, *seconds) = _timed(pipeline, labels, ways)
     for fast, taken in zip(ways[1:], seconds, strict=True):
-        numbers = judged(generate(pipeline, labels, report, **fast))
+        numbers = judged(generate(pipeline, labels, report, unfinished=unfinished, **fast))
         rows.append({"steps": fast["num_inference_steps"], "times_as_fast": round(own / taken, 1), **numbers})
     columns = columns_of(shown[0], len(shown))
     show("student.png", sheet([one[:columns] for one in shown]))
-    return {"student": rows, "student_minutes": minutes_since(started)}
+    return {"student": rows, "student_minutes": minutes_since(started - unfinished.seconds)}
 
 
 def _timed(

@@ -21,6 +21,7 @@ from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
 from mmdemo.evaluate import generate, minutes_since, splits
 from mmdemo.metrics import accuracy
+from mmdemo.unfinished import AT_ONCE, Unfinished
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third
 TRIED = 3000  # pictures drawn by each settings that are tried
@@ -35,6 +36,7 @@ def measure(
     count: int = 30_000,
     asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; if all are None they are chosen
     report: Callable[[str], None] = lambda line: None,
+    unfinished: Unfinished = AT_ONCE,
 ) -> dict:
     """What `evaluate` adds to a card of a pack that draws classes, shares of test pictures read right, in [0, 1].
 
@@ -59,18 +61,23 @@ def measure(
 
     def drawn_by(recipe: Recipe, count: int, seed: int) -> LabelledImages:
         labels = torch.arange(count) % len(test.classes)
-        pixels = generate(pipeline, labels, report, seed, **recipe.to_store())
+        pixels = generate(pipeline, labels, report, seed, unfinished, **recipe.to_store())
         return _moved(LabelledImages(pixels, labels, test.classes), pipeline.device)
 
     def right(judged: LabelledImages, *taught: LabelledImages) -> float:
-        every = _together(taught)
-        for step, steps, trained in train_classifier(every, photographs=photographs, steps=STEPS[photographs]):
-            classifier = trained
-            if step % max(1, steps // 4) == 0:
-                report(f"training a classifier on {len(every)} pictures: {step}/{steps}")
-        share = accuracy(classifier, judged.pixels, judged.labels)
-        report(f"it reads {share:.2%} right")
-        return share
+        every, steps = _together(taught), STEPS[photographs]
+
+        def share() -> Tensor:
+            for step, _, trained in train_classifier(every, photographs=photographs, steps=steps):
+                classifier = trained
+                if step % max(1, steps // 4) == 0:
+                    report(f"training a classifier on {len(every)} pictures: {step}/{steps}")
+            return torch.tensor(accuracy(classifier, judged.pixels, judged.labels), dtype=torch.float64)
+
+        key, tensors = ("taught", photographs, steps), (every.pixels, every.labels, judged.pixels, judged.labels)
+        read = unfinished.part(share, key, *tensors).item()
+        report(f"a classifier that learnt {len(every)} pictures reads {read:.2%} right")
+        return read
 
     tried = {}
     for recipe in [] if given else _candidates(own):
@@ -86,7 +93,7 @@ def measure(
         few = _some(train, rest[:some])
         real[str(some)], both[str(some)] = right(test, few), right(test, few, drawn)
     return {
-        "synthetic": alone | {"minutes": minutes_since(started)},
+        "synthetic": alone | {"minutes": minutes_since(started - unfinished.seconds)},
         "synthetic_settings": chosen.to_store(),
         "synthetic_tried": {_words(recipe): share for recipe, share in tried.items()} | {"pictures": held},
         "synthetic_real": real,

@@ -133,12 +133,12 @@ def test_it_can_be_watched_and_stopped(reader, drawing, told):
         run.result()
 
 
-def test_accuracy_is_the_share_of_pictures_read_right(reader, pipelines):
+def test_those_are_counted_that_are_read_right(reader, pipelines):
     pixels, pack = data.load("shapes", "test", image_size=16, channels=1).pixels[:4], reader.pack("tiny")
     found = [TINY_CLASSES.index(reader.classify("tiny", one, invert="no").label) for one in to_images(pixels)]
-    assert classifying.accuracy(pipelines["tiny"], pack, pixels, found) == 1
+    assert classifying.right(pipelines["tiny"], pack, pixels, found) == 4
     found[0] = (found[0] + 1) % 3
-    assert classifying.accuracy(pipelines["tiny"], pack, pixels, torch.tensor(found)) == 0.75
+    assert classifying.right(pipelines["tiny"], pack, pixels, torch.tensor(found)) == 3
 
 
 @pytest.mark.parametrize(

@@ -287,7 +287,7 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     restore = ["evaluate", *options, "--runs", str(runs), "--restore", "3"]
     assert main(restore) == 130 and capsys.readouterr().out == ""
     assert main(restore) == 0 and len(drawings) == 1 + 8, "what was restored before it was stopped is not anew"
-    assert not any((runs / "restored").iterdir())
+    assert not any((runs / "unfinished").iterdir())
     told, numbers = json.loads(capsys.readouterr().out), json.loads((sampling / "metrics.json").read_text())
     assert numbers == json.loads(json.dumps(before)) | told and told["restored_of"] == 3
     ways = [(row["damage"], row["way"].split(",")[0]) for row in told["restored"]]

@@ -14,6 +14,7 @@ from mmdemo.__main__ import main
 from mmdemo.arguments import Recipe
 from mmdemo.data import LabelledImages
 from mmdemo.errors import ArgumentError, DataError, PackError
+from mmdemo.pipeline import ClassPipeline
 
 NUMBERS = {
     "synthetic": {"count": 30_000, "accuracy": 0.9876, "accuracy_augmented": 0.9789, "minutes": 12.3},
@@ -91,6 +92,36 @@ def test_evaluate_synthetic_adds_to_what_was_measured_and_settings_that_are_give
     text = (whole / "README.md").read_text(encoding="utf-8")
     assert f"evaluate --pack {whole.name} --synthetic --count 100 --steps 2 --guidance 1.2 --sampler euler" in text
     assert "samples.png" in text and f"{numbers['synthetic']['accuracy']:.2%}" in text
+
+
+def test_stopped_it_goes_on_where_it_was(whole, pictures, small, capsys, monkeypatch):
+    where = ["--weights", whole.parent, "--data-dir", pictures, "--runs", whole.parent / "runs"]
+    asked = [*map(str, ["evaluate", "--pack", whole.name, "--synthetic", "--count", 100, *where])]
+    assert measured(whole, "--samples", 100, "--steps", 1, "--data-dir", pictures) == 0
+    capsys.readouterr()
+    train, trainings, called, drawings = teaching.train_classifier, [], ClassPipeline.__call__, []
+
+    def stopped_at_the_fifth(images, **options):
+        trainings.append(images)
+        if len(trainings) == 5:
+            raise KeyboardInterrupt
+        return train(images, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(teaching, "train_classifier", stopped_at_the_fifth)
+        patched.setattr(
+            ClassPipeline, "__call__", lambda *given, **more: drawings.append(given) or called(*given, **more)
+        )
+        assert main(asked) == 130 and capsys.readouterr().out == ""
+        drawn = len(drawings)
+        assert main(asked) == 0
+    numbers = json.loads(capsys.readouterr().out)
+    assert len(trainings) == 1 + 3 + 2 + 4, "three to choose by, two of drawn pictures, four beside real ones"
+    assert len(drawings) == drawn == 4, "what was drawn is not drawn anew"
+    assert main([*asked[:-1], str(whole.parent / "others")]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again | {"synthetic": 0} == numbers | {"synthetic": 0}
+    assert again["synthetic"]["accuracy_augmented"] == numbers["synthetic"]["accuracy_augmented"]
 
 
 def test_the_card_says_how_they_were_chosen_and_that_the_generator_saw_every_real_picture(whole):

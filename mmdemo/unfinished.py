@@ -1,0 +1,49 @@
+"""The parts of long work, kept in files until all of it is done: stopped and begun again, it goes on where it was."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmdemo import files
+
+
+class Unfinished:
+    """A context: the parts are gone once it ends well, and stay if it does not.
+
+    folder: for the work alone; None = nothing is kept.  key: what all parts depend on.  seconds: those that earlier
+    runs spent on the parts that were found.
+    """
+
+    def __init__(self, folder: Path | None = None, key: object = None):
+        self.folder, self.key, self.seconds = folder, key, 0.0
+
+    def __enter__(self) -> "Unfinished":
+        return self
+
+    def __exit__(self, kind: type | None, *_) -> None:
+        if kind is None and self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def part(self, make: Callable[[], Tensor], key: object, *tensors: Tensor) -> Tensor:
+        """What `make` gives, or gave in an earlier run.  key, tensors: all else that it depends on."""
+        if self.folder is None:
+            return make()
+        file = self.folder / f"{files.digest(repr((self.key, key)), *tensors)}.safetensors"
+        try:
+            (made,), seconds = files.read(file, "made"), float(files.about(file)["seconds"])
+            self.seconds += seconds
+        except (OSError, SafetensorError):
+            began, made = time.perf_counter(), make()
+            with files.writing(file):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with files.replacing(file) as partial:
+                save_file({"made": made.contiguous()}, partial, {"seconds": str(time.perf_counter() - began)})
+        return made
+
+
+AT_ONCE = Unfinished()  # of which nothing is kept

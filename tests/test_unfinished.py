@@ -1,0 +1,62 @@
+"""Long work that is stopped, and what of it is not done again."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmdemo.errors import PackError
+from mmdemo.unfinished import AT_ONCE, Unfinished
+
+
+@pytest.fixture
+def made() -> list[int]:
+    return []
+
+
+def part(unfinished: Unfinished, made: list[int], key: object = "one", *tensors: Tensor) -> int:
+    """A number that is another each time it is made."""
+
+    def make() -> Tensor:
+        made.append(len(made))
+        return torch.tensor(made[-1])
+
+    return int(unfinished.part(make, key, *tensors))
+
+
+def test_a_part_is_made_once_until_all_is_done(tmp_path: Path, made: list[int]):
+    folder = tmp_path / "some" / "work"
+    with pytest.raises(KeyboardInterrupt), Unfinished(folder) as stopped:
+        assert part(stopped, made) == 0 and stopped.seconds == 0
+        raise KeyboardInterrupt
+    with Unfinished(folder) as again:
+        assert part(again, made) == 0 and 0 < again.seconds < 1
+        assert part(again, made, "two") == 1
+    assert not folder.exists()
+    with Unfinished(folder) as anew:
+        assert part(anew, made) == 2
+
+
+def test_another_key_or_tensor_is_another_part(tmp_path: Path, made: list[int]):
+    x, y = torch.tensor([1, 2]), torch.tensor([1, 3])
+    asked = [("weights", ("a",)), ("others", ("a",)), ("weights", ("b",)), ("weights", ("a", x)), ("weights", ("a", y))]
+    for _ in range(2):
+        assert [part(Unfinished(tmp_path, key), made, *what) for key, what in asked] == list(range(5))
+
+
+def test_a_damaged_part_is_made_anew(tmp_path: Path, made: list[int]):
+    part(Unfinished(tmp_path), made)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    assert [part(Unfinished(tmp_path), made) for _ in range(2)] == [1, 1]
+
+
+def test_what_cannot_be_kept_is_a_sentence(tmp_path: Path, made: list[int]):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PackError, match="cannot be written"):
+        part(Unfinished(tmp_path / "file" / "work"), made)
+
+
+def test_at_once_nothing_is_kept(made: list[int]):
+    assert [part(AT_ONCE, made) for _ in range(2)] == [0, 1]
