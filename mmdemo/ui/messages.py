@@ -34,6 +34,7 @@ class Card:
     origin: str
     source: str  # the same in full
     cover: str
+    draws: bool
 
 
 @dataclass(frozen=True)

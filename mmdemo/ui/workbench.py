@@ -47,7 +47,7 @@ class Form:
         self._latest: dict[str, object] = {}  # the run that may write, by session
         self._opening: dict[str, object] = {}  # the opening of a pack that is under way, likewise
         self._first = once_a_pack(self._draw_first)
-        with gr.Row(elem_classes="mm-work"):
+        with gr.Row(elem_classes=["mm-work", "mm-draws"]):
             with gr.Column(scale=5, min_width=300):
                 self.status = widget("status")
                 self.views = self.build_views()
