@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmdemo import measured, packs
+from mmdemo import measured, packs, provenance
 from mmdemo.datasets import NAMED
 from mmdemo.errors import PackError
 from mmdemo.packs import Pack
@@ -68,7 +68,7 @@ def read(pack: Path) -> dict:
 
 
 def _text(pack: Path, numbers: dict, pictures: set[str]) -> str:
-    described, training = packs.read(pack), packs.read_training(pack)
+    described, training = packs.read(pack), provenance.read_training(pack)
     dataset, size = training["vqvae"]["dataset"], described.image_size
     data = NAMED[dataset].licence if dataset in NAMED else _folder(dataset, described)
     does = "a diffusion transformer that reads" if described.words else "no transformer"
@@ -174,7 +174,7 @@ def _trained(name: str, training: dict) -> str:
 {_cost(record)}
 """
         for model in CONFIGS
-        for record in packs.in_order(training.get(model))
+        for record in provenance.in_order(training.get(model))
     )
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from mmdemo import packs
+from mmdemo import packs, provenance
 from mmdemo.arguments import STORED
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.heaps import keep_heaps
@@ -251,7 +251,7 @@ def evaluate(options) -> None:
     known = card.read(pack) if instead else {}  # fails now rather than after the work
     described = packs.read(pack)
     models = [described.codec, *(pack / name for name in ("transformer", "student") if (pack / name).is_dir())]
-    made_by = (packs.weights_digest(*models), described.defaults)
+    made_by = (provenance.weights_digest(*models), described.defaults)
     with Unfinished(runs / "unfinished" / f"{pack.name}-{instead or 'evaluate'}", made_by) as unfinished:
         told = {"report": partial(print, file=sys.stderr, flush=True), "unfinished": unfinished}
         shown = told | {"show": pictures.__setitem__}
@@ -369,7 +369,7 @@ def _trained_pack(options) -> Path:
 def _new_pack(options) -> Path:
     pack = _pack_folder(options)
     finished = pack.exists() and (
-        not options.resume or packs.read(pack).can_sample or "decoder" in packs.read_training(pack)
+        not options.resume or packs.read(pack).can_sample or "decoder" in provenance.read_training(pack)
     )
     if finished and not options.overwrite:
         raise PackError(

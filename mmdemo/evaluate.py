@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import codec, data, describing, jpeg, packs
+from mmdemo import codec, data, describing, jpeg, packs, provenance
 from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
@@ -177,14 +177,14 @@ class _Run:
 
 def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:
     """The data set that a pack was trained on: its name, and a split's pictures as the pack sees them."""
-    training = packs.read_training(described.path)["vqvae"]
+    training = provenance.read_training(described.path)["vqvae"]
     dataset, size = training["dataset"], training["image_size"]
     return Path(dataset).name, lambda split: data.load(dataset, split, data_dir, size, described.channels)
 
 
 def unpadded(described: packs.Pack, pixels: Tensor) -> Tensor:
     """What of a pack's pictures (N, C, H, W) is no padding: 28 × 28 of MNIST's 32 × 32."""
-    training = packs.read_training(described.path)["vqvae"]
+    training = provenance.read_training(described.path)["vqvae"]
     edge = padding(training["dataset"], training["image_size"])
     inner = slice(edge, described.image_size - edge)
     return pixels[..., inner, inner]

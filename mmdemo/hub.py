@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmdemo import packs
+from mmdemo import packs, provenance
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.packs import Pack
 
@@ -26,7 +26,11 @@ WAITS = (1.0, 4.0)  # seconds before another try, where the Hub failed or the li
 AT_ONCE = threading.Semaphore(4)  # what is fetched in the background; more of it waits
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
 INDEX = "model_index.json"
-OTHERS = [packs.SOURCE, ".*", "*/.*"]  # where it came from is not told by a repository; hidden files are a program's
+OTHERS = [
+    provenance.SOURCE,
+    ".*",
+    "*/.*",
+]  # where it came from is not told by a repository; hidden files are a program's
 PARTS = [f"{part}/*" for part in ("vae", "transformer", "student", "scheduler", "tokenizer", "codebook", "examples")]
 
 
@@ -94,7 +98,7 @@ def pull(repo: str, weights: str | Path, name: str | None = None, report: Report
             new, old = Path(beside, "new"), Path(beside, "old")
             copy(folder, new)
             source = {"repo": repository, "revision": revision or "main", "commit": commit}
-            (new / packs.SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
+            (new / provenance.SOURCE).write_text(json.dumps(source, indent=1) + "\n", encoding="utf-8")
             _may_be_replaced(place, repository)  # still
             if place.exists():
                 os.replace(place, old)
@@ -310,7 +314,7 @@ def _one_at_a_time(name: str) -> Iterator[None]:
 
 
 def _may_be_replaced(place: Path, repository: str) -> None:
-    if place.exists() and packs.source(place).get("repo") != repository:
+    if place.exists() and provenance.source(place).get("repo") != repository:
         raise PackError(f"there is a pack at {place} that is not from {repository}; choose another name with --name")
 
 

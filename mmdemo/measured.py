@@ -11,7 +11,7 @@ CAPTIONS = {"test": "test captions", "novel": "captions of new combinations"}  #
 
 
 def text(name: str, numbers: dict, training: dict, pictures: set[str]) -> str:
-    """All of it.  name: the pack's; numbers: as `evaluate` returns them; training: as packs.read_training does;
+    """All of it.  name: the pack's; numbers: as `evaluate` returns them; training: as provenance.read_training does;
     pictures: the files there are to be shown."""
     return f"""## Measured
 By `{_evaluation(name, numbers)}{where(training)}`

@@ -6,11 +6,8 @@ diffusers, so that a page can be shown before they are imported; loading imports
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import logging
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +16,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmdemo import checks, samplers
+from mmdemo import checks, provenance, samplers
 from mmdemo.arguments import MAX_STEPS, Recipe
 from mmdemo.checks import read_json
 from mmdemo.errors import ArgumentError, MmdemoError, PackError
@@ -30,9 +27,6 @@ if TYPE_CHECKING:
     from mmdemo.pipeline import ClassPipeline
 
 HUB = "hub.txt"  # in a folder of packs: repositories on the Hub to open beside them, one a line
-SOURCE = "source.json"  # where a pack came from that was pulled from the Hub
-SHIPPED = "shipped.json"  # in a folder of packs: those that came with the app, and a digest of each one's training.json
-TRAINING = "training.json"  # how a pack was trained, if it was by us
 # The models that may be in a pack: the name in a configuration -> the module it is of and its name there.
 CODECS = {
     "VQVAE": ("mmdemo.models.vqvae", "VQVAE"),
@@ -129,40 +123,6 @@ def place(folder: str | Path, name: str) -> Path:
     return Path(folder) / name
 
 
-def source(path: Path) -> dict:
-    """Where on the Hub a pack came from: {"repo", "commit", …}; {} = it did not.
-
-    Raises PackError if what says so cannot be read.
-    """
-    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):  # it lies in the Hub's cache
-        owner_and_name = path.parent.parent.name.split("--")[1:]
-        return {"repo": "/".join(owner_and_name), "commit": path.name}
-    if not (path / SOURCE).is_file():
-        return {}
-    stored = read_json(path / SOURCE)
-    if not all(re.fullmatch(r"[\w./-]{1,200}", str(stored.get(name))) for name in ("repo", "commit")):
-        raise PackError(f"{SOURCE} does not say from which repository and commit it is")
-    return stored
-
-
-def ship(folder: Path, names: Iterable[str]) -> None:
-    """Write down that these packs of a folder come with the app."""
-    digests = {name: _digest(folder / name / TRAINING) for name in sorted(names)}
-    (folder / SHIPPED).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
-
-
-def is_shipped(pack: Pack) -> bool:
-    """Whether a pack came with the app, and has not been trained anew since."""
-    listed, training = pack.path.parent / SHIPPED, pack.path / TRAINING
-    if not listed.is_file() or not training.is_file():
-        return False
-    return read_json(listed).get(pack.path.name) == _digest(training)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes().replace(b"\r\n", b"\n")).hexdigest()  # git may end lines otherwise
-
-
 @contextmanager
 def _in_one_sentence(what: str) -> Iterator[None]:
     """The border to a stranger's files, which can make the libraries that read them raise anything: it becomes one
@@ -184,7 +144,7 @@ def _read(path: Path, name: str, files: tuple) -> Pack:
     checks.bounded(index, "model_index.json")
     folders = [path] if alone else [path / one for one in CODEC_FOLDERS if (path / one / "config.json").is_file()]
     codec = folders[0] if folders else path / CODEC_FOLDERS[0]
-    vae, came = _configuration(codec, CODECS), source(path)
+    vae, came = _configuration(codec, CODECS), provenance.source(path)
     ours, continuous = vae["_class_name"] == "VQVAE", vae["_class_name"] == "AutoencoderKL"
     stride = vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1)
     pack = Pack(
@@ -442,53 +402,8 @@ def _codebook(file: Path, stamp: int, codes: int) -> dict:
     return stored
 
 
-def read_training(pack: Path) -> dict:
-    """How a pack was trained: {"vqvae": {…}, "dit": {…}, "decoder": {…}}, each its configuration and its minutes.
-
-    One that went on from the pack's own weights has "earlier" too: the records of what made those, first one first.
-    Raises PackError if it does not say on which pictures: a data set's name, and their side or None for its own.
-    """
-    training = read_json(pack / TRAINING)
-    codec = training.get("vqvae")
-    if not isinstance(codec, dict) or not isinstance(codec.get("dataset"), str):
-        raise PackError(f"pack {pack.name!r} does not say what its codec was trained on: training.json has no dataset")
-    if codec.setdefault("image_size", None) is not None:
-        try:
-            whole("image_size", codec["image_size"], 1, 4096)
-        except ArgumentError as error:
-            raise PackError(f"pack {pack.name!r} has a training.json that cannot be used: {error}") from None
-    return training
-
-
-def in_order(record: dict | None) -> list[dict]:
-    """The trainings that one record of read_training tells of, first one first.  None = there was none."""
-    if record is None:
-        return []
-    return [*record.get("earlier", ()), {name: value for name, value in record.items() if name != "earlier"}]
-
-
 def usual_psnr(pack: Pack) -> float | None:
     """How closely its codec gives back the pictures it was made for, in dB; None = `evaluate` has not measured it."""
     file = pack.path / "metrics.json"
     measured = read_json(file).get("psnr") if file.is_file() else None
     return None if measured is None else number("psnr", measured, 0, 100)
-
-
-def weights_digest(*models: Path) -> str:
-    """Of all the weights in models' folders."""
-    return hashlib.sha256(b"".join(file.read_bytes() for one in models for file in checks.weights(one))).hexdigest()
-
-
-def fingerprint(pack: Path) -> str:
-    """A digest of what makes a pack's latents and tokens, to tell whether some are its own: all but the decoder."""
-    import torch
-    from safetensors import safe_open
-
-    digest = hashlib.sha256()
-    for file in checks.weights(pack / "vae"):
-        with safe_open(file, "pt") as tensors:
-            for name in sorted(tensors.keys()):
-                if not name.startswith(("decoder.", "post_quant_conv.")):
-                    digest.update(name.encode())
-                    digest.update(tensors.get_tensor(name).contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

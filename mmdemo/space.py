@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mmdemo import hub, packs
+from mmdemo import hub, packs, provenance
 from mmdemo.errors import PackError
 
 ROOT = Path(__file__).parent.parent
@@ -69,7 +69,7 @@ def _fill(out: Path, name: str, far: Sequence[str], near: Sequence[Path]) -> Non
     for pack in near:
         hub.copy(pack, out / "weights" / pack.name)
     (out / "weights").mkdir(exist_ok=True)
-    packs.ship(out / "weights", [pack.name for pack in near if (pack / packs.TRAINING).is_file()])
+    provenance.ship(out / "weights", [pack.name for pack in near if (pack / provenance.TRAINING).is_file()])
     (out / "weights" / packs.HUB).write_text("".join(f"{one}\n" for one in far), encoding="utf-8")
     (out / "requirements.txt").write_text(_pinned((ROOT / "requirements.txt").read_text("utf-8")), encoding="utf-8")
     (out / "README.md").write_text(_readme(name, far, near), encoding="utf-8")

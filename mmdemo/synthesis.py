@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmdemo import images, packs
+from mmdemo import images, provenance
 from mmdemo.arguments import FOLDER, LABELS, MAX_PICTURES, MAX_SEED, SET, SETTINGS, Recipe
 from mmdemo.errors import ArgumentError, DataError
 from mmdemo.imagefolder import metadata, place, table
@@ -115,7 +115,7 @@ def write(
 
 def _identity(pack: Pack, labels: tuple[str, ...], augment: bool, recipe: Recipe) -> dict[str, Any]:
     """All that the pictures depend on."""
-    training = pack.path / packs.TRAINING  # a pack of others has none
+    training = pack.path / provenance.TRAINING  # a pack of others has none
     trained = training.read_bytes() if training.is_file() else b""
     made = {"pack": pack.name, "trained": hashlib.sha256(trained).hexdigest()[:16]}
     made |= {"label": labels, "augment": augment} | asdict(recipe)

@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data, packs, samplers
+from mmdemo import codec, data, packs, provenance, samplers
 from mmdemo.images import fit_square, open_image, to_images, to_tensor
 from mmdemo.models.dit import DiT
 from mmdemo.models.quantizer import FiniteScalarQuantizer
@@ -185,7 +185,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sampling(tmp_path: Path, tiny_weights: Path, pictures: Path) -> Path:
     """The tiny grey pack that can sample, said to be trained on the pictures."""
     pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "weights" / "sampling")
-    training = packs.read_training(pack)
+    training = provenance.read_training(pack)
     training["vqvae"]["dataset"] = f"{pictures.name}/"
     (pack / "training.json").write_text(json.dumps(training))
     return pack

@@ -19,7 +19,7 @@ from running import ROOT, one_line, quietly, run
 from test_images import png_claiming
 from test_packs import DAMAGES
 
-from mmdemo import __version__, classifier, data, packs
+from mmdemo import __version__, classifier, data, packs, provenance
 from mmdemo.__main__ import main, parser
 from mmdemo.arguments import MAX_COUNT, MAX_PICTURES, MAX_SEED, MAX_STEPS
 from mmdemo.samplers import FAST, NAMES
@@ -382,13 +382,13 @@ def test_training_does_not_overwrite_a_pack_unasked(home, tmp_path, capsys):
     folder, _ = home
     shutil.copytree(folder / "weights" / "codec", tmp_path / "weights" / "demo")
     where = ["--weights", str(tmp_path / "weights"), "--runs", str(tmp_path / "runs")]
-    before = packs.fingerprint(tmp_path / "weights" / "demo")
+    before = provenance.fingerprint(tmp_path / "weights" / "demo")
     short = [*CODEC.split(), "--steps", "2", "--pack", "demo", *where]
     assert main(["train", "vqvae", *short]) == 1
     assert "demo" in one_line(capsys.readouterr().err)
-    assert packs.fingerprint(tmp_path / "weights" / "demo") == before and not (tmp_path / "runs").exists()
+    assert provenance.fingerprint(tmp_path / "weights" / "demo") == before and not (tmp_path / "runs").exists()
     assert quietly("train", "vqvae", *short, "--overwrite") == 0
-    assert packs.fingerprint(tmp_path / "weights" / "demo") != before
+    assert provenance.fingerprint(tmp_path / "weights" / "demo") != before
 
 
 def test_a_trained_decoder_is_not_lost_to_a_resumed_codec_unasked(home, tmp_path, capsys):
@@ -399,7 +399,7 @@ def test_a_trained_decoder_is_not_lost_to_a_resumed_codec_unasked(home, tmp_path
     assert "evaluate --pack demo" in capsys.readouterr().out
     assert main(["train", "vqvae", *CODEC.split(), "--resume", *where]) == 1
     assert "--overwrite" in one_line(capsys.readouterr().err)
-    assert packs.read_training(tmp_path / "weights" / "demo")["decoder"]["steps"] == 2
+    assert provenance.read_training(tmp_path / "weights" / "demo")["decoder"]["steps"] == 2
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", "/", ".hidden"])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, alike, checkpoint, stop_after
 
-from mmdemo import codec, data, metrics, packs
+from mmdemo import codec, data, metrics, packs, provenance
 from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_bytes
 from mmdemo.training import export
@@ -69,7 +69,7 @@ def test_tokens_transformer_and_defaults_are_what_they_were(before, after):
     moved = sum(abs(a - b) for a, b in zip(old["counts"], new["counts"], strict=True)) / 2
     assert sum(old["counts"]) == sum(new["counts"])
     assert moved < 0.002 * sum(old["counts"])  # those counted in full precision that lay between two codes
-    old, new = (packs.read_training(folder / "pack") for folder in (before, after))
+    old, new = (provenance.read_training(folder / "pack") for folder in (before, after))
     assert new.pop("decoder")["steps"] == 12 and new == old
 
 
@@ -80,7 +80,7 @@ def test_the_transformers_latents_and_checkpoint_still_fit(after, tmp_path):
     read_latents(pack, run, tmp_path / "nowhere", DiTConfig())
     assert (run / "latents.safetensors").stat().st_mtime_ns == left
     assert list(train_dit(SHORT_TRANSFORMER, pack, run, resume=True)) == []
-    assert packs.read_training(pack)["decoder"]["steps"] == 12
+    assert provenance.read_training(pack)["decoder"]["steps"] == 12
 
 
 def test_the_explorers_pictures_are_the_new_decoders(before, after):
@@ -91,7 +91,7 @@ def test_the_explorers_pictures_are_the_new_decoders(before, after):
 def test_resumed_it_is_the_uninterrupted_one_bit_for_bit(copied, after):
     pack, run = copied / "pack", copied / "run"
     stop_after(train_decoder(SHORT, pack, run, checkpoint_every=5), 8)
-    assert "decoder" not in packs.read_training(pack)
+    assert "decoder" not in provenance.read_training(pack)
     rest = list(train_decoder(SHORT, pack, run, resume=True))
     assert [record.step for record in rest] == list(range(6, 13))
     file = "vae/diffusion_pytorch_model.safetensors"
@@ -115,7 +115,7 @@ def test_resuming_on_another_codec_or_with_another_option_is_refused(after, copi
 def test_a_damaged_pack_and_missing_pictures_are_told_in_one_sentence(copied, tiny_weights):
     with pytest.raises(PackError, match="cannot be used: vae"):
         next(train_decoder(SHORT, tiny_weights / "broken", copied / "run"))
-    training = packs.read_training(copied / "pack")
+    training = provenance.read_training(copied / "pack")
     training["vqvae"]["dataset"] = "photographs/"
     (copied / "pack" / "training.json").write_text(json.dumps(training))
     with pytest.raises(DataError):
@@ -166,7 +166,7 @@ def test_a_codec_stored_in_full_precision_stays_so(copied):
     file = copied / "pack" / "vae" / "diffusion_pytorch_model.safetensors"
     nudged = {name: tensor.float() * 1.0001 for name, tensor in load_file(file).items()}
     save_file(nudged, file)
-    before = packs.fingerprint(copied / "pack")
+    before = provenance.fingerprint(copied / "pack")
     list(train_decoder(SHORT, copied / "pack", copied / "run"))
-    assert packs.fingerprint(copied / "pack") == before
+    assert provenance.fingerprint(copied / "pack") == before
     assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}

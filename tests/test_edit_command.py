@@ -7,7 +7,7 @@ from conftest import same
 from PIL import Image
 from running import one_line
 
-from mmdemo import measured, packs
+from mmdemo import measured, packs, provenance
 from mmdemo.__main__ import main
 from mmdemo.studio import Studio
 from mmdemo.training import export
@@ -69,7 +69,7 @@ def test_evaluate_measures_with_the_interval_writes_it_on_the_card_and_makes_it_
     sampling, pictures, tmp_path, capsys
 ):
     export.set_defaults(sampling, guidance_scale=3.0)
-    training = packs.read_training(sampling)
+    training = provenance.read_training(sampling)
     trained = {"steps": 0, "batch_size": 1, "minutes": 0.0, "machine": "none"}
     training = {"vqvae": training["vqvae"] | trained, "dit": training["dit"] | trained}
     (sampling / "training.json").write_text(json.dumps(training), encoding="utf-8")

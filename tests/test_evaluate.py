@@ -12,7 +12,20 @@ from conftest import TINY_CLASSES, flow_schedule, tiny_dit, tiny_vae
 from PIL import Image
 from scenes import save, scenes
 
-from mmdemo import card, classifier, codec, data, evaluate, mended, metrics, packs, reader, restoring, students
+from mmdemo import (
+    card,
+    classifier,
+    codec,
+    data,
+    evaluate,
+    mended,
+    metrics,
+    packs,
+    provenance,
+    reader,
+    restoring,
+    students,
+)
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
@@ -157,7 +170,7 @@ def test_a_kept_classifier_is_read_again_and_another_depth_is_another_file(tmp_p
 def test_two_folders_of_one_name_do_not_share_a_classifier(tiny_weights, tmp_path):
     """Of two packs trained on a folder `pictures`, the second was judged by what had been learnt of the first's."""
     pack = shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "pack")
-    training = packs.read_training(pack)
+    training = provenance.read_training(pack)
     training["vqvae"]["dataset"] = "pictures/"
     (pack / "training.json").write_text(json.dumps(training))
     for owner, dim in (("mine", 2), ("yours", 3)):
@@ -267,7 +280,7 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     """How well it restores, beside other means; its student; and how well it classifies."""
     with pytest.raises(PackError, match="is not measured yet; first: .*evaluate --pack sampling"):
         card.add(sampling, {}, {})
-    training = packs.read_training(sampling)
+    training = provenance.read_training(sampling)
     for record in training.values():
         record |= {"steps": 1, "batch_size": 1, "machine": "a test's"}
     (sampling / "training.json").write_text(json.dumps(training))
@@ -472,7 +485,7 @@ def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(cap
     pack = shutil.copytree(captioned / "pack", tmp_path / "pack")
     vae = packs.load(packs.read(pack), "cpu").vae
     statistics = codec.statistics(vae, data.load(str(captioned / "scenes"), "test", image_size=32).pixels)
-    export.save_codec(pack, vae, statistics, (), packs.read_training(pack)["vqvae"])
+    export.save_codec(pack, vae, statistics, (), provenance.read_training(pack)["vqvae"])
     numbers = evaluate.evaluate(pack, tmp_path / "runs", captioned / "scenes")
     assert set(numbers["read_reconstructed"]) == {"ground", "colour", "mark"} and "generated" not in numbers
     assert numbers["frechet_train_test"] < numbers["frechet_reconstructed_test"]

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data, packs, samplers
+from mmdemo import codec, data, packs, provenance, samplers
 from mmdemo.__main__ import parser
 from mmdemo.arguments import Recipe
 from mmdemo.errors import PackError
@@ -178,17 +178,19 @@ def test_files_and_hidden_folders_are_no_packs(tiny_weights, tmp_path):
 
 def test_a_pack_that_came_with_the_app_is_told_from_one_trained_here(tiny_weights, tmp_path):
     weights = Path(__file__).parent.parent / "weights"
-    shipped = {pack.name for pack in packs.find([weights]) if packs.is_shipped(pack)}
-    stale = "one was trained anew since: where that one is to be shipped, call packs.ship"
-    assert shipped == set(json.loads((weights / packs.SHIPPED).read_text())) and len(shipped) == 5, stale
+    shipped = {pack.name for pack in packs.find([weights]) if provenance.is_shipped(pack.path)}
+    stale = "one was trained anew since: where that one is to be shipped, call provenance.ship"
+    assert shipped == set(json.loads((weights / provenance.SHIPPED).read_text())) and len(shipped) == 5, stale
     for name in ("theirs", "mine"):
         shutil.copytree(tiny_weights / "tiny-codec", tmp_path / name)
-    packs.ship(tmp_path, ["theirs"])
-    packs.ship(tmp_path, ["theirs"])
-    assert [packs.is_shipped(packs.read(tmp_path / name)) for name in ("theirs", "mine")] == [True, False]
+    provenance.ship(tmp_path, ["theirs"])
+    provenance.ship(tmp_path, ["theirs"])
+    assert [provenance.is_shipped(tmp_path / name) for name in ("theirs", "mine")] == [True, False]
     export.save_transformer(tmp_path / "theirs", tiny_dit(), flow_schedule(), {"minutes": 0.0})
-    assert not packs.is_shipped(packs.read(tmp_path / "theirs"))
-    assert not any(packs.is_shipped(pack) for pack in packs.find([tiny_weights])), "a folder that ships nothing"
+    assert not provenance.is_shipped(tmp_path / "theirs")
+    assert not any(provenance.is_shipped(pack.path) for pack in packs.find([tiny_weights])), (
+        "a folder that ships nothing"
+    )
 
 
 def test_every_command_on_a_shipped_packs_card_is_one():
@@ -234,7 +236,7 @@ def test_what_is_fetched_of_a_pack_is_all_that_is_read_of_it(tmp_path):
     assert [pack.json() for pack in there.packs()] == [pack.json() for pack in here.packs()]
     assert there.captions("pack") == here.captions("pack") == [("a red circle",)]
     assert there.code_map("pack") == here.code_map("pack")
-    assert packs.read_training(tmp_path / "fetched" / "pack") == packs.read_training(whole)
+    assert provenance.read_training(tmp_path / "fetched" / "pack") == provenance.read_training(whole)
 
 
 def test_of_a_long_list_each_is_read_once_and_again_when_a_file_of_it_has_changed(tiny_weights, tmp_path, monkeypatch):
@@ -407,7 +409,7 @@ def test_a_new_codec_drops_the_transformer_that_fitted_the_old_one(tiny_weights,
 def test_the_training_of_both_models_is_kept(tiny_weights, tmp_path):
     shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "told")
     export.save_transformer(tmp_path / "told", tiny_dit(), flow_schedule(), {"steps": 7})
-    told = packs.read_training(tmp_path / "told")
+    told = provenance.read_training(tmp_path / "told")
     assert told["vqvae"] == TRAINING and told["dit"] == {"steps": 7}
 
 
@@ -434,10 +436,10 @@ def test_the_stored_codebook_is_the_codecs(tiny_weights):
 
 
 def test_a_fingerprint_tells_one_codec_from_another(tiny_weights, tmp_path):
-    assert packs.fingerprint(tiny_weights / "tiny") == packs.fingerprint(tiny_weights / "tiny-codec")
+    assert provenance.fingerprint(tiny_weights / "tiny") == provenance.fingerprint(tiny_weights / "tiny-codec")
     shutil.copytree(tiny_weights / "tiny", tmp_path / "other")
     edit_weights(tmp_path / "other" / VAE, spoil("codebook", 0.5))
-    assert packs.fingerprint(tmp_path / "other") != packs.fingerprint(tiny_weights / "tiny")
+    assert provenance.fingerprint(tmp_path / "other") != provenance.fingerprint(tiny_weights / "tiny")
 
 
 def test_a_grids_codes_that_are_not_on_the_grid_are_refused(tmp_path):

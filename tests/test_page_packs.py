@@ -15,7 +15,7 @@ from browsing import Locator, Page, choose_cell, choose_pack, expect, launched, 
 from hub_server import Hub
 from PIL import Image
 
-from mmdemo import hub, packs
+from mmdemo import hub, packs, provenance
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
 from mmdemo.ui import markdown
@@ -279,7 +279,7 @@ def hostile(kinds: Path, tmp_path: Path) -> Path:
 
 
 def test_a_packs_card_is_shown_and_nothing_in_it_runs_or_is_fetched(watched: Page, hostile: Path):
-    packs.ship(hostile.parent, ["theirs"])
+    provenance.ship(hostile.parent, ["theirs"])
     with launched(Studio([hostile.parent], device="cpu")) as address:
         watched.goto(address)
         expect(watched.locator(".mm-pack")).to_contain_text("shipped")

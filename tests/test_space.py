@@ -15,7 +15,7 @@ from hub_server import Hub
 from huggingface_hub import SpaceCard
 from running import free_port, one_line
 
-from mmdemo import packs, space
+from mmdemo import packs, provenance, space
 from mmdemo.__main__ import main
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -30,7 +30,7 @@ def test_a_space_holds_the_app_its_packs_and_nothing_else(folder, tiny_weights):
     assert sorted(os.listdir(folder)) == ["README.md", "app.py", "mmdemo", "requirements.txt", "space.json", "weights"]
     assert not [*folder.rglob("__pycache__")]
     pack = packs.read(folder / "weights" / "tiny")
-    assert pack.can_sample and packs.is_shipped(pack), "nothing was trained there"
+    assert pack.can_sample and provenance.is_shipped(pack.path), "nothing was trained there"
     assert packs.repositories([folder / "weights"]) == ["some/far@v1"]
     data = SpaceCard.load(folder / "README.md").data
     assert (data.sdk, data.app_file, data.title, data.models) == ("gradio", "app.py", "look", ["some/far"])

@@ -10,7 +10,7 @@ import torch
 from conftest import v_schedule
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, stop_after
 
-from mmdemo import packs
+from mmdemo import packs, provenance
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.schedules import Jumps, stops
@@ -75,7 +75,7 @@ def test_the_rest_of_the_pack_is_what_it_was(before, after):
     old, new = (packs.read(folder / "pack") for folder in (before, after))
     assert new.problem is None and new.defaults == old.defaults
     assert new.samplers == (*old.samplers, FAST) and FAST in new.json()["samplers"]
-    assert packs.read_training(after / "pack")["student"]["steps"] == SHORT.steps
+    assert provenance.read_training(after / "pack")["student"]["steps"] == SHORT.steps
 
 
 def test_a_resumed_student_is_the_uninterrupted_one(before, after, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from running import one_line, quietly
 
-from mmdemo import card, classifier, packs, teaching
+from mmdemo import card, classifier, provenance, teaching
 from mmdemo.__main__ import main
 from mmdemo.arguments import Recipe
 from mmdemo.data import LabelledImages
@@ -43,7 +43,7 @@ def measured(sampling: Path, *options) -> int:
 @pytest.fixture
 def whole(sampling) -> Path:
     """A pack whose card can be written."""
-    training = packs.read_training(sampling)
+    training = provenance.read_training(sampling)
     trained = {"steps": 0, "batch_size": 1, "minutes": 0.0, "machine": "none"}
     training = {"vqvae": training["vqvae"] | trained, "dit": training["dit"] | trained}
     (sampling / "training.json").write_text(json.dumps(training), encoding="utf-8")

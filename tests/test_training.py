@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, packs, provenance
 from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, TrainingError
 from mmdemo.images import from_bytes, to_images
@@ -139,7 +139,7 @@ def test_a_codec_of_either_quantizer_learns_and_is_trained_on_and_drawn_from(tmp
     list(train_dit(SHORT_TRANSFORMER, pack, run))
     list(train_decoder(DecoderConfig(channels=8, steps=3, batch_size=16, warmup=1), pack, run))
     assert packs.load(packs.read(pack), "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
-    assert packs.read_training(pack)["vqvae"]["levels"] == [5, 4, 3]
+    assert provenance.read_training(pack)["vqvae"]["levels"] == [5, 4, 3]
 
 
 def test_a_resumed_codec_of_fsq_is_the_uninterrupted_one_bit_for_bit(tmp_path):
@@ -825,7 +825,7 @@ def test_latents_of_another_codec_are_made_again(short, tmp_path):
     next(train_dit(SHORT_TRANSFORMER, tmp_path / "pack", tmp_path / "run"))
     assert file.stat().st_mtime_ns != 1
     with safe_open(file, "pt") as opened:
-        assert opened.metadata()["codec"] == packs.fingerprint(tmp_path / "pack")
+        assert opened.metadata()["codec"] == provenance.fingerprint(tmp_path / "pack")
         z, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
     images = data.load("shapes", "train", image_size=16)
     vae = packs.load(packs.read(tmp_path / "pack"), "cpu").vae
@@ -1132,7 +1132,7 @@ def test_two_processes_train_the_model_that_one_does_and_the_command_speaks_once
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
     assert packs.read(tmp_path / "weights" / "two").problem is None
     assert done.stdout.count("wrote ") == 1 and done.stdout.count("step 4/4") == 1
-    assert "2 processes" in packs.read_training(tmp_path / "weights" / "two")["vqvae"]["machine"]
+    assert "2 processes" in provenance.read_training(tmp_path / "weights" / "two")["vqvae"]["machine"]
 
 
 # ------------------------------------------------------------------------------------------------------------- text
@@ -1197,13 +1197,13 @@ def test_a_pack_that_goes_on_from_its_own_weights_remembers_how_those_were_made(
     for config in (SHORT_TRANSFORMER, *own):
         list(train_dit(config, pack, run))
     list(train_dit(own[-1], pack, run, resume=True))
-    made = packs.in_order(packs.read_training(pack)["dit"])
+    made = provenance.in_order(provenance.read_training(pack)["dit"])
     assert [(one["steps"], one["start_from"]) for one in made] == [(12, None), (2, "pack"), (2, "pack"), (3, "pack")]
     codec = replace(SHORT_CODEC, steps=3, start_from="pack")
     list(train_vqvae(codec, pack, run))
-    assert [one["steps"] for one in packs.in_order(packs.read_training(pack)["vqvae"])] == [12, 3]
+    assert [one["steps"] for one in provenance.in_order(provenance.read_training(pack)["vqvae"])] == [12, 3]
     list(train_vqvae(replace(codec, start_from="codec"), shutil.copytree(pack, short / "other"), run))
-    assert "earlier" not in packs.read_training(short / "other")["vqvae"]
+    assert "earlier" not in provenance.read_training(short / "other")["vqvae"]
 
 
 @pytest.mark.parametrize(("condition", "what"), [("text", "without captions"), ("auto", "without classes or captions")])

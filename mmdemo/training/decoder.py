@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmdemo import codec, data, files, packs
+from mmdemo import codec, data, files, packs, provenance
 from mmdemo.errors import PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
@@ -84,7 +84,7 @@ def train_decoder(
         for part in (decoder, discriminator)
     )
     state = {"discriminator": discriminator, "opponent": opponent}
-    identity = {"codec": packs.fingerprint(pack), "pictures": len(images), "the pictures' digest": images.digest}
+    identity = {"codec": provenance.fingerprint(pack), "pictures": len(images), "the pictures' digest": images.digest}
     checkpoint = run_folder / "decoder.pt"
     run = Run(
         accelerator, config, decoder, optimizer, checkpoint, checkpoint_every, resume, identity, bool(compiled), **state
@@ -130,7 +130,7 @@ def _read(pack: Path, resume: bool) -> tuple[VQVAE, dict]:
     described = packs.read(pack)
     if described.problem:
         raise PackError(f"pack {pack.name!r} cannot be used: {described.problem}")
-    training = packs.read_training(pack)
+    training = provenance.read_training(pack)
     if "decoder" in training and not resume:
         raise PackError(f"pack {pack.name!r} has a decoder trained so already; train its codec anew before another")
     vae = packs.load(described, device="cpu").vae

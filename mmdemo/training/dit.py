@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mmdemo import codec, data, files, packs
+from mmdemo import codec, data, files, packs, provenance
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.kinds import MAX_PROMPT
 from mmdemo.models.dit import DiT
@@ -71,7 +71,7 @@ def train_dit(
         start_from(transformer, labels.words, pack.parent / config.start_from)
     scheduler = make_schedule(config)
     optimizer = torch.optim.AdamW(transformer.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    identity = {"codec": packs.fingerprint(pack), "pictures": len(latents)} | labels.identity
+    identity = {"codec": provenance.fingerprint(pack), "pictures": len(latents)} | labels.identity
     identity |= {"the pictures' digest": latents.digest}
     checkpoint = run_folder / "dit.pt"
     run = Run(accelerator, config, transformer, optimizer, checkpoint, checkpoint_every, resume, identity, compiled)
@@ -275,7 +275,7 @@ def read_latents(
     if described.problem:
         raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
-    training, fingerprint = packs.read_training(pack)["vqvae"], packs.fingerprint(pack)
+    training, fingerprint = provenance.read_training(pack)["vqvae"], provenance.fingerprint(pack)
     vae = packs.load(described, device=device.type if device else "cpu").vae
     load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict))
     folder = data.folder_of(training["dataset"], data_dir)

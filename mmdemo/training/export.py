@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmdemo import codec, packs
+from mmdemo import codec, packs, provenance
 from mmdemo.codec import CodebookStatistics
 from mmdemo.data import LabelledImages
 from mmdemo.errors import PackError
@@ -50,7 +50,7 @@ def save_codec(
         )
         pipeline.save_pretrained(folder, max_shard_size=MAX_SHARD)
         save_codebook(folder, vae, statistics)
-        _write_json(folder / packs.TRAINING, {"vqvae": training})
+        _write_json(folder / provenance.TRAINING, {"vqvae": training})
 
     _replace(pack, write)
 
@@ -80,7 +80,7 @@ def save_transformer(
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
         shutil.rmtree(folder / "vae")
         _copy(pack, folder, "vae", "codebook")
-        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "dit": training})
+        _write_json(folder / provenance.TRAINING, {**provenance.read_training(pack), "dit": training})
 
     _replace(pack, write)
 
@@ -94,7 +94,7 @@ def save_student(pack: Path, student: DiT, training: dict) -> None:
         _stored(student).save_pretrained(folder / "student", max_shard_size=MAX_SHARD)
         index = packs.read_json(folder / "model_index.json")
         _write_json(folder / "model_index.json", index | {"student": [DiT.__module__, DiT.__name__]})
-        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "student": training})
+        _write_json(folder / provenance.TRAINING, {**provenance.read_training(pack), "student": training})
 
     _replace(pack, write)
 
@@ -107,7 +107,7 @@ def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, trainin
         _stored(vae, _dtype(pack / "vae")).save_pretrained(folder / "vae", max_shard_size=MAX_SHARD)
         _copy(pack, folder, "model_index.json", "vae/config.json", "transformer", "student", "scheduler", "tokenizer")
         save_codebook(folder, vae, statistics)
-        _write_json(folder / packs.TRAINING, {**packs.read_training(pack), "decoder": training})
+        _write_json(folder / provenance.TRAINING, {**provenance.read_training(pack), "decoder": training})
 
     _replace(pack, write)
 
@@ -163,7 +163,7 @@ def _with_earlier(pack: Path, model: str, training: dict, resumed: bool) -> dict
     """A training's record; if it went on from the pack's own weights, with the records of what made those."""
     if training.get("start_from") != pack.name:
         return training
-    before = packs.in_order(packs.read_training(pack).get(model))
+    before = provenance.in_order(provenance.read_training(pack).get(model))
     if resumed and before[-1:] == [training]:  # it had finished already, and is written once more
         before.pop()
     return training | {"earlier": before}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from mmdemo import files, packs
+from mmdemo import files, packs, provenance
 from mmdemo.arguments import MAX_SEED
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
@@ -128,7 +128,7 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
 
 def _digest(described: packs.Pack, labels: list[Label], config: StudentConfig) -> str:
     """Of all that the teacher's drawings depend on."""
-    weights = packs.weights_digest(described.path / "transformer")
+    weights = provenance.weights_digest(described.path / "transformer")
     return sha256(f"{weights} {described.defaults} {labels} {config.seed}".encode()).hexdigest()[:16]
 
 

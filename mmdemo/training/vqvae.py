@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mmdemo import codec, data, files, packs
+from mmdemo import codec, data, files, packs, provenance
 from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.images import from_bytes
@@ -95,7 +95,7 @@ def train_vqvae(
         dataset = config.dataset if config.dataset in NAMED else f"{Path(config.dataset).name}/"
         training = run.summary() | {"dataset": dataset}
         export.save_codec(pack, vae, statistics, images.classes, training, resume)
-        export.save_latents(latents, statistics.latents, images, packs.fingerprint(pack))
+        export.save_latents(latents, statistics.latents, images, provenance.fingerprint(pack))
     accelerator.wait_for_everyone()
 
 

@@ -6,7 +6,7 @@ are found by a search is static/packs.js.
 
 import gradio as gr
 
-from mmdemo import hub, packs
+from mmdemo import hub, provenance
 from mmdemo.errors import ArgumentError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
@@ -76,7 +76,10 @@ def seen(studio: Studio) -> tuple[list[Pack], dict[str, float]]:
 def cards(studio: Studio, found: list[Pack], coming: dict[str, float]) -> Cards:
     usable = [one for one in found if not one.problem]
     return Cards(
-        [Card(one.name, in_words(one), *origin(one), picture(studio.cover(one.name)), one.can_sample) for one in usable],
+        [
+            Card(one.name, in_words(one), *origin(one), picture(studio.cover(one.name)), one.can_sample)
+            for one in usable
+        ],
         [
             Awaited(one.name, coming[one.name]) if one.name in coming else Awaited(one.name, problem=one.problem)
             for one in found
@@ -99,8 +102,8 @@ def origin(pack: Pack) -> tuple[str, str]:
     if pack.source:
         repo, _, commit = pack.source.rpartition("@")
         return f"Hub at {commit[:7]}", f"From the Hugging Face Hub: {repo} at {commit}"
-    if packs.is_shipped(pack):
+    if provenance.is_shipped(pack.path):
         return "shipped", "Shipped with the app"
-    if (pack.path / packs.TRAINING).is_file():
+    if (pack.path / provenance.TRAINING).is_file():
         return "trained here", "Trained here"
     return "from a folder", "Put here as a folder"
