@@ -142,7 +142,10 @@ def parser() -> argparse.ArgumentParser:
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
     judge.add_argument("--data-dir", metavar="DIR", help=DATA_DIR)
     judge.add_argument(
-        "--runs", default=commands.PLACES["runs"], metavar="DIR", help="where what judges pictures is kept"
+        "--runs",
+        default=commands.PLACES["runs"],
+        metavar="DIR",
+        help="where what judges pictures is kept, and what a stopped evaluation made",
     )
     _option(judge, "samples", EVALUATED["samples"], default=10_000)
     _option(judge, "described", EVALUATED["described"], default=100)

@@ -249,24 +249,20 @@ def evaluate(options) -> None:
         if name in given:
             raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
     known = card.read(pack) if instead else {}  # fails now rather than after the work
-    described = packs.read(pack)
-    models = [described.codec, *(pack / name for name in ("transformer", "student") if (pack / name).is_dir())]
-    made_by = (provenance.weights_digest(*models), described.defaults)
-    with Unfinished(runs / "unfinished" / f"{pack.name}-{instead or 'evaluate'}", made_by) as unfinished:
+    with Unfinished(runs / "unfinished" / pack.name, provenance.digest(pack)) as unfinished:
         told = {"report": partial(print, file=sys.stderr, flush=True), "unfinished": unfinished}
-        shown = told | {"show": pictures.__setitem__}
+        drawn = told | {"show": pictures.__setitem__}
         if instead == "synthetic":
             numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
         elif instead == "student":
-            numbers = students.measure(pack, runs, options.data_dir, known.get("generated", 0), **shown)
+            numbers = students.measure(pack, runs, options.data_dir, known.get("generated", 0), **drawn)
         elif instead == "classify":
             numbers = classified.measure(pack, options.data_dir, options.classify, **told)
         elif instead == "restore":
-            numbers = mended.measure(pack, runs, options.data_dir, options.restore, **shown)
+            numbers = mended.measure(pack, runs, options.data_dir, options.restore, **drawn)
         else:
-            drawn = (options.samples, settings)
             read = {"described": options.described, "segments": options.segments}
-            numbers = evaluate(pack, runs, options.data_dir, *drawn, **read, **shown)
+            numbers = evaluate(pack, runs, options.data_dir, options.samples, settings, **read, **drawn)
         if instead:
             card.add(pack, numbers, pictures)
         else:

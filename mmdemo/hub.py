@@ -26,11 +26,8 @@ WAITS = (1.0, 4.0)  # seconds before another try, where the Hub failed or the li
 AT_ONCE = threading.Semaphore(4)  # what is fetched in the background; more of it waits
 REPOSITORY = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w.-]+(?:/[\w.-]+)*))?")
 INDEX = "model_index.json"
-OTHERS = [
-    provenance.SOURCE,
-    ".*",
-    "*/.*",
-]  # where it came from is not told by a repository; hidden files are a program's
+# Where it came from is not told by a repository; hidden files are a program's.
+OTHERS = [provenance.SOURCE, ".*", "*/.*"]
 PARTS = [f"{part}/*" for part in ("vae", "transformer", "student", "scheduler", "tokenizer", "codebook", "examples")]
 
 

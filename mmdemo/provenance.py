@@ -78,9 +78,22 @@ def in_order(record: dict | None) -> list[dict]:
     return [*record.get("earlier", ()), {name: value for name, value in record.items() if name != "earlier"}]
 
 
-def weights_digest(*models: Path) -> str:
-    """Of all the weights in models' folders."""
-    return hashlib.sha256(b"".join(file.read_bytes() for one in models for file in checks.weights(one))).hexdigest()
+def digest(pack: Path) -> str:
+    """Of all that a pack does depends on: every file but its card's."""
+    made = (file for file in pack.rglob("*") if file.suffix in (".json", ".safetensors"))
+    return _of_all(sorted(file for file in made if file.name != "metrics.json"))
+
+
+def weights_digest(model: Path) -> str:
+    """Of all the weights in a model's folder."""
+    return _of_all(checks.weights(model))
+
+
+def _of_all(files: Iterable[Path]) -> str:
+    made = hashlib.sha256()
+    for file in files:
+        made.update(file.read_bytes())
+    return made.hexdigest()
 
 
 def fingerprint(pack: Path) -> str:

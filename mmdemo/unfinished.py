@@ -1,8 +1,8 @@
 """The parts of long work, kept in files until all of it is done: stopped and begun again, it goes on where it was."""
 
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -13,27 +13,33 @@ from mmdemo import files
 
 
 class Unfinished:
-    """A context: the parts are gone once it ends well, and stay if it does not.
+    """A context: its parts are gone once it ends well, and stay if it does not.
 
-    folder: for the work alone; None = nothing is kept.  key: what all parts depend on.  seconds: those that earlier
-    runs spent on the parts that were found.
+    folder: None = nothing is kept.  key: what all parts depend on, but for the code: whoever changes how they are made
+    removes the folder.  seconds: those that earlier runs spent on the parts that were found.
     """
 
     def __init__(self, folder: Path | None = None, key: object = None):
         self.folder, self.key, self.seconds = folder, key, 0.0
+        self._files: set[Path] = set()
 
     def __enter__(self) -> "Unfinished":
         return self
 
     def __exit__(self, kind: type | None, *_) -> None:
-        if kind is None and self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if kind is None:
+            with suppress(OSError):  # others may be there, of other work, or gone
+                for file in self._files:
+                    file.unlink(missing_ok=True)
+                if self.folder is not None:
+                    self.folder.rmdir()
 
     def part(self, make: Callable[[], Tensor], key: object, *tensors: Tensor) -> Tensor:
         """What `make` gives, or gave in an earlier run.  key, tensors: all else that it depends on."""
         if self.folder is None:
             return make()
         file = self.folder / f"{files.digest(repr((self.key, key)), *tensors)}.safetensors"
+        self._files.add(file)
         try:
             (made,), seconds = files.read(file, "made"), float(files.about(file)["seconds"])
             self.seconds += seconds

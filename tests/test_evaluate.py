@@ -347,6 +347,13 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     assert "its student" not in text and json.loads((sampling / "metrics.json").read_text()) == numbers
 
 
+def test_a_damaged_pack_is_not_evaluated_and_it_is_said_why(sampling, pictures, capsys):
+    (sampling / "vae" / "config.json").write_text("{")
+    options = ["--weights", str(sampling.parent), "--data-dir", str(pictures)]
+    assert main(["evaluate", "--pack", "sampling", *options]) == 1
+    assert "cannot be used: vae/config.json" in capsys.readouterr().err
+
+
 def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
     pixels = torch.tensor([[0, 100], [200, 255]], dtype=torch.uint8).repeat(1, 3, 8, 8)
     assert mended.shrunk(pixels, 2).eq(139).all()

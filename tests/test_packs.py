@@ -193,6 +193,22 @@ def test_a_pack_that_came_with_the_app_is_told_from_one_trained_here(tiny_weight
     )
 
 
+def test_a_pack_is_another_with_another_schedule_or_weights_but_not_with_another_card(tiny_weights, tmp_path):
+    pack = shutil.copytree(tiny_weights / "tiny", tmp_path / "tiny")
+    seen = [provenance.digest(pack)]
+    for name in ("metrics.json", "README.md"):
+        (pack / name).write_text("{}")
+    assert provenance.digest(pack) == seen[0]
+    for name in (
+        "scheduler/scheduler_config.json",
+        "vae/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+    ):
+        (pack / name).write_bytes((pack / name).read_bytes() + b" ")
+        seen.append(provenance.digest(pack))
+    assert len(set(seen)) == 4
+
+
 def test_every_command_on_a_shipped_packs_card_is_one():
     commands = [
         line

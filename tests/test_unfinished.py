@@ -38,6 +38,13 @@ def test_a_part_is_made_once_until_all_is_done(tmp_path: Path, made: list[int]):
         assert part(anew, made) == 2
 
 
+def test_what_other_work_has_kept_stays(tmp_path: Path, made: list[int]):
+    part(Unfinished(tmp_path, "long"), made)
+    with Unfinished(tmp_path, "short") as short:
+        assert part(short, made) == 1
+    assert part(Unfinished(tmp_path, "long"), made) == 0
+
+
 def test_another_key_or_tensor_is_another_part(tmp_path: Path, made: list[int]):
     x, y = torch.tensor([1, 2]), torch.tensor([1, 3])
     asked = [("weights", ("a",)), ("others", ("a",)), ("weights", ("b",)), ("weights", ("a", x)), ("weights", ("a", y))]

@@ -76,10 +76,7 @@ def seen(studio: Studio) -> tuple[list[Pack], dict[str, float]]:
 def cards(studio: Studio, found: list[Pack], coming: dict[str, float]) -> Cards:
     usable = [one for one in found if not one.problem]
     return Cards(
-        [
-            Card(one.name, in_words(one), *origin(one), picture(studio.cover(one.name)), one.can_sample)
-            for one in usable
-        ],
+        [Card(one.name, in_words(one), *origin(one), picture(studio.cover(one.name))) for one in usable],
         [
             Awaited(one.name, coming[one.name]) if one.name in coming else Awaited(one.name, problem=one.problem)
             for one in found

@@ -34,7 +34,6 @@ class Card:
     origin: str
     source: str  # the same in full
     cover: str
-    draws: bool
 
 
 @dataclass(frozen=True)

@@ -239,4 +239,5 @@ class Restore(Form):
         uri = told(event, "png", str)
         drawing(uri)  # refused now, if it is none
         chosen = {self.mask: uri}
-        return chosen | (self._ready(speaker(), values | chosen, request) if self.is_running(request) else {})
+        stale = self.is_running(request) or self.is_opening(request)
+        return chosen | (self._ready(speaker(), values | chosen, request) if stale else {})

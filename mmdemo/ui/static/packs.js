@@ -32,9 +32,9 @@ function show(next) {
   follow();
 }
 
-const card = ({ name, line, origin, source, cover, draws }, i) => el("label", { class: "mm-pack", "data-text": `${name} ${line} ${origin} ${source}` },
+const card = ({ name, line, origin, source, cover }, i) => el("label", { class: "mm-pack", "data-text": `${name} ${line} ${origin} ${source}` },
   el("input", { type: "radio", name: "mm-pack", value: name, "aria-label": name, "aria-describedby": `mm-pack-${i}`,
-    "data-draws": draws, onchange: () => { engaged = true; choose(name); } }),
+    onchange: () => { engaged = true; choose(name); } }),
   pixels(cover, ""),
   el("span", {}, el("b", {}, name), el("small", { id: `mm-pack-${i}` }, line, el("span", { title: source }, origin)), " ",
     el("button", { type: "button", class: "mm-link", "aria-label": `Model card of ${name}`, onclick: () => read(list.cards[i]) }, "Card")));
