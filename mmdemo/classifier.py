@@ -6,7 +6,10 @@ It knows pictures and their labels; no packs, codecs or transformers.
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,9 +20,10 @@ from torch import Tensor, nn
 
 from mmdemo import data
 from mmdemo.data import LabelledImages
+from mmdemo.errors import PackError
 from mmdemo.files import digest
 from mmdemo.images import from_bytes
-from mmdemo.training.loop import learning_rate_factor
+from mmdemo.training.loop import CHECKPOINT_SECONDS, learning_rate_factor, load_checkpoint, save_checkpoint
 
 VERSION = 1  # to be raised when the same pictures would make another classifier: those kept are no longer read
 MANY = 20_000  # pictures in colour from which on they are taken for photographs, and there are enough to learn from
@@ -115,12 +119,13 @@ def train_classifier(
     seed: int = 0,
     photographs: bool | None = None,  # None = as they look
     steps: int | None = None,  # None = some epochs
+    checkpoint: Path | None = None,  # where a training that was stopped is kept, and goes on; None = nowhere
 ) -> Iterator[tuple[int, int, Judge]]:
     """Yields (step, steps, classifier) after every step, on the device of the pictures.  They are shifted; photographs
     are mirrored too, which would make another digit or letter of one."""
     torch.manual_seed(seed)
     photographs = are_photographs(images) if photographs is None else photographs
-    return (_train_on_photographs if photographs else _train_on_marks)(images, seed, steps)
+    return (_train_on_photographs if photographs else _train_on_marks)(images, seed, steps, checkpoint)
 
 
 def accuracy_of_tokens(train: Tensor, labels: Tensor, test: Tensor, truths: Tensor) -> float:
@@ -141,11 +146,18 @@ def accuracy_of_tokens(train: Tensor, labels: Tensor, test: Tensor, truths: Tens
     return float(reader.score(test.flatten(1).numpy(), truths.numpy()))
 
 
-def _train_on_marks(images: LabelledImages, seed: int, steps: int | None, batch_size: int = 128, rate: float = 2e-3):
+def _train_on_marks(
+    images: LabelledImages,
+    seed: int,
+    steps: int | None,
+    checkpoint: Path | None,
+    batch_size: int = 128,
+    rate: float = 2e-3,
+):
     classifier = _make(images, photographs=False)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.01)
     steps = steps or max(1, EPOCHS["marks"] * len(images) // batch_size)
-    for step in range(steps):
+    for step in _still_to_do(steps, classifier, optimizer, checkpoint):
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate_factor(step, steps, max(1, steps // 10))
         x, y = _batch(images, step, batch_size, seed, background=-1.0)
@@ -153,7 +165,7 @@ def _train_on_marks(images: LabelledImages, seed: int, steps: int | None, batch_
         yield step + 1, steps, classifier.eval()
 
 
-def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None):
+def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None, checkpoint: Path | None):
     classifier = _make(images, photographs=True)
     classifier.whiten(from_bytes(images.pixels[:5000]))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
@@ -165,7 +177,7 @@ def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None):
     optimizer = torch.optim.SGD(groups, momentum=0.85, nesterov=True)
     steps = steps or max(1, EPOCHS["photographs"] * len(images) // batch_size)
     first_mirrored = torch.rand(len(images)) < 0.5  # then every other time
-    for step in range(steps):
+    for step in _still_to_do(steps, classifier, optimizer, checkpoint):
         for group, parameter in zip(optimizer.param_groups, trained, strict=True):
             group["lr"] = peaks[parameter.ndim] * _triangle(step / steps)
         x, y = _batch(images, step, batch_size, seed, background=None)
@@ -174,6 +186,25 @@ def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None):
         x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
         descend(optimizer, F.cross_entropy(classifier.train()(x), y, label_smoothing=0.2))
         yield step + 1, steps, classifier.eval()
+
+
+def _still_to_do(
+    steps: int, classifier: Judge, optimizer: torch.optim.Optimizer, checkpoint: Path | None
+) -> Iterator[int]:
+    """All steps, or those that a training which was stopped has left; what it had learnt is learnt."""
+    done, saved = 0, time.monotonic()
+    with suppress(PackError):  # there is none, or it is damaged
+        state = load_checkpoint(checkpoint or Path("none"), {})
+        classifier.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["rng"])
+        done = state["step"]
+    for step in range(done, steps):
+        yield step
+        if checkpoint and step + 1 < steps and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            learnt = {"model": classifier.state_dict(), "optimizer": optimizer.state_dict()}
+            save_checkpoint(checkpoint, learnt | {"config": {}, "rng": torch.get_rng_state(), "step": step + 1})
+            saved = time.monotonic()
 
 
 def _batch(images: LabelledImages, step: int, size: int, seed: int, background: float | None) -> tuple[Tensor, Tensor]:
@@ -223,7 +254,7 @@ def load_classifier(
     return kept(
         file,
         lambda: _make(images, are_photographs(images)),
-        lambda: train_classifier(images, seed),
+        partial(train_classifier, images, seed),
         "classifier",
         report,
     )
@@ -232,20 +263,24 @@ def load_classifier(
 def kept(
     file: Path,
     make: Callable[[], nn.Module],  # a blank one
-    train: Callable[[], Iterator[tuple[int, int, nn.Module]]],  # yields (step, steps, model) after every step
+    train: Callable[
+        ..., Iterator[tuple[int, int, nn.Module]]
+    ],  # (checkpoint=) -> (step, steps, model) after every step
     what: str,
     report: Callable[[str], None],
 ) -> nn.Module:
-    """A model that judges pictures: read from its file, or trained and put there."""
+    """A model that judges pictures: read from its file, or trained and put there, if need be in several sittings."""
     if file.is_file():
         model = make()
         model.load_state_dict(load_file(file))
         return model.eval()
-    for step, steps, trained in train():
+    checkpoint = file.with_suffix(".checkpoint")
+    for step, steps, trained in train(checkpoint=checkpoint):
         model = trained
         if step % max(1, steps // 10) == 0:
             report(f"training the {what}: {step}/{steps}")
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: w.contiguous() for name, w in model.state_dict().items()}, file.with_suffix(".partial"))
     os.replace(file.with_suffix(".partial"), file)
+    checkpoint.unlink(missing_ok=True)
     return model

@@ -212,7 +212,7 @@ def load_reader(
     return kept(
         file,
         lambda: Reader(images.pixels.shape[1], attributes),
-        lambda: train_reader(images, attributes, seed),
+        lambda checkpoint: train_reader(images, attributes, seed),  # takes a minute or two: nothing is kept of it
         "reader",
         report,
     )

@@ -167,6 +167,29 @@ def test_a_kept_classifier_is_read_again_and_another_depth_is_another_file(tmp_p
     assert torch.allclose(classifier.load_classifier(images, tmp_path, told.append)(x), deep(x), atol=1e-5)
 
 
+@pytest.mark.parametrize("photographs", [False, True])
+def test_a_classifier_whose_training_was_stopped_becomes_what_it_would_have(tmp_path, monkeypatch, photographs):
+    images = half_bright(64, dim=2)
+    monkeypatch.setattr(classifier, "MANY", 64 if photographs else 65)
+    monkeypatch.setattr(classifier, "EPOCHS", {"marks": 12, "photographs": 1})
+    monkeypatch.setattr(classifier, "CHECKPOINT_SECONDS", 0)
+    whole = classifier.load_classifier(images, tmp_path / "whole", lambda line: None)
+    told = []
+
+    def stopped(line: str) -> None:
+        told.append(line)
+        if len(told) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        classifier.load_classifier(images, tmp_path / "parts", stopped)
+    parts = classifier.load_classifier(images, tmp_path / "parts", told.append)
+    assert len(set(told)) == len(told) - 1, "but for the step under way nothing is done twice"
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, parts.state_dict()[name]), name
+    assert [file.suffix for file in (tmp_path / "parts").iterdir()] == [".safetensors"]
+
+
 def test_two_folders_of_one_name_do_not_share_a_classifier(tiny_weights, tmp_path):
     """Of two packs trained on a folder `pictures`, the second was judged by what had been learnt of the first's."""
     pack = shutil.copytree(tiny_weights / "tiny-codec", tmp_path / "pack")
