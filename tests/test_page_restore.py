@@ -147,17 +147,17 @@ def test_what_runs_ends_when_something_else_is_painted_over(restore: Locator, st
 
 
 def test_what_is_painted_over_while_a_first_picture_is_restored_is_not_answered_by_that_one(
-    restore: Locator, studio: SlowStudio
+    page: Page, studio: SlowStudio
 ):
+    open_tab(page, "Restore")
+    restore = page.locator("#restore")
     status, candidates = restore.locator(".mm-status"), restore.locator(".mm-candidate:enabled")
-    restore.get_by_label("Erase", exact=True).check()
-    restore.get_by_role("button", name="Erase the lower half").click()
     with studio.taking(0.3):
-        choose_pack(restore.page, "tiny-v")
+        choose_pack(page, "tiny-v")
         expect(status).to_contain_text("Restoring the first picture")
         restore.get_by_role("button", name="Erase nothing").click()
         expect(status).to_contain_text("Damage the picture")
-    restore.page.wait_for_timeout(2000)  # the first picture is made now, for whoever opens this pack next
+    page.wait_for_timeout(2000)  # the first picture is made now, for whoever opens this pack next
     expect(status).to_contain_text("Damage the picture")
     expect(candidates).to_have_count(0)
 

@@ -45,7 +45,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
-        self._opening: dict[str, str] = {}  # the pack that is to be opened, likewise
+        self._opening: dict[str, tuple[str, object]] = {}  # the pack that is being opened, likewise
         self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
@@ -197,7 +197,8 @@ class Form:
     def let_go(self, pack: Pack, request: gr.Request) -> Values:
         """Updates of the buttons, now that what runs or opens in this session is not wanted and writes no more."""
         self._latest.pop(request.session_hash, None)
-        if self._opening.get(request.session_hash) == pack.name:  # and not another that was chosen meanwhile
+        name, _ = self._opening.get(request.session_hash, ("", None))
+        if name == pack.name:  # and not another that was chosen meanwhile
             self._opening.pop(request.session_hash, None)
         return self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
 
@@ -209,7 +210,6 @@ class Form:
         pack = self.studio.pack(values[self.pack])
         buttons = self.let_go(pack, request)
         buttons[self.go] |= {"elem_classes": [] if pack.can_sample else ["mm-idle"]}
-        self._opening[request.session_hash] = pack.name
         pack = pack if pack.can_sample else replace(pack, classes=())
         return buttons | self.fit(pack, values) | self.recipe.fit(pack, values)
 
@@ -221,11 +221,12 @@ class Form:
 
     def _open(self, values: Values, request: gr.Request) -> Iterator[Values]:
         tell, name, session = speaker(), values[self.pack], request.session_hash
+        me = self._opening[session] = name, object()
         for words, shown in self._opened(name, values):
-            if self._opening.get(session) != name:  # a run, or another pack, has taken its place
+            if self._opening.get(session) is not me:  # a run, or another opening, has taken its place
                 return
             yield self._said(tell, words, shown)
-        if self._opening.get(session) == name:
+        if self._opening.get(session) is me:
             self._opening.pop(session, None)
 
     def _opened(self, name: str, values: Values) -> Iterator[tuple[str, Values]]:
