@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from browsing import Locator, Page, SlowStudio, choose_pack, expect, forget, open_tab, opened_uri
+from browsing import Locator, Page, SlowStudio, expect, forget, open_tab, opened_uri
 from conftest import array
 from PIL import Image
 
@@ -144,22 +144,6 @@ def test_what_runs_ends_when_something_else_is_painted_over(restore: Locator, st
         assert studio.stopped.wait(5)
     expect(restore.get_by_role("button", name="Restore", exact=True)).to_be_enabled()
     expect(restore.locator(".mm-candidate:enabled")).to_have_count(0)
-
-
-def test_what_is_painted_over_while_a_first_picture_is_restored_is_not_answered_by_that_one(
-    page: Page, studio: SlowStudio
-):
-    open_tab(page, "Restore")
-    restore = page.locator("#restore")
-    status, candidates = restore.locator(".mm-status"), restore.locator(".mm-candidate:enabled")
-    with studio.taking(0.3):
-        choose_pack(page, "tiny-v")
-        expect(status).to_contain_text("Restoring the first picture")
-        restore.get_by_role("button", name="Erase nothing").click()
-        expect(status).to_contain_text("Damage the picture")
-    page.wait_for_timeout(2000)  # the first picture is made now, for whoever opens this pack next
-    expect(status).to_contain_text("Damage the picture")
-    expect(candidates).to_have_count(0)
 
 
 def test_damage_is_as_much_as_was_asked_for_and_always_the_same():

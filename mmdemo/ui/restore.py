@@ -239,5 +239,4 @@ class Restore(Form):
         uri = told(event, "png", str)
         drawing(uri)  # refused now, if it is none
         chosen = {self.mask: uri}
-        stale = self.is_running(request) or self.is_opening(request)
-        return chosen | (self._ready(speaker(), values | chosen, request) if stale else {})
+        return chosen | (self._ready(speaker(), values | chosen, request) if self.is_running(request) else {})

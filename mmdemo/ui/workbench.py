@@ -45,7 +45,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
-        self._opening: dict[str, tuple[str, object]] = {}  # the pack that is being opened, likewise
+        self._opening: dict[str, object] = {}  # the opening of a pack that is under way, likewise
         self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
@@ -163,7 +163,6 @@ class Form:
         pack = self.studio.pack(values[self.pack])
         run = self.ask(pack, values, settings)
         me = self._latest[session] = object()
-        self._opening.pop(session, None)  # its picture would take this one's place
         tell = speaker()
         try:
             seed = {} if "seed" in self.varied(values) else {self.recipe.seed: settings["seed"]}
@@ -191,15 +190,9 @@ class Form:
     def is_running(self, request: gr.Request) -> bool:
         return request.session_hash in self._latest
 
-    def is_opening(self, request: gr.Request) -> bool:
-        return request.session_hash in self._opening
-
     def let_go(self, pack: Pack, request: gr.Request) -> Values:
-        """Updates of the buttons, now that what runs or opens in this session is not wanted and writes no more."""
+        """Updates of the buttons, now that what runs in this session is no longer wanted and writes no more."""
         self._latest.pop(request.session_hash, None)
-        name, _ = self._opening.get(request.session_hash, ("", None))
-        if name == pack.name:  # and not another that was chosen meanwhile
-            self._opening.pop(request.session_hash, None)
         return self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
 
     def _draw_first(self, pack: Pack) -> tuple[str, Values]:
@@ -220,23 +213,19 @@ class Form:
         return self.recipe.fit_sampler(pack, values[sampler]) | negative
 
     def _open(self, values: Values, request: gr.Request) -> Iterator[Values]:
-        tell, name, session = speaker(), values[self.pack], request.session_hash
-        me = self._opening[session] = name, object()
-        for words, shown in self._opened(name, values):
-            if self._opening.get(session) is not me:  # a run, or another opening, has taken its place
-                return
-            yield self._said(tell, words, shown)
-        if self._opening.get(session) is me:
-            self._opening.pop(session, None)
-
-    def _opened(self, name: str, values: Values) -> Iterator[tuple[str, Values]]:
+        tell, session = speaker(), request.session_hash
+        me = self._opening[session] = object()
         try:
-            pack = drawable(self.studio, name)  # before its models are loaded
-            for text in waiting(self.studio, name):
-                yield text, {}
-            yield from self.open(pack, values)
+            pack = drawable(self.studio, values[self.pack])  # before its models are loaded
+            for text in waiting(self.studio, pack.name):
+                yield self._said(tell, text)
+            for words, shown in self.open(pack, values):
+                yield self._said(tell, words, shown)
         except MmdemoError as error:
-            yield str(error), dict.fromkeys(self.views)
+            yield self._said(tell, str(error), dict.fromkeys(self.views))
+        finally:
+            if self._opening.get(session) is me:
+                del self._opening[session]
 
     def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self.watch(values, self.recipe.read(values), request.session_hash)
@@ -259,7 +248,8 @@ class Form:
         with suppress(MmdemoError):
             can_draw = self.studio.pack(values[self.pack]).can_sample
         # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        ended = {self.status: gr.skip() if self.is_opening(request) else message(STOPPED)}
+        opening = request.session_hash in self._opening
+        ended = {self.status: gr.skip() if opening else message(STOPPED)}
         return ended | self._buttons(running=False) | {self.go: gr.update(interactive=can_draw)}
 
     def _stopped(self, values: Values, request: gr.Request) -> Values:
