@@ -193,12 +193,13 @@ def _still_to_do(
 ) -> Iterator[int]:
     """All steps, or those that a training which was stopped has left; what it had learnt is learnt."""
     done, saved = 0, time.monotonic()
-    with suppress(PackError):  # there is none, or it is damaged
-        state = load_checkpoint(checkpoint or Path("none"), {})
-        classifier.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        done = state["step"]
+    if checkpoint:
+        with suppress(PackError):  # there is none, or it is damaged
+            state = load_checkpoint(checkpoint, {})
+            classifier.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            torch.set_rng_state(state["rng"])
+            done = state["step"]
     for step in range(done, steps):
         yield step
         if checkpoint and step + 1 < steps and time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -263,9 +264,7 @@ def load_classifier(
 def kept(
     file: Path,
     make: Callable[[], nn.Module],  # a blank one
-    train: Callable[
-        ..., Iterator[tuple[int, int, nn.Module]]
-    ],  # (checkpoint=) -> (step, steps, model) after every step
+    train: Callable[..., Iterator[tuple[int, int, nn.Module]]],  # (checkpoint) -> (step, steps, model), step by step
     what: str,
     report: Callable[[str], None],
 ) -> nn.Module:
