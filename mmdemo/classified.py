@@ -1,44 +1,32 @@
 """How well a pack classifies test pictures by itself, and how much of their class the tokens alone give away."""
 
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mmdemo import classifying, data, packs
+from mmdemo import classifying, data
 from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import accuracy_of_tokens
-from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import minutes_since, splits, tokens_of
-from mmdemo.unfinished import AT_ONCE, Unfinished
+from mmdemo.errors import PackError
+from mmdemo.evaluate import Evaluation, tokens_of
 
 PART = 50  # pictures that are classified before what they gave is kept
 TOKENS = 100_000  # training pictures, at most, whose class is learned from their tokens
 
 
-def measure(
-    pack: Path,
-    data_dir: str | Path | None,
-    count: int,
-    report: Callable[[str], None] = lambda line: None,
-    unfinished: Unfinished = AT_ONCE,
-) -> dict:
+def measure(evaluation: Evaluation, count: int) -> dict:
     """What `evaluate --classify` adds to a card's numbers.  Raises PackError and DataError.
 
     count: test pictures that are classified, in a random order.
     """
-    started, described = time.perf_counter(), packs.read(pack)
+    described, unfinished, report = evaluation.described, evaluation.unfinished, evaluation.report
     count = EVALUATED["classify"].check("classify", count, None)
     if described.problem or not described.can_sample or len(described.classes) < 2:
         why = described.problem or "it draws no classes"
-        raise PackError(f"{pack.name!r} cannot classify: {why}")
-    dataset, split = splits(described, data_dir)
-    train, test = split("train").labelled(), split("test")
-    if len(test.classes) != len(described.classes) or bool((test.labels < 0).any()):
-        raise DataError(f"{dataset} has not the {len(described.classes)} classes of pack {pack.name!r}")
-    pipeline = packs.load(described)
+        raise PackError(f"{described.name!r} cannot classify: {why}")
+    train, test = evaluation.of_classes()
+    train, pipeline = train.labelled(), evaluation.pipeline
     some, began = data.permuted(len(test), 0, min(count, len(test)), seed=1), time.perf_counter()
     right = 0
     for done in range(0, len(some), PART):
@@ -59,5 +47,5 @@ def measure(
         "classified_right_of": len(some),
         "classified_seconds": round(seconds, 3),
         "accuracy_tokens": accuracy_of_tokens(*known, tokens_of(pipeline, test.pixels), test.labels),
-        "classified_minutes": minutes_since(started - unfinished.seconds),
+        "classified_minutes": evaluation.minutes,
     }

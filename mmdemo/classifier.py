@@ -5,7 +5,6 @@ whitens and is not trained, convolutions that start as the identity, large batch
 It knows pictures and their labels; no packs, codecs or transformers.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,10 +17,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mmdemo import data
+from mmdemo import data, files
 from mmdemo.data import LabelledImages
 from mmdemo.errors import PackError
-from mmdemo.files import digest
 from mmdemo.images import from_bytes
 from mmdemo.training.loop import CHECKPOINT_SECONDS, learning_rate_factor, load_checkpoint, save_checkpoint
 
@@ -30,6 +28,7 @@ MANY = 20_000  # pictures in colour from which on they are taken for photographs
 SIDE = 32  # pixels to which larger photographs are made smaller before they are read
 SHIFT = 2  # pixels by which training pictures are moved about
 EPOCHS = {"marks": 6, "photographs": 12}
+WIDTHS = (64, 256, 256)  # of the layers that read photographs
 
 
 class Judge(nn.Module):
@@ -66,10 +65,9 @@ class Classifier(Judge):
 class PhotoClassifier(Judge):
     """The same for photographs. Once trained it reads a picture and its mirror image together."""
 
-    num_features = 256
-
-    def __init__(self, channels: int, num_classes: int, widths: tuple[int, ...] = (64, 256, 256)):
+    def __init__(self, channels: int, num_classes: int, widths: tuple[int, ...] = WIDTHS):
         super().__init__()
+        self.num_features = widths[-1]
         whitening = nn.Conv2d(channels, 2 * 4 * channels, 2)
         whitening.weight.requires_grad_(False)
         nn.init.zeros_(whitening.bias)
@@ -120,12 +118,15 @@ def train_classifier(
     photographs: bool | None = None,  # None = as they look
     steps: int | None = None,  # None = some epochs
     checkpoint: Path | None = None,  # where a training that was stopped is kept, and goes on; None = nowhere
+    widths: tuple[int, ...] = WIDTHS,  # of what reads photographs
 ) -> Iterator[tuple[int, int, Judge]]:
     """Yields (step, steps, classifier) after every step, on the device of the pictures.  They are shifted; photographs
     are mirrored too, which would make another digit or letter of one."""
     torch.manual_seed(seed)
     photographs = are_photographs(images) if photographs is None else photographs
-    return (_train_on_photographs if photographs else _train_on_marks)(images, seed, steps, checkpoint)
+    if photographs:
+        return _train_on_photographs(images, seed, steps, checkpoint, widths)
+    return _train_on_marks(images, seed, steps, checkpoint)
 
 
 def accuracy_of_tokens(train: Tensor, labels: Tensor, test: Tensor, truths: Tensor) -> float:
@@ -165,8 +166,10 @@ def _train_on_marks(
         yield step + 1, steps, classifier.eval()
 
 
-def _train_on_photographs(images: LabelledImages, seed: int, steps: int | None, checkpoint: Path | None):
-    classifier = _make(images, photographs=True)
+def _train_on_photographs(
+    images: LabelledImages, seed: int, steps: int | None, checkpoint: Path | None, widths: tuple[int, ...]
+):
+    classifier = _make(images, photographs=True, widths=widths)
     classifier.whiten(from_bytes(images.pixels[:5000]))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     batch_size = min(1024, len(images) if steps else max(1, len(images) // 16))
@@ -231,9 +234,9 @@ def _triangle(done: float, start: float = 0.2, peak_at: float = 0.23, end: float
     return end + (1 - end) * (1 - done) / (1 - peak_at)
 
 
-def _make(images: LabelledImages, photographs: bool) -> Judge:
-    kind = PhotoClassifier if photographs else Classifier
-    made = kind(images.pixels.shape[1], len(images.classes))
+def _make(images: LabelledImages, photographs: bool, widths: tuple[int, ...] = WIDTHS) -> Judge:
+    sizes = images.pixels.shape[1], len(images.classes)
+    made = PhotoClassifier(*sizes, widths) if photographs else Classifier(*sizes)
     return made.to(device=images.pixels.device, memory_format=torch.channels_last)
 
 
@@ -251,7 +254,7 @@ def load_classifier(
     """The classifier of these pictures: read from `folder`, or trained and put there."""
     images = images.labelled()
     key = repr((VERSION, seed, are_photographs(images), tuple(images.pixels.shape))) + repr(images.classes)
-    file = folder / f"{digest(key, images.labels, images.pixels)}.safetensors"
+    file = folder / f"{files.digest(key, images.labels, images.pixels)}.safetensors"
     return kept(
         file,
         lambda: _make(images, are_photographs(images)),
@@ -279,7 +282,7 @@ def kept(
         if step % max(1, steps // 10) == 0:
             report(f"training the {what}: {step}/{steps}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: w.contiguous() for name, w in model.state_dict().items()}, file.with_suffix(".partial"))
-    os.replace(file.with_suffix(".partial"), file)
+    with files.replacing(file) as partial:
+        save_file({name: w.contiguous() for name, w in model.state_dict().items()}, partial)
     checkpoint.unlink(missing_ok=True)
     return model

@@ -237,7 +237,7 @@ def synthesize(options) -> None:
 
 def evaluate(options) -> None:
     from mmdemo import card, classified, mended, students, teaching
-    from mmdemo.evaluate import evaluate
+    from mmdemo.evaluate import Evaluation, evaluate
     from mmdemo.training import export
     from mmdemo.unfinished import Unfinished
 
@@ -250,19 +250,18 @@ def evaluate(options) -> None:
             raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
     known = card.read(pack) if instead else {}  # fails now rather than after the work
     with Unfinished(runs / "unfinished" / pack.name, provenance.digest(pack)) as unfinished:
-        told = {"report": partial(print, file=sys.stderr, flush=True), "unfinished": unfinished}
-        drawn = told | {"show": pictures.__setitem__}
+        report = partial(print, file=sys.stderr, flush=True)
+        evaluation = Evaluation(pack, runs, options.data_dir, report, pictures.__setitem__, unfinished)
         if instead == "synthetic":
-            numbers = teaching.measure(pack, options.data_dir, options.count, settings, **told)
+            numbers = teaching.measure(evaluation, options.count, settings)
         elif instead == "student":
-            numbers = students.measure(pack, runs, options.data_dir, known.get("generated", 0), **drawn)
+            numbers = students.measure(evaluation, known.get("generated", 0))
         elif instead == "classify":
-            numbers = classified.measure(pack, options.data_dir, options.classify, **told)
+            numbers = classified.measure(evaluation, options.classify)
         elif instead == "restore":
-            numbers = mended.measure(pack, runs, options.data_dir, options.restore, **drawn)
+            numbers = mended.measure(evaluation, options.restore)
         else:
-            read = {"described": options.described, "segments": options.segments}
-            numbers = evaluate(pack, runs, options.data_dir, options.samples, settings, **read, **drawn)
+            numbers = evaluate(evaluation, options.samples, settings, options.described, options.segments)
         if instead:
             card.add(pack, numbers, pictures)
         else:

@@ -9,7 +9,8 @@ pack itself says of pictures, by `describe`, is held against what is known of th
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +39,81 @@ NEAREST = 2000  # pictures that are looked for among the training pictures
 SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of photographs, some 300 KB
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """A pack that is measured, and what each of its measures needs: the one below, and those in other files."""
+
+    pack: Path
+    runs: Path  # where the models that judge pictures are kept
+    data_dir: str | Path | None = None
+    report: Callable[[str], None] = lambda line: None
+    show: Callable[[str, Image.Image], None] = lambda file, picture: None  # takes the card's pictures
+    unfinished: Unfinished = AT_ONCE
+    started: float = field(default_factory=time.perf_counter)
+
+    @cached_property
+    def described(self) -> packs.Pack:
+        return packs.read(self.pack)
+
+    @cached_property
+    def pipeline(self) -> ClassPipeline:
+        return packs.load(self.described)
+
+    @property
+    def minutes(self) -> float:
+        """Those that it took until now, in earlier sittings too."""
+        return round((time.perf_counter() - self.started + self.unfinished.seconds) / 60, 1)
+
+    @property
+    def dataset(self) -> str:
+        """The name of the data set that the pack was trained on."""
+        return Path(self._trained["dataset"]).name
+
+    @cached_property
+    def _trained(self) -> dict:
+        return provenance.read_training(self.pack)["vqvae"]
+
+    def split(self, name: str, data_dir: str | Path | None = None) -> LabelledImages:
+        """A part of that data set, its pictures as the pack sees them.  data_dir: another than the evaluation's."""
+        dataset, size = self._trained["dataset"], self._trained["image_size"]
+        return data.load(dataset, name, data_dir or self.data_dir, size, self.described.channels)
+
+    def of_classes(self) -> tuple[LabelledImages, LabelledImages]:
+        """Training and test pictures.  Raises DataError unless they have the classes that the pack draws."""
+        train, test = self.split("train"), self.split("test")
+        classes = len(self.described.classes)
+        if len(test.classes) != classes or bool((test.labels < 0).any()):
+            raise DataError(f"{self.dataset} has not the {classes} classes of pack {self.pack.name!r}")
+        return train, test
+
+    def unpadded(self, pixels: Tensor) -> Tensor:
+        """What of the pack's pictures (N, C, H, W) is no padding: 28 × 28 of MNIST's 32 × 32."""
+        edge = padding(self._trained["dataset"], self._trained["image_size"])
+        inner = slice(edge, self.described.image_size - edge)
+        return pixels[..., inner, inner]
+
+    def recipe(self, asked: Mapping[str, Any] | None) -> Recipe:
+        """How pictures are drawn.  asked: settings by name; what is None is the pack's own."""
+        given = {name: value for name, value in (asked or {}).items() if value is not None}
+        checked = {name: SETTINGS[name].check(name, value, self.described) for name, value in given.items()}
+        return Recipe.of(self.described, checked)
+
+    def drawn(self, labels: Sequence[Label] | Tensor, seed: int = 0, **settings) -> Tensor:
+        return generate(self.pipeline, labels, self.report, seed, self.unfinished, **settings)
+
+    def classifier(self, train: LabelledImages) -> Judge:
+        return load_classifier(train, self.runs / "classifiers", self.report)
+
+    def reader(self, train: LabelledImages) -> Reader | None:
+        return load_reader(train, self.runs / "classifiers", self.report)
+
+
 def evaluate(
-    pack: Path,
-    runs: Path,
-    data_dir: str | Path | None = None,
+    evaluation: Evaluation,
     samples: int = 10_000,  # generated for the Fréchet distance; of classes the first fifth, at least 200 each, is read
     asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; None = the pack's own, each and all
-    report: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, Image.Image], None] = lambda file, picture: None,  # takes the card's pictures
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
     segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
-    unfinished: Unfinished = AT_ONCE,
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.
 
@@ -57,94 +122,84 @@ def evaluate(
     """
     described = EVALUATED["described"].check("described", described, None)
     samples = EVALUATED["samples"].check("samples", samples, None)
-    trained, settings = packs.read(pack), {}
-    if trained.can_sample:
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
-        checked = {name: SETTINGS[name].check(name, value, trained) for name, value in given.items()}
-        settings = Recipe.of(trained, checked).to_store()
-    dataset, split = splits(trained, data_dir)
-    test = split("test")
-    if trained.classes and trained.can_sample and test.classes and len(test.classes) != len(trained.classes):
+    pack, dataset = evaluation.described, evaluation.dataset
+    settings = evaluation.recipe(asked).to_store() if pack.can_sample else {}
+    test = evaluation.split("test")
+    if pack.classes and pack.can_sample and test.classes and len(test.classes) != len(pack.classes):
         raise DataError(
-            f"{dataset} has {len(test.classes)} classes and pack {pack.name!r} {len(trained.classes)}; "
+            f"{dataset} has {len(test.classes)} classes and pack {pack.name!r} {len(pack.classes)}; "
             f"what it draws can be judged only on the data set it was trained on"
         )
-    if trained.words and not test.captions:
+    if pack.words and not test.captions:
         raise DataError(f"{dataset} has no captions to draw by, and pack {pack.name!r} is asked by text")
-    started = time.perf_counter()
-    run = _Run(trained, packs.load(trained), settings, split, test, runs / "classifiers", report, show, unfinished)
+    run = _Run(evaluation, settings, test)
     numbers, rebuilt = run.reconstructed()
-    if trained.words or (test.captions and not test.classes):
+    if pack.words or (test.captions and not test.classes):
         numbers |= run.of_captions(rebuilt, samples, described, segments and Path(segments))
     elif test.classes and not bool((test.labels < 0).any()):
         numbers |= run.of_classes(rebuilt, samples)
     if "frechet_generated_test" in numbers:
         numbers["frechet_ratio"] = numbers["frechet_generated_test"] / numbers["frechet_train_test"]
-    return {"dataset": dataset, **numbers, "minutes": minutes_since(started - unfinished.seconds)}
+    return {"dataset": dataset, **numbers, "minutes": evaluation.minutes}
 
 
 @dataclass(frozen=True)
 class _Run:
-    """One evaluation: its three parts, and what they share."""
+    """The three parts of `evaluate`, and what they share."""
 
-    pack: packs.Pack
-    pipeline: ClassPipeline
+    evaluation: Evaluation
     settings: Mapping[str, Any]  # of every drawing
-    split: Callable[[str], LabelledImages]
     test: LabelledImages
-    classifiers: Path
-    report: Callable[[str], None]
-    show: Callable[[str, Image.Image], None]
-    unfinished: Unfinished
 
     def reconstructed(self) -> tuple[dict, Tensor]:
         """What the codec makes of the test pictures: its numbers, and the pictures (N, C, H, W)."""
-        self.report("reconstructing the test split")
-        pixels = self.test.pixels
-        ids = tokens_of(self.pipeline, pixels)
-        rebuilt = torch.cat([to_bytes(codec.decode_ids(self.pipeline.vae, part)).cpu() for part in ids.split(BATCH)])
-        counts = ids.flatten().bincount(minlength=self.pack.codes)
-        uses = torch.tensor(packs.read_codebook(self.pack)["counts"])
-        rows = [unpadded(self.pack, some) for some in (pixels, rebuilt)]
+        evaluation, pack, pixels = self.evaluation, self.evaluation.described, self.test.pixels
+        evaluation.report("reconstructing the test split")
+        ids, vae = tokens_of(evaluation.pipeline, pixels), evaluation.pipeline.vae
+        rebuilt = torch.cat([to_bytes(codec.decode_ids(vae, part)).cpu() for part in ids.split(BATCH)])
+        counts = ids.flatten().bincount(minlength=pack.codes)
+        uses = torch.tensor(packs.read_codebook(pack)["counts"])
+        rows = [evaluation.unpadded(some) for some in (pixels, rebuilt)]
         numbers = {
             "test_images": len(pixels),
             **likeness(rows[1], rows[0]),
             "detail": detail(rows[1], rows[0]),
             "bits_per_pixel": token_bits(ids, uses) * ids[0].numel() / pixels[0, 0].numel(),
-            "codes": self.pack.codes,
+            "codes": pack.codes,
             "codes_used": int((counts > 0).sum()),
             "perplexity": codec.perplexity(counts),
         }
-        if self.pack.channels == 3:
-            self.report("compressing it by JPEG")
+        if pack.channels == 3:
+            evaluation.report("compressing it by JPEG")
             by_scan, by_file = jpeg.at_bits(pixels, numbers["bits_per_pixel"])
             numbers |= _jpeg("jpeg", by_scan, pixels) | _jpeg("jpeg_file", by_file, pixels)
             rows.append(by_scan.pixels)
-        self.show("comparison.png", sheet([spread(some, columns_of(some, len(rows))) for some in rows]))
+        evaluation.show("comparison.png", sheet([spread(some, columns_of(some, len(rows))) for some in rows]))
         return numbers, rebuilt
 
     def of_captions(self, rebuilt: Tensor, samples: int, described: int, segments: Path | None) -> dict:
         """Whether what captions name is in the pictures, and what the pack itself says of pictures."""
-        train, test = self.split("train"), self.test
-        reader = load_reader(train, self.classifiers, self.report)
+        evaluation, pack = self.evaluation, self.evaluation.described
+        train, test = evaluation.split("train"), self.test
+        reader = evaluation.reader(train)
         numbers = _read(reader, train, test, rebuilt) if reader else {}
-        if not self.pack.words:
+        if not pack.words:
             return numbers
-        lexicon = packs.read_words(self.pack).lexicon
+        lexicon = packs.read_words(pack).lexicon
         judge = CaptionJudge(reader, lexicon)
-        numbers |= self.settings | judge.test(self.drawn, train, test, rebuilt, samples, self.show)
+        numbers |= self.settings | judge.test(self.drawn, train, test, rebuilt, samples, evaluation.show)
         if described and lexicon.phrases:
             some = data.permuted(len(test), 0, min(described, len(test)), seed=1).tolist()
             records = [test.records[i] for i in some]
-            right = describing.accuracy(self.pipeline, self.pack, test.pixels[some], records, self.report)
+            right = describing.accuracy(evaluation.pipeline, pack, test.pixels[some], records, evaluation.report)
             numbers |= {"described_right": right, "described_right_of": len(some)}
         if segments:
-            _, beside = splits(self.pack, segments.parent)
-            numbers["segments"] = overlaps(self.pipeline, lexicon, beside(segments.name), segments, self.report)
+            images = evaluation.split(segments.name, segments.parent)
+            numbers["segments"] = overlaps(evaluation.pipeline, lexicon, images, segments, evaluation.report)
         try:
-            novel = self.split("novel")
+            novel = evaluation.split("novel")
         except DataError as error:
-            self.report(f"combinations that were not trained are not drawn: {error}")
+            evaluation.report(f"combinations that were not trained are not drawn: {error}")
         else:
             asked = judge.asked(novel, min(samples, len(novel)))
             numbers |= judge.named("novel", asked, self.drawn([one.caption for one in asked]))
@@ -152,8 +207,8 @@ class _Run:
 
     def of_classes(self, rebuilt: Tensor, samples: int) -> dict:
         """What a classifier reads of the pictures, and of drawn ones."""
-        train, test = self.split("train"), self.test
-        judge = load_classifier(train, self.classifiers, self.report)
+        train, test = self.evaluation.split("train"), self.test
+        judge = self.evaluation.classifier(train)
         some = data.permuted(len(train), 0, min(len(test), len(train)), seed=0)
         numbers = {
             "accuracy_test": accuracy(judge, test.pixels, test.labels),
@@ -161,33 +216,19 @@ class _Run:
             "frechet_train_test": frechet_distance(judge, train.pixels[some], test.pixels),
             "frechet_reconstructed_test": frechet_distance(judge, rebuilt, test.pixels),
         }
-        if self.pack.can_sample:
+        if self.evaluation.described.can_sample:
             classes = len(test.classes)
             labels = torch.arange(samples) % classes
             drawn = self.drawn(labels)
             columns = min(columns_of(drawn, classes), max(1, samples // classes))
-            self.show("samples.png", sheet([drawn[label::classes][:columns] for label in range(min(classes, samples))]))
+            rows = [drawn[label::classes][:columns] for label in range(min(classes, samples))]
+            self.evaluation.show("samples.png", sheet(rows))
             numbers |= self.settings | {"generated": samples, **judged_by_class(judge, test, labels, drawn)}
         return numbers | {"features": judge.num_features}
 
     def drawn(self, labels: Sequence[Label] | Tensor) -> Tensor:
         """One picture a label, uint8 (N, C, H, W)."""
-        return generate(self.pipeline, labels, self.report, unfinished=self.unfinished, **self.settings)
-
-
-def splits(described: packs.Pack, data_dir: str | Path | None) -> tuple[str, Callable[[str], LabelledImages]]:
-    """The data set that a pack was trained on: its name, and a split's pictures as the pack sees them."""
-    training = provenance.read_training(described.path)["vqvae"]
-    dataset, size = training["dataset"], training["image_size"]
-    return Path(dataset).name, lambda split: data.load(dataset, split, data_dir, size, described.channels)
-
-
-def unpadded(described: packs.Pack, pixels: Tensor) -> Tensor:
-    """What of a pack's pictures (N, C, H, W) is no padding: 28 × 28 of MNIST's 32 × 32."""
-    training = provenance.read_training(described.path)["vqvae"]
-    edge = padding(training["dataset"], training["image_size"])
-    inner = slice(edge, described.image_size - edge)
-    return pixels[..., inner, inner]
+        return self.evaluation.drawn(labels, **self.settings)
 
 
 def tokens_of(pipeline: ClassPipeline, pixels: Tensor) -> Tensor:
@@ -325,10 +366,6 @@ def sheet(rows: Sequence[Tensor]) -> Image.Image:
 def columns_of(pixels: Tensor, rows: int) -> int:
     """How many pictures a row may have: ten, or as many as keep a sheet small."""
     return max(1, min(10, SHEET // (rows * pixels.shape[-2] * pixels.shape[-1])))
-
-
-def minutes_since(started: float) -> float:
-    return round((time.perf_counter() - started) / 60, 1)
 
 
 def _jpeg(name: str, compressed: jpeg.Compressed, originals: Tensor) -> dict:

@@ -2,10 +2,8 @@
 means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported here alone.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,15 +11,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import data, packs, restoring
+from mmdemo import data, restoring
 from mmdemo.arguments import EVALUATED
-from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
-from mmdemo.evaluate import columns_of, minutes_since, sheet, splits, unpadded
+from mmdemo.evaluate import Evaluation, columns_of, sheet
 from mmdemo.images import image_bytes, to_bytes, to_images
 from mmdemo.metrics import accuracy, likeness
-from mmdemo.pipeline import ClassPipeline
-from mmdemo.unfinished import AT_ONCE, Unfinished
 
 BATCH = 100
 LABELLED = "the label given"
@@ -38,70 +33,55 @@ class Mended(NamedTuple):
     pixels: Tensor  # (N, C, H, W) uint8
 
 
-def measure(
-    pack: Path,
-    runs: Path,
-    data_dir: str | Path | None = None,
-    count: int = 500,  # test pictures
-    report: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
-    split: str = "test",  # "train" to choose settings on
-    unfinished: Unfinished = AT_ONCE,
-    **settings,  # of the pipeline's steps; what is not given is the pack's own
-) -> dict:
+def measure(evaluation: Evaluation, count: int) -> dict:
     """How well a pack restores test pictures, beside other means: what `evaluate --restore` adds to a card's numbers.
 
     PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
+    count: test pictures, in a random order.  Raises PackError and DataError.
     """
-    described, started = packs.read(pack), time.perf_counter()
+    described, unpadded = evaluation.described, evaluation.unpadded
     if not described.can_sample:
-        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
-    _, pictures = splits(described, data_dir)
-    train = pictures("train")
-    test = train if split == "train" else pictures(split)
+        raise PackError(f"{described.name!r} has no transformer, so it cannot restore; train one first")
+    train, test = evaluation.split("train"), evaluation.split("test")
     some = data.permuted(len(test), 0, min(EVALUATED["restore"].check("restore", count, None), len(test)), seed=2)
     pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
-    judge = load_classifier(train, runs / "classifiers", report) if classes else None
+    judge = evaluation.classifier(train) if classes else None
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
-    rows, shown, pipeline = [], [], packs.load(described)
-    ways = mended(pipeline, pixels, labels if classes else None, others, unfinished, report, **settings)
-    for damage, way, made in ways:
-        alike = likeness(unpadded(described, made), unpadded(described, pixels))
+    rows, shown, given = [], [], labels if classes else None
+    for damage, way, made in mended(evaluation, pixels, given, others):
+        alike = likeness(unpadded(made), unpadded(pixels))
         read = {"read": accuracy(judge, made, labels)} if judge else {}
         rows.append({"damage": damage, "way": way, "psnr": alike["psnr"], "ssim": alike["ssim"], **read})
         shown.append(made[: columns_of(pixels, len(rows))])
-        report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
+        evaluation.report(" ".join(f"{one:.3f}" if isinstance(one, float) else one for one in rows[-1].values()))
     columns = columns_of(pixels, len(shown) + 1)
-    show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
-    minutes = minutes_since(started - unfinished.seconds)
-    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": minutes}
+    evaluation.show("restored.png", sheet([one[:columns] for one in (pixels, *shown)]))
+    return {"restored": rows, "restored_of": len(pixels), "restored_minutes": evaluation.minutes}
 
 
 def mended(
-    pipeline: ClassPipeline,
+    evaluation: Evaluation,
     pixels: Tensor,  # (N, C, H, W) uint8
     labels: Tensor | None,  # (N,) class ids, to be given where a label is; None = there are none
     training: Tensor,  # some training pictures, on which the strength of non-local means is chosen
-    unfinished: Unfinished = AT_ONCE,
-    report: Callable[[str], None] = lambda line: None,
-    **settings,  # of the pipeline's steps
 ) -> Iterator[Mended]:
     """Every damage, mended in every way; picture i is drawn with seed i, once."""
+    pipeline = evaluation.pipeline
 
     def restored(damage: str, operator: Callable[[slice], restoring.Operator], how: str = "") -> Mended:
         def draw(part: slice) -> Tensor:
             rngs = [torch.Generator().manual_seed(seed) for seed in range(part.start, part.stop)]
             asked = [int(label) for label in labels[part]] if how == LABELLED else [None] * len(rngs)
-            *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs, **settings)
+            *_, last = restoring.steps(pipeline, one := operator(part), asked, rngs)
             return to_bytes(restoring.picture(pipeline, one, last.latents)).cpu()
 
         parts = []
         for start in range(0, len(pixels), BATCH):
             part = slice(start, min(start + BATCH, len(pixels)))
-            key = ("restored", damage, how, start, settings)
+            key = ("restored", damage, how, start)
             given = [labels[part]] if how == LABELLED else []
-            parts.append(unfinished.part(partial(draw, part), key, pixels[part], *given))
-            report(f"restoring, {damage}: {part.stop}/{len(pixels)}")
+            parts.append(evaluation.unfinished.part(partial(draw, part), key, pixels[part], *given))
+            evaluation.report(f"restoring, {damage}: {part.stop}/{len(pixels)}")
         return Mended(damage, f"restored{how and ', '}{how}", torch.cat(parts))
 
     def y(seen: Tensor, part: slice) -> Tensor:

@@ -1,66 +1,51 @@
 """How well a student draws in few steps: by the labels, the seeds and the test pictures of its pack in evaluate.py."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
 from mmdemo import packs
-from mmdemo.classifier import load_classifier
 from mmdemo.errors import PackError
-from mmdemo.evaluate import CaptionJudge, columns_of, generate, judged_by_class, minutes_since, sheet, splits
+from mmdemo.evaluate import CaptionJudge, Evaluation, columns_of, generate, judged_by_class, sheet
 from mmdemo.pipeline import ClassPipeline, Label
-from mmdemo.reader import load_reader
 from mmdemo.samplers import FAST, USUAL_JUMPS
-from mmdemo.unfinished import AT_ONCE, Unfinished
 
 JUMPS = (USUAL_JUMPS, 2, 1)  # in how many it draws
 TIMED = 64  # pictures that are drawn in the pack's own way too, to be compared and timed
 ROUNDS = 3
 
 
-def measure(
-    pack: Path,
-    runs: Path,
-    data_dir: str | Path | None,
-    samples: int,
-    report: Callable[[str], None] = lambda line: None,
-    show: Callable[[str, Image.Image], None] = lambda file, picture: None,
-    unfinished: Unfinished = AT_ONCE,
-) -> dict:
+def measure(evaluation: Evaluation, samples: int) -> dict:
     """What `evaluate --student` adds to a card's numbers: of every number of steps what `evaluate` has of the pack's
     own drawing, and how many times as fast it is.  Raises PackError and DataError.
 
     samples: how many are drawn; as many as the pack's own, since of more the Fréchet distance is smaller.
     """
-    started, described = time.perf_counter(), packs.read(pack)
+    described = evaluation.described
     if described.problem or FAST not in described.samplers:
-        why = described.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
-        raise PackError(f"{pack.name!r} has no student to be measured: {why}")
-    _, split = splits(described, data_dir)
-    train, test = split("train"), split("test")
+        why = described.problem or f"it has none; first: python -m mmdemo train student --pack {described.name}"
+        raise PackError(f"{described.name!r} has no student to be measured: {why}")
+    train, test = evaluation.split("train"), evaluation.split("test")
     if described.words:
-        reader = load_reader(train, runs / "classifiers", report)
-        judge = CaptionJudge(reader, packs.read_words(described).lexicon)
+        judge = CaptionJudge(evaluation.reader(train), packs.read_words(described).lexicon)
         asked = judge.asked(test, samples)
         labels, judged = [one.caption for one in asked], partial(judge.judged, test, asked)
     else:
         labels = [n % len(described.classes) for n in range(samples)]
-        judged = partial(judged_by_class, load_classifier(train, runs / "classifiers", report), test, labels)
+        judged = partial(judged_by_class, evaluation.classifier(train), test, labels)
 
-    pipeline, rows = packs.load(described), []
+    rows = []
     ways = [{}, *({"sampler": FAST, "num_inference_steps": jumps} for jumps in JUMPS)]
-    shown, (own, *seconds) = _timed(pipeline, labels, ways)
+    shown, (own, *seconds) = _timed(evaluation.pipeline, labels, ways)
     for fast, taken in zip(ways[1:], seconds, strict=True):
-        numbers = judged(generate(pipeline, labels, report, unfinished=unfinished, **fast))
+        numbers = judged(evaluation.drawn(labels, **fast))
         rows.append({"steps": fast["num_inference_steps"], "times_as_fast": round(own / taken, 1), **numbers})
     columns = columns_of(shown[0], len(shown))
-    show("student.png", sheet([one[:columns] for one in shown]))
-    return {"student": rows, "student_minutes": minutes_since(started - unfinished.seconds)}
+    evaluation.show("student.png", sheet([one[:columns] for one in shown]))
+    return {"student": rows, "student_minutes": evaluation.minutes}
 
 
 def _timed(

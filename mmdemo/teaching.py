@@ -4,56 +4,44 @@ How they are drawn is chosen by what a classifier learns of them about pictures 
 teaches best need not look best, because guidance makes pictures clearer and more alike.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmdemo import data, packs
-from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
+from mmdemo import data
+from mmdemo.arguments import EVALUATED, Recipe
 from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
-from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import generate, minutes_since, splits
+from mmdemo.errors import PackError
+from mmdemo.evaluate import Evaluation
 from mmdemo.metrics import accuracy
-from mmdemo.unfinished import AT_ONCE, Unfinished
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third
 TRIED = 3000  # pictures drawn by each settings that are tried
 REAL = (100, 1000, 10_000)  # real pictures that drawn ones are put beside
 CHOOSING, TEACHING = 1_000_000, 2_000_000  # first seeds of what is drawn to choose by, and of what is measured
-STEPS = {False: 1000, True: 240}  # of every classifier, whatever it learns from; by whether they are photographs
+STEPS = {False: 1000, True: 160}  # of every classifier, whatever it learns from; by whether they are photographs
+WIDTHS = (32, 128, 128)  # of those that read photographs: two sevenths of evaluate's own work, for there are eight
 
 
 def measure(
-    pack: Path,
-    data_dir: str | Path | None = None,
-    count: int = 30_000,
+    evaluation: Evaluation,
+    count: int,
     asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; if all are None they are chosen
-    report: Callable[[str], None] = lambda line: None,
-    unfinished: Unfinished = AT_ONCE,
 ) -> dict:
     """What `evaluate` adds to a card of a pack that draws classes, shares of test pictures read right, in [0, 1].
 
     Raises PackError and DataError where there are no classes to learn.
     """
-    started, count = time.perf_counter(), EVALUATED["count"].check("count", count, None)
-    described = packs.read(pack)
+    described, report, count = evaluation.described, evaluation.report, EVALUATED["count"].check("count", count, None)
     if not described.can_sample or described.words:
-        raise PackError(f"{pack.name!r} draws no classes, so there is nothing that a classifier could learn of it")
-    given = {name: value for name, value in (asked or {}).items() if value is not None}
-    given = {name: SETTINGS[name].check(name, value, described) for name, value in given.items()}
-    own = Recipe.of(described, given)
-    dataset, split = splits(described, data_dir)
-    pipeline = packs.load(described)
-    test, train = (_moved(split(one), pipeline.device) for one in ("test", "train"))
-    if len(test.classes) != len(described.classes) or bool((test.labels < 0).any()):
-        raise DataError(f"{dataset} has not the {len(described.classes)} classes of pack {pack.name!r}")
+        raise PackError(f"{described.name!r} draws no classes, so there is nothing that a classifier could learn of it")
+    own, device = evaluation.recipe(asked), evaluation.pipeline.device
+    train, test = (_moved(images, device) for images in evaluation.of_classes())
     places = data.permuted(len(train), 0, len(train), seed=2)
     held = min(HELD_OUT, len(train) // 3)
     held_out, rest = _some(train, places[:held]), places[held:]
@@ -61,26 +49,27 @@ def measure(
 
     def drawn_by(recipe: Recipe, count: int, seed: int) -> LabelledImages:
         labels = torch.arange(count) % len(test.classes)
-        pixels = generate(pipeline, labels, report, seed, unfinished, **recipe.to_store())
-        return _moved(LabelledImages(pixels, labels, test.classes), pipeline.device)
+        pixels = evaluation.drawn(labels, seed, **recipe.to_store())
+        return _moved(LabelledImages(pixels, labels, test.classes), device)
 
     def right(judged: LabelledImages, *taught: LabelledImages) -> float:
         every, steps = _together(taught), STEPS[photographs]
 
         def share() -> Tensor:
-            for step, _, trained in train_classifier(every, photographs=photographs, steps=steps):
+            for step, _, trained in train_classifier(every, photographs=photographs, steps=steps, widths=WIDTHS):
                 classifier = trained
                 if step % max(1, steps // 4) == 0:
                     report(f"training a classifier on {len(every)} pictures: {step}/{steps}")
             return torch.tensor(accuracy(classifier, judged.pixels, judged.labels), dtype=torch.float64)
 
-        key, tensors = ("taught", photographs, steps), (every.pixels, every.labels, judged.pixels, judged.labels)
-        read = unfinished.part(share, key, *tensors).item()
+        key = "taught", photographs, steps, WIDTHS
+        tensors = every.pixels, every.labels, judged.pixels, judged.labels
+        read = evaluation.unfinished.part(share, key, *tensors).item()
         report(f"a classifier that learnt {len(every)} pictures reads {read:.2%} right")
         return read
 
     tried = {}
-    for recipe in [] if given else _candidates(own):
+    for recipe in _candidates(own) if all(value is None for value in (asked or {}).values()) else ():
         report(f"trying {_words(recipe)}")
         tried[recipe] = right(held_out, drawn_by(recipe, min(TRIED, count), CHOOSING))
     chosen = _cheapest(tried, held) if tried else own
@@ -93,7 +82,7 @@ def measure(
         few = _some(train, rest[:some])
         real[str(some)], both[str(some)] = right(test, few), right(test, few, drawn)
     return {
-        "synthetic": alone | {"minutes": minutes_since(started - unfinished.seconds)},
+        "synthetic": alone | {"minutes": evaluation.minutes},
         "synthetic_settings": chosen.to_store(),
         "synthetic_tried": {_words(recipe): share for recipe, share in tried.items()} | {"pictures": held},
         "synthetic_real": real,

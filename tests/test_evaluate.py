@@ -29,6 +29,7 @@ from mmdemo import (
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
+from mmdemo.evaluate import Evaluation
 from mmdemo.images import from_bytes, to_images
 from mmdemo.models.dit import DiT
 from mmdemo.samplers import MAX_JUMPS
@@ -202,7 +203,7 @@ def test_two_folders_of_one_name_do_not_share_a_classifier(tiny_weights, tmp_pat
             file = tmp_path / owner / "pictures" / images.classes[label] / f"{i:03}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             image.save(file)
-        numbers = evaluate.evaluate(pack, tmp_path / "runs", tmp_path / owner / "pictures")
+        numbers = evaluate.evaluate(Evaluation(pack, tmp_path / "runs", tmp_path / owner / "pictures"))
         assert numbers["accuracy_test"] > 0.9, f"{owner} pictures are not what the classifier knows"
 
 
@@ -251,7 +252,7 @@ def test_a_regression_on_tokens_knows_which_token_is_where_and_passes_over_codes
 
 def test_a_colour_pack_is_held_against_jpeg_at_as_many_bits(colour, pictures, tmp_path):
     test_split, shown = unlabelled(pictures, tmp_path / "data"), {}
-    numbers = evaluate.evaluate(colour, tmp_path / "runs", test_split, show=shown.__setitem__)
+    numbers = evaluate.evaluate(Evaluation(colour, tmp_path / "runs", test_split, show=shown.__setitem__))
     json.dumps(numbers, allow_nan=False)  # the flat picture has no error in JPEG: infinitely many dB
 
     vae = packs.load(packs.read(colour), "cpu").vae
@@ -275,14 +276,16 @@ def test_a_colour_pack_is_held_against_jpeg_at_as_many_bits(colour, pictures, tm
 
 
 def test_a_test_split_without_labels_is_judged_by_no_classifier(colour, pictures, tmp_path):
-    numbers = evaluate.evaluate(colour, tmp_path / "runs", unlabelled(pictures, tmp_path / "data"))
+    numbers = evaluate.evaluate(Evaluation(colour, tmp_path / "runs", unlabelled(pictures, tmp_path / "data")))
     assert not any(name.startswith(("accuracy", "frechet")) for name in numbers)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class(sampling, pictures, tmp_path):
     shown = {}
-    numbers = evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, {"steps": 2}, show=shown.__setitem__)
+    numbers = evaluate.evaluate(
+        Evaluation(sampling, tmp_path / "runs", pictures, show=shown.__setitem__), 100, {"steps": 2}
+    )
     json.dumps(numbers, allow_nan=False)
     assert numbers["generated"] == 100 and "jpeg_psnr" not in numbers, "JPEG is for pictures in colour"
     assert 0 < numbers["bits_per_pixel"] < 1 and numbers["detail"] > 0
@@ -308,7 +311,7 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
         record |= {"steps": 1, "batch_size": 1, "machine": "a test's"}
     (sampling / "training.json").write_text(json.dumps(training))
     shown, runs = {}, tmp_path / "runs"
-    before = evaluate.evaluate(sampling, runs, pictures, 100, {"steps": 2}, show=shown.__setitem__)
+    before = evaluate.evaluate(Evaluation(sampling, runs, pictures, show=shown.__setitem__), 100, {"steps": 2})
     card.write(sampling, before, shown)
     options = ["--pack", "sampling", "--weights", str(sampling.parent), "--data-dir", str(pictures)]
     drawings, steps = [], restoring.steps
@@ -393,7 +396,7 @@ def test_pictures_are_shrunk_by_means_and_noised_as_a_file_can_hold_it():
 def test_the_training_split_is_read_once(sampling, pictures, tmp_path, monkeypatch):
     load, splits = data.load, []
     monkeypatch.setattr(data, "load", lambda dataset, split, *rest: splits.append(split) or load(dataset, split, *rest))
-    evaluate.evaluate(sampling, tmp_path / "runs", pictures, 100, {"steps": 1})
+    evaluate.evaluate(Evaluation(sampling, tmp_path / "runs", pictures), 100, {"steps": 1})
     assert sorted(splits) == ["test", "train"]
 
 
@@ -409,7 +412,7 @@ def test_the_picture_for_the_card_stays_small_whatever_the_size_of_the_pictures(
 def test_a_transformer_is_not_judged_on_a_data_set_of_other_classes(tiny_weights, tmp_path):
     """`tiny` has three classes, `shapes`, which it says it was trained on, five."""
     with pytest.raises(DataError, match="shapes has 5 classes and pack 'tiny' 3"):
-        evaluate.evaluate(tiny_weights / "tiny", tmp_path, samples=100)
+        evaluate.evaluate(Evaluation(tiny_weights / "tiny", tmp_path), 100)
 
 
 # -------------------------------------------------------------------------------------------------------- by captions
@@ -444,12 +447,12 @@ def test_pictures_drawn_by_captions_are_judged_by_what_the_captions_name(caption
     shown = {}
 
     def numbers(change=lambda pixels: pixels) -> dict:
-        def drawn(pipeline, captions, report, **settings):
+        def drawn(evaluation, captions, **settings):
             return change(torch.stack([real[caption] for caption in captions]))
 
-        monkeypatch.setattr(evaluate, "generate", drawn)
-        where = tmp_path / "runs", captioned / "scenes"
-        return evaluate.evaluate(captioned / "pack", *where, 120, {"steps": 2}, show=shown.__setitem__, described=0)
+        monkeypatch.setattr(Evaluation, "drawn", drawn)
+        evaluation = Evaluation(captioned / "pack", tmp_path / "runs", captioned / "scenes", show=shown.__setitem__)
+        return evaluate.evaluate(evaluation, 120, {"steps": 2}, described=0)
 
     right = numbers()
     json.dumps(right, allow_nan=False)
@@ -484,9 +487,8 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     Image.new("L", (32, 32), 255).save(segments / "mask.png")
     rows = [row | {"masks": {"ground": "mask.png"}} for row in rows]
     (segments / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    numbers = evaluate.evaluate(
-        pack, *where, 100, asked, told.append, shown.__setitem__, described=3, segments=segments
-    )
+    evaluation = Evaluation(pack, *where, told.append, shown.__setitem__)
+    numbers = evaluate.evaluate(evaluation, 100, asked, described=3, segments=segments)
     assert numbers["segments"]["ground"]["of"] == 4
     assert set(numbers["described_right"]) == {"ground", "colour", "mark"} and numbers["described_right_of"] == 3
     assert not any("novel" in name for name in numbers) and any("novel" in line for line in told)
@@ -506,7 +508,7 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
     }
     times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
     export.save_student(pack, DiT(**sizes | {"times": times}), {})
-    few = students.measure(pack, *where, numbers["generated"])["student"]
+    few = students.measure(Evaluation(pack, *where), numbers["generated"])["student"]
     assert all(0 <= row["named_right_test"] <= 1 and row["frechet_generated_test"] > 0 for row in few)
 
 
@@ -516,7 +518,7 @@ def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(cap
     vae = packs.load(packs.read(pack), "cpu").vae
     statistics = codec.statistics(vae, data.load(str(captioned / "scenes"), "test", image_size=32).pixels)
     export.save_codec(pack, vae, statistics, (), provenance.read_training(pack)["vqvae"])
-    numbers = evaluate.evaluate(pack, tmp_path / "runs", captioned / "scenes")
+    numbers = evaluate.evaluate(Evaluation(pack, tmp_path / "runs", captioned / "scenes"))
     assert set(numbers["read_reconstructed"]) == {"ground", "colour", "mark"} and "generated" not in numbers
     assert numbers["frechet_train_test"] < numbers["frechet_reconstructed_test"]
 
@@ -525,9 +527,8 @@ def test_captions_alone_without_records_are_drawn_and_nothing_is_read(captioned,
     images = scenes(60)
     for split in ("train", "test"):
         save(replace(images, records=({},) * 60), tmp_path / "scenes" / split)
-    numbers = evaluate.evaluate(
-        captioned / "pack", tmp_path / "runs", tmp_path / "scenes", 100, {"steps": 1}, described=0
-    )
+    evaluation = Evaluation(captioned / "pack", tmp_path / "runs", tmp_path / "scenes")
+    numbers = evaluate.evaluate(evaluation, 100, {"steps": 1}, described=0)
     assert numbers["generated"] == 100 and "copies" in numbers
     assert not any(name.startswith(("read_", "named_", "frechet_")) for name in numbers)
     assert not (tmp_path / "runs").exists()
@@ -535,4 +536,4 @@ def test_captions_alone_without_records_are_drawn_and_nothing_is_read(captioned,
 
 def test_a_pack_that_reads_is_not_judged_on_pictures_without_captions(captioned, pictures, tmp_path):
     with pytest.raises(DataError, match="scenes has no captions"):
-        evaluate.evaluate(captioned / "pack", tmp_path, pictures, samples=100)
+        evaluate.evaluate(Evaluation(captioned / "pack", tmp_path, pictures), 100)

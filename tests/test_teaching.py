@@ -14,6 +14,7 @@ from mmdemo.__main__ import main
 from mmdemo.arguments import Recipe
 from mmdemo.data import LabelledImages
 from mmdemo.errors import ArgumentError, DataError, PackError
+from mmdemo.evaluate import Evaluation
 from mmdemo.pipeline import ClassPipeline
 
 NUMBERS = {
@@ -57,7 +58,7 @@ def test_how_they_are_drawn_is_chosen_on_training_pictures_whatever_the_test_pic
     shutil.move(other / "test" / "circle", other / "test" / "x")
     shutil.move(other / "test" / "square", other / "test" / "circle")
     shutil.move(other / "test" / "x", other / "test" / "square")
-    one, two = (teaching.measure(sampling, folder, 100) for folder in (pictures, other))
+    one, two = (teaching.measure(Evaluation(sampling, tmp_path, folder), 100) for folder in (pictures, other))
     tried = one["synthetic_tried"]
     assert tried == two["synthetic_tried"] and one["synthetic_settings"] == two["synthetic_settings"]
     assert one["synthetic"]["accuracy"] != two["synthetic"]["accuracy"] and tried.pop("pictures") == 10
@@ -138,14 +139,14 @@ def test_the_card_says_how_they_were_chosen_and_that_the_generator_saw_every_rea
     assert "guidance 3: 96.00%" in text and "--synthetic --count 30000 --data-dir" in text and "\n\n\n" not in text
 
 
-def test_what_draws_no_classes_teaches_none(reading_weights, tiny_weights):
+def test_what_draws_no_classes_teaches_none(reading_weights, tiny_weights, tmp_path):
     for pack in (reading_weights / "words", tiny_weights / "tiny-codec"):
         with pytest.raises(PackError, match="draws no classes"):
-            teaching.measure(pack)
+            teaching.measure(Evaluation(pack, tmp_path), 100)
     with pytest.raises(DataError, match="shapes has not the 3 classes"):
-        teaching.measure(tiny_weights / "tiny")
+        teaching.measure(Evaluation(tiny_weights / "tiny", tmp_path), 100)
     with pytest.raises(ArgumentError, match="count is 99"):
-        teaching.measure(tiny_weights / "tiny", count=99)
+        teaching.measure(Evaluation(tiny_weights / "tiny", tmp_path), 99)
 
 
 @pytest.mark.parametrize("photographs", [False, True])
