@@ -192,6 +192,23 @@ def test_a_run_that_ends_while_another_pack_opens_says_nothing_over_that(tiny_we
     assert json.loads(form._failed(values, somebody)[form.status])["text"] == "Stopped."
 
 
+def test_a_first_picture_does_not_take_the_place_of_what_was_asked_for_meanwhile(tiny_weights):
+    studio = Studio([tiny_weights], device="cpu")
+    studio.load("tiny")
+    with gr.Blocks():
+        form = Denoise(studio, gr.State("tiny"))
+    pack, somebody = {form.pack: "tiny"}, SimpleNamespace(session_hash="somebody")
+    openings = [form._open(pack, somebody) for _ in range(3)]
+    assert [json.loads(next(one)[form.status])["text"] for one in openings] == [form.opening] * 3
+    assert len(list(openings[0])) == 1, "the picture; gradio may drop what the others say"
+    values, settings = form.start(studio.pack("tiny"))
+    next(run := form.watch(values | pack, settings, "somebody"))
+    assert list(openings[1]) == []
+    *_, last = run
+    assert list(openings[2]) == [] and last[form.go]["interactive"], "nor once it is done"
+    assert len(list(form._open(pack, somebody))) == 1 and not form._opening
+
+
 def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):
     """gradio searches the page, from its start, for all that events have read, each time that one begins, goes on or
     ends: with 121 of them, and the endpoints first, a choice cost the browser three times as much."""

@@ -45,7 +45,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
-        self._opening: dict[str, object] = {}  # the opening of a pack that is under way, likewise
+        self._opening: defaultdict[str, set[object]] = defaultdict(set)  # openings of packs that may write, likewise
         self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
@@ -163,6 +163,7 @@ class Form:
         pack = self.studio.pack(values[self.pack])
         run = self.ask(pack, values, settings)
         me = self._latest[session] = object()
+        self._opening.pop(session, None)
         tell = speaker()
         try:
             seed = {} if "seed" in self.varied(values) else {self.recipe.seed: settings["seed"]}
@@ -213,19 +214,23 @@ class Form:
         return self.recipe.fit_sampler(pack, values[sampler]) | negative
 
     def _open(self, values: Values, request: gr.Request) -> Iterator[Values]:
-        tell, session = speaker(), request.session_hash
-        me = self._opening[session] = object()
+        """A run that begins meanwhile takes its place. Another opening does not: gradio may drop that one's answers."""
+        tell, me, openings = speaker(), object(), self._opening[request.session_hash]
+        openings.add(me)
         try:
             pack = drawable(self.studio, values[self.pack])  # before its models are loaded
             for text in waiting(self.studio, pack.name):
                 yield self._said(tell, text)
             for words, shown in self.open(pack, values):
+                if openings is not self._opening.get(request.session_hash):
+                    return
                 yield self._said(tell, words, shown)
         except MmdemoError as error:
             yield self._said(tell, str(error), dict.fromkeys(self.views))
         finally:
-            if self._opening.get(session) is me:
-                del self._opening[session]
+            openings.discard(me)
+            if not openings and openings is self._opening.get(request.session_hash):
+                del self._opening[request.session_hash]
 
     def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self.watch(values, self.recipe.read(values), request.session_hash)
