@@ -20,11 +20,11 @@ def measure(evaluation: Evaluation, count: int) -> dict:
 
     count: test pictures that are classified, in a random order.
     """
-    described, unfinished, report = evaluation.described, evaluation.unfinished, evaluation.report
+    pack, unfinished, report = evaluation.pack, evaluation.unfinished, evaluation.report
     count = EVALUATED["classify"].check("classify", count, None)
-    if described.problem or not described.can_sample or len(described.classes) < 2:
-        why = described.problem or "it draws no classes"
-        raise PackError(f"{described.name!r} cannot classify: {why}")
+    if pack.problem or not pack.can_sample or len(pack.classes) < 2:
+        why = pack.problem or "it draws no classes"
+        raise PackError(f"{pack.name!r} cannot classify: {why}")
     train, test = evaluation.of_classes()
     train, pipeline = train.labelled(), evaluation.pipeline
     some, began = data.permuted(len(test), 0, min(count, len(test)), seed=1), time.perf_counter()
@@ -33,7 +33,7 @@ def measure(evaluation: Evaluation, count: int) -> dict:
         pixels, labels = (one[some[done : done + PART]] for one in (test.pixels, test.labels))
 
         def read(pixels: Tensor = pixels, labels: Tensor = labels) -> Tensor:
-            return torch.tensor(classifying.right(pipeline, described, pixels, labels))
+            return torch.tensor(classifying.right(pipeline, pack, pixels, labels))
 
         right += int(unfinished.part(read, ("classified", classifying.NOISES), pixels, labels))
         report(f"classifying: {done + len(labels)}/{len(some)}")

@@ -155,7 +155,7 @@ def _train_on_marks(
     batch_size: int = 128,
     rate: float = 2e-3,
 ):
-    classifier = _make(images, photographs=False)
+    classifier = _make(images, photographs=False, widths=WIDTHS)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=rate, weight_decay=0.01)
     steps = steps or max(1, EPOCHS["marks"] * len(images) // batch_size)
     for step in _still_to_do(steps, classifier, optimizer, checkpoint):
@@ -234,7 +234,7 @@ def _triangle(done: float, start: float = 0.2, peak_at: float = 0.23, end: float
     return end + (1 - end) * (1 - done) / (1 - peak_at)
 
 
-def _make(images: LabelledImages, photographs: bool, widths: tuple[int, ...] = WIDTHS) -> Judge:
+def _make(images: LabelledImages, photographs: bool, widths: tuple[int, ...]) -> Judge:
     sizes = images.pixels.shape[1], len(images.classes)
     made = PhotoClassifier(*sizes, widths) if photographs else Classifier(*sizes)
     return made.to(device=images.pixels.device, memory_format=torch.channels_last)
@@ -257,7 +257,7 @@ def load_classifier(
     file = folder / f"{files.digest(key, images.labels, images.pixels)}.safetensors"
     return kept(
         file,
-        lambda: _make(images, are_photographs(images)),
+        lambda: _make(images, are_photographs(images), WIDTHS),
         partial(train_classifier, images, seed),
         "classifier",
         report,
@@ -281,8 +281,7 @@ def kept(
         model = trained
         if step % max(1, steps // 10) == 0:
             report(f"training the {what}: {step}/{steps}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(file) as partial:
-        save_file({name: w.contiguous() for name, w in model.state_dict().items()}, partial)
+    with files.replacing(file) as new:
+        save_file({name: w.contiguous() for name, w in model.state_dict().items()}, new)
     checkpoint.unlink(missing_ok=True)
     return model

@@ -242,7 +242,7 @@ def evaluate(options) -> None:
     from mmdemo.unfinished import Unfinished
 
     pack, pictures, runs = _trained_pack(options), {}, Path(options.runs)
-    settings = {name: getattr(options, name) for name in STORED}
+    settings = {name: value for name in STORED if (value := getattr(options, name)) is not None}
     given = {name for name, value in vars(options).items() if value is not None and value is not False}
     instead = next((name for name in ("classify", "restore", "synthetic", "student") if name in given), None)
     for name in ("defaults", "segments", *(settings if instead != "synthetic" else ())) if instead else ():

@@ -43,7 +43,7 @@ SHEET = 112_000  # pixels of pictures in one picture for the card: as a PNG of p
 class Evaluation:
     """A pack that is measured, and what each of its measures needs: the one below, and those in other files."""
 
-    pack: Path
+    folder: Path  # the pack's
     runs: Path  # where the models that judge pictures are kept
     data_dir: str | Path | None = None
     report: Callable[[str], None] = lambda line: None
@@ -52,16 +52,16 @@ class Evaluation:
     started: float = field(default_factory=time.perf_counter)
 
     @cached_property
-    def described(self) -> packs.Pack:
-        return packs.read(self.pack)
+    def pack(self) -> packs.Pack:
+        return packs.read(self.folder)
 
     @cached_property
     def pipeline(self) -> ClassPipeline:
-        return packs.load(self.described)
+        return packs.load(self.pack)
 
     @property
     def minutes(self) -> float:
-        """Those that it took until now, in earlier sittings too."""
+        """Those that it took until now, in earlier sittings too, with reading the pictures."""
         return round((time.perf_counter() - self.started + self.unfinished.seconds) / 60, 1)
 
     @property
@@ -71,32 +71,31 @@ class Evaluation:
 
     @cached_property
     def _trained(self) -> dict:
-        return provenance.read_training(self.pack)["vqvae"]
+        return provenance.read_training(self.folder)["vqvae"]
 
     def split(self, name: str, data_dir: str | Path | None = None) -> LabelledImages:
         """A part of that data set, its pictures as the pack sees them.  data_dir: another than the evaluation's."""
         dataset, size = self._trained["dataset"], self._trained["image_size"]
-        return data.load(dataset, name, data_dir or self.data_dir, size, self.described.channels)
+        return data.load(dataset, name, data_dir or self.data_dir, size, self.pack.channels)
 
     def of_classes(self) -> tuple[LabelledImages, LabelledImages]:
         """Training and test pictures.  Raises DataError unless they have the classes that the pack draws."""
         train, test = self.split("train"), self.split("test")
-        classes = len(self.described.classes)
+        classes = len(self.pack.classes)
         if len(test.classes) != classes or bool((test.labels < 0).any()):
-            raise DataError(f"{self.dataset} has not the {classes} classes of pack {self.pack.name!r}")
+            raise DataError(f"{self.dataset} has not the {classes} classes of pack {self.folder.name!r}")
         return train, test
 
     def unpadded(self, pixels: Tensor) -> Tensor:
         """What of the pack's pictures (N, C, H, W) is no padding: 28 × 28 of MNIST's 32 × 32."""
         edge = padding(self._trained["dataset"], self._trained["image_size"])
-        inner = slice(edge, self.described.image_size - edge)
+        inner = slice(edge, self.pack.image_size - edge)
         return pixels[..., inner, inner]
 
-    def recipe(self, asked: Mapping[str, Any] | None) -> Recipe:
-        """How pictures are drawn.  asked: settings by name; what is None is the pack's own."""
-        given = {name: value for name, value in (asked or {}).items() if value is not None}
-        checked = {name: SETTINGS[name].check(name, value, self.described) for name, value in given.items()}
-        return Recipe.of(self.described, checked)
+    def recipe(self, asked: Mapping[str, Any]) -> Recipe:
+        """How pictures are drawn.  asked: settings by name; the others are the pack's own."""
+        checked = {name: SETTINGS[name].check(name, value, self.pack) for name, value in asked.items()}
+        return Recipe.of(self.pack, checked)
 
     def drawn(self, labels: Sequence[Label] | Tensor, seed: int = 0, **settings) -> Tensor:
         return generate(self.pipeline, labels, self.report, seed, self.unfinished, **settings)
@@ -111,7 +110,7 @@ class Evaluation:
 def evaluate(
     evaluation: Evaluation,
     samples: int = 10_000,  # generated for the Fréchet distance; of classes the first fifth, at least 200 each, is read
-    asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; None = the pack's own, each and all
+    asked: Mapping[str, Any] = {},  # settings of a drawing, by name; the others are the pack's own
     described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
     segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
 ) -> dict:
@@ -122,7 +121,7 @@ def evaluate(
     """
     described = EVALUATED["described"].check("described", described, None)
     samples = EVALUATED["samples"].check("samples", samples, None)
-    pack, dataset = evaluation.described, evaluation.dataset
+    pack, dataset = evaluation.pack, evaluation.dataset
     settings = evaluation.recipe(asked).to_store() if pack.can_sample else {}
     test = evaluation.split("test")
     if pack.classes and pack.can_sample and test.classes and len(test.classes) != len(pack.classes):
@@ -153,7 +152,7 @@ class _Run:
 
     def reconstructed(self) -> tuple[dict, Tensor]:
         """What the codec makes of the test pictures: its numbers, and the pictures (N, C, H, W)."""
-        evaluation, pack, pixels = self.evaluation, self.evaluation.described, self.test.pixels
+        evaluation, pack, pixels = self.evaluation, self.evaluation.pack, self.test.pixels
         evaluation.report("reconstructing the test split")
         ids, vae = tokens_of(evaluation.pipeline, pixels), evaluation.pipeline.vae
         rebuilt = torch.cat([to_bytes(codec.decode_ids(vae, part)).cpu() for part in ids.split(BATCH)])
@@ -179,7 +178,7 @@ class _Run:
 
     def of_captions(self, rebuilt: Tensor, samples: int, described: int, segments: Path | None) -> dict:
         """Whether what captions name is in the pictures, and what the pack itself says of pictures."""
-        evaluation, pack = self.evaluation, self.evaluation.described
+        evaluation, pack = self.evaluation, self.evaluation.pack
         train, test = evaluation.split("train"), self.test
         reader = evaluation.reader(train)
         numbers = _read(reader, train, test, rebuilt) if reader else {}
@@ -216,7 +215,7 @@ class _Run:
             "frechet_train_test": frechet_distance(judge, train.pixels[some], test.pixels),
             "frechet_reconstructed_test": frechet_distance(judge, rebuilt, test.pixels),
         }
-        if self.evaluation.described.can_sample:
+        if self.evaluation.pack.can_sample:
             classes = len(test.classes)
             labels = torch.arange(samples) % classes
             drawn = self.drawn(labels)

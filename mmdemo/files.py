@@ -30,12 +30,14 @@ def replacing(file: Path) -> Iterator[Path]:
     partial = file.with_suffix(".partial")
     try:
         with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
             yield partial
             with partial.open("r+b") as written:
                 os.fsync(written.fileno())
             os.replace(partial, file)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it was put in place, or could not be written
+            partial.unlink()
 
 
 @contextmanager

@@ -39,12 +39,13 @@ def measure(evaluation: Evaluation, count: int) -> dict:
     PSNR and SSIM as in `evaluate`; read: the share that the classifier reads right, of pictures with classes.
     count: test pictures, in a random order.  Raises PackError and DataError.
     """
-    described, unpadded = evaluation.described, evaluation.unpadded
-    if not described.can_sample:
-        raise PackError(f"{described.name!r} has no transformer, so it cannot restore; train one first")
+    pack, unpadded = evaluation.pack, evaluation.unpadded
+    count = EVALUATED["restore"].check("restore", count, None)
+    if not pack.can_sample:
+        raise PackError(f"{pack.name!r} has no transformer, so it cannot restore; train one first")
     train, test = evaluation.split("train"), evaluation.split("test")
-    some = data.permuted(len(test), 0, min(EVALUATED["restore"].check("restore", count, None), len(test)), seed=2)
-    pixels, labels, classes = test.pixels[some], test.labels[some], bool(described.classes and test.classes)
+    some = data.permuted(len(test), 0, min(count, len(test)), seed=2)
+    pixels, labels, classes = test.pixels[some], test.labels[some], bool(pack.classes and test.classes)
     judge = evaluation.classifier(train) if classes else None
     others = train.pixels[data.permuted(len(train), 0, min(100, len(train)), seed=3)]
     rows, shown, given = [], [], labels if classes else None

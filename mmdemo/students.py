@@ -24,17 +24,20 @@ def measure(evaluation: Evaluation, samples: int) -> dict:
 
     samples: how many are drawn; as many as the pack's own, since of more the Fréchet distance is smaller.
     """
-    described = evaluation.described
-    if described.problem or FAST not in described.samplers:
-        why = described.problem or f"it has none; first: python -m mmdemo train student --pack {described.name}"
-        raise PackError(f"{described.name!r} has no student to be measured: {why}")
+    pack = evaluation.pack
+    if pack.problem or FAST not in pack.samplers:
+        why = pack.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
+        raise PackError(f"{pack.name!r} has no student to be measured: {why}")
+    if not samples:
+        first = f"python -m mmdemo evaluate --pack {pack.name}"
+        raise PackError(f"what {pack.name!r} itself draws is not measured yet; first: {first}")
     train, test = evaluation.split("train"), evaluation.split("test")
-    if described.words:
-        judge = CaptionJudge(evaluation.reader(train), packs.read_words(described).lexicon)
+    if pack.words:
+        judge = CaptionJudge(evaluation.reader(train), packs.read_words(pack).lexicon)
         asked = judge.asked(test, samples)
         labels, judged = [one.caption for one in asked], partial(judge.judged, test, asked)
     else:
-        labels = [n % len(described.classes) for n in range(samples)]
+        labels = [n % len(pack.classes) for n in range(samples)]
         judged = partial(judged_by_class, evaluation.classifier(train), test, labels)
 
     rows = []

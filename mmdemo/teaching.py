@@ -25,23 +25,25 @@ TRIED = 3000  # pictures drawn by each settings that are tried
 REAL = (100, 1000, 10_000)  # real pictures that drawn ones are put beside
 CHOOSING, TEACHING = 1_000_000, 2_000_000  # first seeds of what is drawn to choose by, and of what is measured
 STEPS = {False: 1000, True: 160}  # of every classifier, whatever it learns from; by whether they are photographs
-WIDTHS = (32, 128, 128)  # of those that read photographs: two sevenths of evaluate's own work, for there are eight
+# Of those that read photographs. A picture takes two sevenths of the usual work: there are eight of them, or eleven.
+WIDTHS = (32, 128, 128)
 
 
 def measure(
     evaluation: Evaluation,
     count: int,
-    asked: Mapping[str, Any] | None = None,  # settings of a drawing, by name; if all are None they are chosen
+    asked: Mapping[str, Any] = {},  # settings of a drawing, by name; if there are none they are chosen
 ) -> dict:
     """What `evaluate` adds to a card of a pack that draws classes, shares of test pictures read right, in [0, 1].
 
     Raises PackError and DataError where there are no classes to learn.
     """
-    described, report, count = evaluation.described, evaluation.report, EVALUATED["count"].check("count", count, None)
-    if not described.can_sample or described.words:
-        raise PackError(f"{described.name!r} draws no classes, so there is nothing that a classifier could learn of it")
-    own, device = evaluation.recipe(asked), evaluation.pipeline.device
-    train, test = (_moved(images, device) for images in evaluation.of_classes())
+    pack, report, count = evaluation.pack, evaluation.report, EVALUATED["count"].check("count", count, None)
+    if not pack.can_sample or pack.words:
+        raise PackError(f"{pack.name!r} draws no classes, so there is nothing that a classifier could learn of it")
+    own, splits = evaluation.recipe(asked), evaluation.of_classes()
+    device = evaluation.pipeline.device
+    train, test = (_moved(images, device) for images in splits)
     places = data.permuted(len(train), 0, len(train), seed=2)
     held = min(HELD_OUT, len(train) // 3)
     held_out, rest = _some(train, places[:held]), places[held:]
@@ -69,7 +71,7 @@ def measure(
         return read
 
     tried = {}
-    for recipe in _candidates(own) if all(value is None for value in (asked or {}).values()) else ():
+    for recipe in () if asked else _candidates(own):
         report(f"trying {_words(recipe)}")
         tried[recipe] = right(held_out, drawn_by(recipe, min(TRIED, count), CHOOSING))
     chosen = _cheapest(tried, held) if tried else own

@@ -45,8 +45,6 @@ class Unfinished:
             self.seconds += seconds
         except (OSError, SafetensorError):
             began, made = time.perf_counter(), make()
-            with files.writing(file):
-                self.folder.mkdir(parents=True, exist_ok=True)
             with files.replacing(file) as partial:
                 save_file({"made": made.contiguous()}, partial, {"seconds": str(time.perf_counter() - began)})
         return made

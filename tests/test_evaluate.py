@@ -344,6 +344,8 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     assert main(few) == 1 and "train student --pack sampling" in capsys.readouterr().err
     times = torch.linspace(1000, 0, MAX_JUMPS + 1).tolist()
     export.save_student(sampling, tiny_dit(times=times), training["dit"] | {"trajectories": 20})
+    with pytest.raises(PackError, match="itself draws is not measured yet"):
+        students.measure(Evaluation(sampling, runs, pictures), 0)
     assert main(few) == 0
     more, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
     assert json.loads((sampling / "metrics.json").read_text()) == numbers | more

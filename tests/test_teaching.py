@@ -103,6 +103,7 @@ def test_stopped_it_goes_on_where_it_was(whole, pictures, small, capsys, monkeyp
     train, trainings, called, drawings = teaching.train_classifier, [], ClassPipeline.__call__, []
 
     def stopped_at_the_fifth(images, **options):
+        assert options["widths"] == teaching.WIDTHS
         trainings.append(images)
         if len(trainings) == 5:
             raise KeyboardInterrupt
@@ -154,6 +155,8 @@ def test_a_classifier_learns_from_a_few_pictures_too_if_it_may_take_many_steps(p
     pixels = torch.zeros(8, 3, 16, 16, dtype=torch.uint8)
     pixels[::2, :, :8] = 200
     few = LabelledImages(pixels, torch.arange(8) % 2, ("up", "down"))
-    *_, (step, steps, learnt) = classifier.train_classifier(few, photographs=photographs, steps=30)
-    assert step == steps == 30 and isinstance(learnt, classifier.PhotoClassifier) == photographs
+    how = {"photographs": photographs, "steps": 30, "widths": teaching.WIDTHS}
+    *_, (step, steps, learnt) = classifier.train_classifier(few, **how)
+    assert step == steps == 30 and learnt.num_features == 128
+    assert isinstance(learnt, classifier.PhotoClassifier) == photographs
     assert teaching.accuracy(learnt, pixels, few.labels) == 1

@@ -174,7 +174,6 @@ def save_latents(file: Path, latents: Tensor, images: LabelledImages, fingerprin
 
     told: classes, captions and records as JSON, in bytes, so that all is in one file.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
     told = json.dumps({"classes": images.classes, "captions": images.captions, "records": images.records})
     tensors = {"latents": latents.contiguous(), "labels": images.labels}
     tensors["told"] = torch.frombuffer(bytearray(told, "utf-8"), dtype=torch.uint8)

@@ -304,7 +304,6 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
 
 def save_checkpoint(path: Path, state: dict) -> None:
     """All or nothing: a run killed while saving keeps its previous checkpoint."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial, partial.open("wb") as file:
         try:
             torch.save(state, file)

@@ -137,7 +137,6 @@ def _trajectories(
 ) -> tuple[list[float], Tensor]:
     """The N times at which the teacher stops, the last one 0, and where its drawings are then: (count, N, d, h, w), in
     half precision. Made in parts, each kept, so that those that there are need not be made again."""
-    folder.mkdir(parents=True, exist_ok=True)
     parts, times = [], []
     for start in tqdm(range(0, len(labels), PART), desc="drawing", disable=None):
         file = folder / f"{start // PART:05}.safetensors"

@@ -45,7 +45,7 @@ class Form:
     def __init__(self, studio: Studio, pack: Component):
         self.studio, self.pack = studio, pack
         self._latest: dict[str, object] = {}  # the run that may write, by session
-        self._opening: defaultdict[str, set[object]] = defaultdict(set)  # openings of packs that may write, likewise
+        self._opening: set[tuple[str, object]] = set()  # openings of packs that may write: session, and which one
         self._first = once_a_pack(self._draw_first)
         with gr.Row(elem_classes="mm-work"):
             with gr.Column(scale=5, min_width=300):
@@ -163,7 +163,7 @@ class Form:
         pack = self.studio.pack(values[self.pack])
         run = self.ask(pack, values, settings)
         me = self._latest[session] = object()
-        self._opening.pop(session, None)
+        self._opening -= self._openings(session)
         tell = speaker()
         try:
             seed = {} if "seed" in self.varied(values) else {self.recipe.seed: settings["seed"]}
@@ -191,6 +191,9 @@ class Form:
     def is_running(self, request: gr.Request) -> bool:
         return request.session_hash in self._latest
 
+    def _openings(self, session: str) -> set[tuple[str, object]]:
+        return {one for one in self._opening.copy() if one[0] == session}
+
     def let_go(self, pack: Pack, request: gr.Request) -> Values:
         """Updates of the buttons, now that what runs in this session is no longer wanted and writes no more."""
         self._latest.pop(request.session_hash, None)
@@ -214,23 +217,24 @@ class Form:
         return self.recipe.fit_sampler(pack, values[sampler]) | negative
 
     def _open(self, values: Values, request: gr.Request) -> Iterator[Values]:
-        """A run that begins meanwhile takes its place. Another opening does not: gradio may drop that one's answers."""
-        tell, me, openings = speaker(), object(), self._opening[request.session_hash]
-        openings.add(me)
+        """A run that has begun takes its place. A later opening does not, since gradio may drop the later's answers."""
+        if self.is_running(request):  # begun while this waited in the queue
+            return
+        tell, me = speaker(), (request.session_hash, object())
+        self._opening.add(me)
         try:
             pack = drawable(self.studio, values[self.pack])  # before its models are loaded
             for text in waiting(self.studio, pack.name):
                 yield self._said(tell, text)
             for words, shown in self.open(pack, values):
-                if openings is not self._opening.get(request.session_hash):
+                if me not in self._opening:
                     return
                 yield self._said(tell, words, shown)
         except MmdemoError as error:
-            yield self._said(tell, str(error), dict.fromkeys(self.views))
+            if me in self._opening:
+                yield self._said(tell, str(error), dict.fromkeys(self.views))
         finally:
-            openings.discard(me)
-            if not openings and openings is self._opening.get(request.session_hash):
-                del self._opening[request.session_hash]
+            self._opening.discard(me)
 
     def _run(self, values: Values, request: gr.Request) -> Iterator[Values]:
         yield from self.watch(values, self.recipe.read(values), request.session_hash)
@@ -253,7 +257,7 @@ class Form:
         with suppress(MmdemoError):
             can_draw = self.studio.pack(values[self.pack]).can_sample
         # Another pack may have been chosen meanwhile, and what is said of that one stays.
-        opening = request.session_hash in self._opening
+        opening = self._openings(request.session_hash)
         ended = {self.status: gr.skip() if opening else message(STOPPED)}
         return ended | self._buttons(running=False) | {self.go: gr.update(interactive=can_draw)}
 
