@@ -11,7 +11,7 @@ import gradio as gr
 import pytest
 
 from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS
-from mmdemo.errors import ArgumentError
+from mmdemo.errors import ArgumentError, PackError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
 from mmdemo.ui import build_demo
@@ -207,6 +207,16 @@ def test_a_first_picture_does_not_take_the_place_of_what_was_asked_for_meanwhile
     *_, last = run
     assert list(openings[2]) == [] and last[form.go]["interactive"], "nor once it is done"
     assert len(list(form._open(pack, somebody))) == 1 and not form._opening
+
+    def fails(pack, values):
+        yield form.opening, {}
+        raise PackError("it is damaged")
+
+    form.open = fails
+    assert "it is damaged" in json.loads(list(form._open(pack, somebody))[-1][form.status])["text"]
+    next(opening := form._open(pack, somebody))
+    next(form.watch(values | pack, settings, "somebody"))
+    assert list(opening) == []
 
 
 def test_choosing_a_pack_reads_few_controls_and_the_endpoints_stand_last(tiny_weights):
