@@ -8,10 +8,10 @@ nearest codes, so every step's guess of x0 is also a grid of tokens.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from torch import Tensor
@@ -136,7 +136,7 @@ class ClassPipeline(DiffusionPipeline):
 
     def steps(
         self,
-        class_labels: Sequence[Label],  # B class ids, or texts
+        class_labels: Sequence[Label],  # class ids, or texts; one an image, if `mix` says nothing else
         generator: Sequence[torch.Generator] | None = None,  # one an image, on the CPU; None = fresh ones
         num_inference_steps: int | None = None,  # None = the pack's default, here and below; of `fast` USUAL_JUMPS
         guidance_scale: float | None = None,  # w of arXiv:2207.12598 plus one: 1 = the label alone, 0 = no label
@@ -144,8 +144,7 @@ class ClassPipeline(DiffusionPipeline):
         *,
         guidance_interval: Sequence[float] | None = None,  # the two noise levels to guide between
         negative_label: Label | None = None,  # what to guide away from; None = the null class, or the empty text
-        other_labels: Sequence[Sequence[Label]] = (),  # to mix in: B of each
-        mix: Sequence[Sequence[float]] | None = None,  # B shares of the label, then of each other one; they add up to 1
+        mix: Sequence[Sequence[float]] | None = None,  # an image's shares of all labels, which add up to 1; B of them
         latents: Tensor | None = None,  # (B, d, h, w) standard normal noise to start from; None = the generators'
         x0: Tensor | None = None,  # (B, d, h, w) clean latents to noise and denoise again, in units of latent_std
         strength: float = 1.0,  # with x0: share of the steps to take, in (0, 1]; 1 = from pure noise
@@ -162,36 +161,39 @@ class ClassPipeline(DiffusionPipeline):
         if self.transformer is None:
             raise ValueError("this pipeline has no transformer, so it cannot sample")
         if generator is None:
-            generator = [torch.Generator() for _ in class_labels]
+            generator = [torch.Generator() for _ in mix or class_labels]
             for fresh in generator:
                 fresh.seed()
         device, sampler = self._execution_device, sampler or self.config.sampler
         jumps = sampler == samplers.FAST
-        away = [self.null_label if negative_label is None else negative_label] * len(class_labels)
-        ids = self.label_ids([*class_labels, *chain(*other_labels), *away]).to(device)
-        groups = {"label": ids[: -len(away)], "away": ids[-len(away) :]}
-
-        @cache  # a text means the same at every step
-        def meaning(*names: str):
-            ids, model = torch.cat([groups[name] for name in names]), self.student if jumps else self.transformer
-            with torch.no_grad():
-                return ids if self.words is None else model.read(ids)
+        away = self.null_label if negative_label is None else negative_label
+        ids = self.label_ids([*class_labels, away]).to(device)
+        shares = torch.eye(len(class_labels)) if mix is None else torch.tensor(mix)
+        # (2, B, labels and away): what decides with the label, and without
+        shares = torch.stack([F.pad(shares, (0, 1)), torch.eye(len(ids))[-1:].expand(len(shares), -1)]).to(device)
 
         if jumps:
             if self.student is None:
                 raise ValueError("this pipeline has no student, so there is no sampler 'fast'")
             count = num_inference_steps or samplers.USUAL_JUMPS
-            scheduler = schedules.Jumps(self.student.config.times, count, device)
+            model, scheduler = self.student, schedules.Jumps(self.student.config.times, count, device)
             schedule, w, stochastic, compare = self.scheduler, 1.0, {}, False  # guidance is in the student
         else:
             count = num_inference_steps or self.config.num_inference_steps
             w = self.config.guidance_scale if guidance_scale is None else guidance_scale
-            schedule = scheduler = schedules.make_scheduler(self.scheduler, sampler)
+            model, schedule = self.transformer, schedules.make_scheduler(self.scheduler, sampler)
+            scheduler = schedule
             schedules.set_timesteps(scheduler, count, device)
             stochastic = {"generator": list(generator)} if schedules.scheduler_is_stochastic(scheduler) else {}
         low, high = guidance_interval or self.config.guidance_interval
-        shares = torch.ones(1, len(class_labels)) if mix is None else torch.as_tensor(mix, dtype=torch.float32)
-        shares = shares.to(device)[..., None, None, None]  # (labels, B, 1, 1, 1)
+
+        @cache  # what labels mean is the same at every step
+        def predictor(labels: bool, away: bool) -> Callable:
+            asked = shares[[*[0] * labels, *[1] * away]].flatten(0, 1)
+            if not hasattr(model, "read"):
+                return partial(mixed_predictions, model, ids, asked)
+            with torch.no_grad():
+                return partial(model, class_labels=model.read(ids).mixed(asked), return_dict=False)
 
         if latents is None:
             size = (self.transformer.config.in_channels, *(2 * [self.transformer.config.sample_size]))
@@ -213,13 +215,13 @@ class ClassPipeline(DiffusionPipeline):
                 a, s = schedules.noise_level(schedule, t)
                 level = float(s / (a + s))
                 scale = w if low <= level <= high else 1.0
-                model = partial(self.student, until=scheduler.until(t)) if jumps else self.transformer
+                until = {"until": scheduler.until(t)} if jumps else {}
                 kind = "flow" if jumps else schedules.prediction_type(schedule)
                 guess = partial(schedules.x0_from_prediction, kind, a=a, s=s)
                 if agree is not None:
                     x_t = x_t.detach().requires_grad_()
                 with torch.set_grad_enabled(agree is not None):
-                    with_label, without = self._predict(model, x_t, t, meaning, shares, scale, compare)
+                    with_label, without = _predict(predictor, x_t, t, scale, compare, **until)
                     prediction = guided(with_label, without, scale)
                     x0 = guess(prediction, x_t)
                 if agree is not None:
@@ -253,18 +255,28 @@ class ClassPipeline(DiffusionPipeline):
         outputs = self.transformer(x_t, timestep=t.expand(len(texts)), class_labels=labels).sample[:, : x_t.shape[1]]
         return (outputs[1:] - outputs[:1]).abs().mean(1)
 
-    def _predict(self, model, x_t, t, meaning, shares, scale, both) -> tuple[Tensor | None, Tensor | None]:
-        """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
 
-        In one batch. Labels are mixed by their predictions, so that any transformer can.  shares: (labels, B, 1, 1, 1).
-        """
-        labels, away = both or scale != 0, both or scale != 1
-        asked = ["label"] * labels + ["away"] * away
-        inputs = x_t.repeat(len(shares) * labels + away, 1, 1, 1)
-        outputs = model(inputs, timestep=t.expand(len(inputs)), class_labels=meaning(*asked)).sample
-        parts = outputs[:, : x_t.shape[1]].unflatten(0, (-1, len(x_t)))  # (labels, and away, B, d, h, w)
-        with_label = (shares * parts[: len(shares)]).sum(0) if labels else None
-        return with_label, parts[-1] if away else None
+def _predict(predictor, x_t, t, scale, both, **more) -> tuple[Tensor | None, Tensor | None]:
+    """The prediction with the label, and by what to guide away from; what this scale has no use for is None.
+
+    In one batch.  predictor(labels, away): what predicts those of the two that are asked for, in that order.
+    """
+    labels, away = both or scale != 0, both or scale != 1
+    inputs = x_t.repeat(labels + away, 1, 1, 1)
+    (outputs,) = predictor(labels, away)(inputs, timestep=t.expand(len(inputs)), **more)
+    parts = outputs[:, : x_t.shape[1]].unflatten(0, (-1, len(x_t)))  # (1 or 2, B, d, h, w)
+    return parts[0] if labels else None, parts[-1] if away else None
+
+
+def mixed_predictions(transformer, ids: Tensor, shares: Tensor, x: Tensor, timestep: Tensor) -> tuple[Tensor]:
+    """The predictions of a transformer that cannot mix labels: it is asked for each, and its answers are mixed.
+
+    ids: (L,) classes.  shares: (B, L), of every class in each of B predictions.  x: (B, d, h, w).  timestep: (B,).
+    """
+    rows, classes = shares.nonzero(as_tuple=True)
+    parts = transformer(x[rows], timestep=timestep[rows], class_labels=ids[classes]).sample
+    parts = parts * shares[rows, classes][:, None, None, None]
+    return (parts.new_zeros(len(x), *parts.shape[1:]).index_add(0, rows, parts),)
 
 
 def guided(with_label: Tensor | None, without: Tensor | None, w: float) -> Tensor:

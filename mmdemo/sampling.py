@@ -296,7 +296,7 @@ def _within(
     seeds: Sequence[int],
     places: Sequence[tuple[float, float]],  # (x, y) of every picture
 ) -> Iterator[Step]:
-    """The steps of pictures at places in a square: labels mix by their predictions, noise along the sphere."""
+    """The steps of pictures at places in a square: labels mix by what they mean, noise along the sphere."""
     import torch
 
     from mmdemo.pipeline import slerp
@@ -304,22 +304,21 @@ def _within(
     drawn = {seed: _noise(pipeline, *_generators([seed])) for seed in seeds}
     corners = [drawn[seed] for seed in seeds]
     latents = [slerp(slerp(*corners[:2], x), slerp(*corners[2:], x), y) for x, y in places]
-    shares, mix = [corner_shares(x, y) for x, y in places], {}
-    for label, column in zip(labels, zip(*shares, strict=True), strict=True):  # the same at two corners is one
-        mix[label] = [a + b for a, b in zip(mix.get(label, [0.0] * len(places)), column, strict=True)]
-    mix = {label: column for label, column in mix.items() if any(column)}
-    first, *others = ([label] * len(places) for label in mix)
+    shares, different = [corner_shares(x, y) for x, y in places], list(dict.fromkeys(labels))
+    mix = [
+        [sum(one for one, at in zip(each, labels, strict=True) if at == label) for label in different]
+        for each in shares
+    ]
     # Samplers that draw noise at every step go on with that of the nearest corner, from where `sample` would.
     generators = _generators(seeds[max(range(4), key=lambda corner: (each[corner], corner))] for each in shares)
     for generator in generators:
         _noise(pipeline, generator)
     return _steps(
         pipeline,
-        replace(request, labels=tuple(first)),
+        replace(request, labels=tuple(different)),
         generators,
         latents=torch.cat(latents),
-        other_labels=[[as_asked(request.pack, label) for label in each] for each in others],
-        mix=list(mix.values()) if others else None,
+        mix=mix,
     )
 
 

@@ -48,14 +48,14 @@ def test_along_an_edge_a_blend_is_the_strip_between_its_ends(studio):
         assert alike(studio.blend("fast", ["circle", "square"] * 2, share, 0.7, [3, 8, 3, 8]).image, picture)
 
 
-def test_between_equal_labels_none_is_asked_for_twice(studio):
-    studio.load("fast")
-    student, asked = studio._pipelines["fast"][1].student, []
+@pytest.mark.parametrize(("pack", "labels"), [("fast", LABELS), ("words", ["a red circle", "a blue square"] * 2)])
+def test_a_blend_of_four_costs_no_more_evaluations_than_one_label(studio, pack, labels):
+    studio.load(pack)
+    student, asked = studio._pipelines[pack][1].student, []
     hook = student.register_forward_hook(lambda _, given, __: asked.append(len(given[0])))
-    for labels, x in (("circle", 0.5), (LABELS, 0.5), (LABELS, 0)):
-        studio.blend("fast", labels, x, 0.5, steps=1).result()
+    studio.blend(pack, labels, 0.4, 0.5, steps=2).result()
     hook.remove()
-    assert asked == [1, 3, 2]
+    assert asked == [1, 1]
 
 
 def test_texts_are_blended_and_what_was_not_understood_is_said(studio):

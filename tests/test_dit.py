@@ -6,6 +6,7 @@ from conftest import tiny_dit
 from diffusers import DiTTransformer2DModel
 
 from mmdemo.models.dit import Block, DiT, sincos_2d, timestep_embedding
+from mmdemo.words import PAD_ID
 
 
 def fresh(**options) -> DiT:
@@ -156,6 +157,20 @@ def test_attention_is_softmax_of_scaled_products():
     y = x[0] + gate_a * block.out(torch.cat(heads, -1))
     y = y + gate_m * block.mlp(norm(y) * (1 + scale_m) + shift_m)
     assert torch.allclose(block(x, c)[0], y, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_mixture_of_labels_is_each_of_them_at_its_end_and_a_label_with_itself_is_that_label(reads):
+    model = tiny_dit(vocab_size=9 if reads else 0)
+    labels = torch.tensor([[1, 2, 3, PAD_ID], [4, 5, PAD_ID, PAD_ID]] * 2 if reads else [0, 1] * 2)
+    shares = torch.tensor([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0.3, 0, 0.7], [0.5, 0.5, 0, 0], [0.99999, 0.00001, 0, 0]])
+    x, t, _ = inputs(batch=1)
+    each = model(x.expand(2, -1, -1, -1), t, labels[:2]).sample
+    mixed = model(x.expand(5, -1, -1, -1), t, model.read(labels).mixed(shares)).sample
+    expected = {0: each[0], 1: each[1], 2: each[1], 4: each[0]}
+    assert all(torch.allclose(mixed[i], one, atol=1e-3) for i, one in expected.items())
+    assert all((mixed[3] - one).abs().max() > 1e-2 for one in each)
 
 
 @torch.no_grad()

@@ -79,8 +79,8 @@ def seeded(*seeds: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
-def run(pipeline, labels, seeds, guidance=2.0, sampler=None, steps=STEPS):
-    return list(pipeline.steps(labels, seeded(*seeds), steps, guidance, sampler))
+def run(pipeline, labels, seeds, guidance=2.0, sampler=None, steps=STEPS, **options):
+    return list(pipeline.steps(labels, seeded(*seeds), steps, guidance, sampler, **options))
 
 
 @every_sampler
@@ -375,6 +375,15 @@ def test_diffusers_own_models_work_alike(tmp_path, learned_variance):
     pipeline.save_pretrained(tmp_path / "pair")
     loaded = packs.load(packs.read(tmp_path / "pair"), "cpu")
     assert torch.allclose(run(loaded, [0, 1], [1, 2], 1.5, "ddim")[-1].latents, last.latents, atol=1e-5)
+
+
+def test_labels_of_a_transformer_that_cannot_mix_them_are_mixed_by_its_predictions():
+    pipeline = diffusers_pair(learned_variance=True)
+    (a, *_), (b, *_) = (run(pipeline, [label], [1]) for label in (0, 2))
+    (mixed, *_) = run(pipeline, [0, 2], [1, 1, 1], mix=[[1, 0], [0.25, 0.75], [0, 1]])
+    for x0, share in zip(mixed.x0, (0, 0.75, 1), strict=True):
+        assert torch.allclose(x0, torch.lerp(a.x0[0], b.x0[0], share), rtol=1e-3, atol=1e-3)
+    assert (a.x0 - b.x0).abs().max() > 1e-2
 
 
 def test_a_pipeline_made_by_hand_samples(tmp_path):

@@ -91,10 +91,7 @@ def test_noising_to_no_noise_is_the_picture(pipelines, pack, sampler):
 def test_a_mix_of_labels_begins_at_one_and_ends_at_the_other(pipelines):
     pipeline = pipelines["tiny"]
     ends = [run(pipeline, labels=(label,), seeds=(5,))[-1].latents for label in (0, 1)]
-    mixed = [
-        run(pipeline, labels=(0,), seeds=(5,), other_labels=[[1]], mix=[[1 - share], [share]])[-1].latents
-        for share in (0, 0.5, 1)
-    ]
+    mixed = [run(pipeline, labels=(0, 1), seeds=(5,), mix=[[1 - share, share]])[-1].latents for share in (0, 0.5, 1)]
     assert torch.allclose(mixed[0], ends[0], rtol=1e-4, atol=1e-4)
     assert torch.allclose(mixed[2], ends[1], rtol=1e-4, atol=1e-4)
     assert all((mixed[1] - end).abs().max() > 1e-3 for end in ends)

@@ -134,11 +134,28 @@ class Label(NamedTuple):
 
     embedding: Tensor  # (B, D), added to the time's
     kv: list[Tensor | None]  # of a text, its keys and values for each block: (2, B, heads, L, D/heads)
-    mask: Tensor | None = None  # (B, 1, 1, N + L): which patches and tokens attention may see
+    mask: Tensor | None = None  # (B, 1, 1, N + L): which patches and tokens attention may see, or what it adds to them
 
     def of_texts(self, places: Tensor) -> "Label":
         """The texts at these places, each as often as it is named: what is read once may be asked many times."""
         return Label(self.embedding[places], [kv[:, places] for kv in self.kv], self.mask[places])
+
+    def mixed(self, shares: Tensor) -> "Label":
+        """What lies between these labels.  shares: (M, B), of each label in every mixture; rows add up to 1.
+
+        Of texts every token is there, and attention's weight on it is multiplied by the share of its text.
+        """
+        shares = shares.to(self.embedding.dtype)
+        if self.mask is None:
+            return Label(shares @ self.embedding, self.kv)
+        weights, places = shares.topk(int(shares.count_nonzero(1).max()))  # (M, K): the K texts of each that count
+        length = self.kv[0].shape[3]
+        real = self.mask[:, 0, 0, -length:]  # (B, L)
+        weights = (weights[..., None] * real[places]).flatten(1)  # (M, K L)
+        patches = self.mask.shape[-1] - length
+        mask = F.pad(weights, (patches, 0), value=1.0).log()[:, None, None]  # (M, 1, 1, N + K L)
+        kv = [one[:, places].transpose(2, 3).flatten(3, 4) for one in self.kv]  # (2, M, heads, K L, D/heads)
+        return Label(shares @ self.embedding, kv, mask)
 
 
 class Block(nn.Module):
