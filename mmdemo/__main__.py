@@ -147,8 +147,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where what judges pictures is kept, and what a stopped evaluation made",
     )
-    _option(judge, "samples", EVALUATED["samples"], default=10_000)
-    _option(judge, "described", EVALUATED["described"], default=100)
+    _option(judge, "samples", EVALUATED["samples"])
+    _option(judge, "described", EVALUATED["described"])
     judge.add_argument("--segments", metavar="DIR", help="pictures with masks of what captions name, to be found")
     for name in STORED:
         _option(judge, name, ARGUMENTS[name])
@@ -159,8 +159,10 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--synthetic", action="store_true", help=teaches)
     few = "instead, measure what the pack's student draws in few steps, and add that likewise"
     instead.add_argument("--student", action="store_true", help=few)
-    _option(judge, "count", EVALUATED["count"], default=30_000)
+    _option(judge, "count", EVALUATED["count"])
     judge.add_argument("--defaults", action="store_true", help="make the settings of this evaluation the pack's own")
+    out = "with --defaults: also where its student has learned another guidance, which is taken out of the pack"
+    judge.add_argument("--overwrite", action="store_true", help=out)
     judge.add_argument("--json", action="store_true", help="print JSON alone")
 
     compare = command(

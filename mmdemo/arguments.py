@@ -198,8 +198,8 @@ SET = Whole(
 FOLDER = replace(SET, high=MAX_PICTURES)  # of a set that is written as it is made
 # How many pictures `evaluate` takes: to draw, to describe, to classify, to restore, and to teach a classifier with.
 EVALUATED = {
-    "samples": Whole("Samples", "Pictures to generate.", low=100, high=MAX_PICTURES),
-    "described": Whole("Described", "Pictures to describe in words.", high=MAX_PICTURES),
+    "samples": Whole("Samples", "Pictures to generate.", absent="10000 if not given.", low=100, high=MAX_PICTURES),
+    "described": Whole("Described", "Pictures to describe in words.", absent="100 if not given.", high=MAX_PICTURES),
     "classify": Whole(
         "Classified",
         "Instead, measure on N test pictures how well it classifies, and add that to its numbers and its card.",
@@ -214,7 +214,9 @@ EVALUATED = {
         low=1,
         high=MAX_PICTURES,
     ),
-    "count": Whole("Synthetic", "Of --synthetic: pictures to draw.", low=100, high=MAX_PICTURES),
+    "count": Whole(
+        "Synthetic", "Of --synthetic: pictures to draw.", absent="30000 if not given.", low=100, high=MAX_PICTURES
+    ),
 }
 
 ARGUMENTS: dict[str, Argument] = SETTINGS | {
@@ -246,7 +248,9 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
         "Strength", "How far into noise: 1 forgets the picture; too little, and it stays what it was.", positive=True
     ),
     "task": Choice("Task", "What is to be mended of the picture.", allowed=TASKS),
-    "mask": Picture("Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew."),
+    "mask": Picture(
+        "Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew.", paper="black"
+    ),
     "factor": Factor(
         "Factor",
         "To upscale: how many times larger; the picture is first made so much smaller than the pack's side.",

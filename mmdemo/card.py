@@ -6,11 +6,14 @@ What a person has to add (data licence, comparisons) goes into the pack's notes.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
 
 from mmdemo import measured, packs, provenance
+from mmdemo.arguments import STORED
 from mmdemo.datasets import NAMED
 from mmdemo.errors import PackError
 from mmdemo.packs import Pack
@@ -24,6 +27,10 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
     "frechet_ratio": ("frechet_ratio", "Fréchet ratio: distance(generated, test) / distance(training, test)"),
 }
 PICTURES = ("comparison.png", "samples.png", "student.png", "restored.png")  # that a card may show
+BESIDES = {  # what `evaluate` can measure besides -> how the names of its numbers and of its picture begin
+    "classify": ("classified", "accuracy_tokens"), "restore": ("restored",), "synthetic": ("synthetic",),
+    "student": ("student",),
+}  # fmt: skip
 CONFIGS = {  # in the order of their trainings
     "vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig, "student": StudentConfig
 }  # fmt: skip
@@ -48,11 +55,33 @@ def add(pack: Path, numbers: dict, pictures: dict[str, Image.Image]) -> None:
     write(pack, read(pack) | numbers, pictures, _pictures(pack))
 
 
-def without_student(pack: Path) -> None:
-    """The card of a pack whose student is another now: what was measured of the last one goes."""
-    (pack / "student.png").unlink(missing_ok=True)
+def renew(pack: Path, numbers: dict, pictures: dict[str, Image.Image], changed: bool) -> list[str]:
+    """The card of the same weights measured anew. What was measured besides stays on it, but for what is no longer
+    true beside it: that is named in BESIDES and returned.
+
+    changed: whether the pack draws by other settings from now on.
+    """
+    known = {}
+    with suppress(PackError):  # none, or damaged
+        known = read(pack)
+    now = json.loads(json.dumps(numbers))
+    drawn = ("dataset", "generated", *STORED.values())  # what a student's drawings are held against
+    gone = ["restore"] * changed + ["student"] * any(known.get(name) != now.get(name) for name in drawn)
+    gone = [way for way in gone if any(name.startswith(BESIDES[way]) for name in known)]
+    kept = {name: value for name, value in known.items() if name.startswith(tuple(chain(*BESIDES.values())))}
+    write(pack, numbers | kept, pictures, _pictures(pack))
+    for way in gone:
+        without(pack, way)
+    return gone
+
+
+def without(pack: Path, way: str) -> None:
+    """The card without what was measured in a way of BESIDES: the student that it was of is another now, say."""
+    for file in _pictures(pack):
+        if file.startswith(BESIDES[way]):
+            (pack / file).unlink()
     if (pack / "metrics.json").is_file():
-        numbers = {name: value for name, value in read(pack).items() if not name.startswith("student")}
+        numbers = {name: value for name, value in read(pack).items() if not name.startswith(BESIDES[way])}
         write(pack, numbers, kept=_pictures(pack))
 
 

@@ -21,6 +21,8 @@ from mmdemo.arguments import STORED
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.heaps import keep_heaps
 from mmdemo.imagefolder import file_stem
+from mmdemo.kinds import shown
+from mmdemo.samplers import FAST
 from mmdemo.studio import VERBS, Studio
 from mmdemo.training.stopping import Stopped, asked
 
@@ -112,7 +114,7 @@ def train_student(options) -> None:
     pack = _trained_pack(options)
     _train(train_student, StudentConfig, pack, options, _measure_it(options, "--student"))
     if speaks():
-        card.without_student(pack)
+        card.without(pack, "student")
 
 
 def _measure_it(options, *how: str) -> str:
@@ -242,18 +244,22 @@ def evaluate(options) -> None:
     from mmdemo.unfinished import Unfinished
 
     pack, pictures, runs = _trained_pack(options), {}, Path(options.runs)
-    settings = {name: value for name in STORED if (value := getattr(options, name)) is not None}
-    given = {name for name, value in vars(options).items() if value is not None and value is not False}
-    instead = next((name for name in ("classify", "restore", "synthetic", "student") if name in given), None)
-    for name in ("defaults", "segments", *(settings if instead != "synthetic" else ())) if instead else ():
-        if name in given:
-            raise ArgumentError(f"--{name} is of no use with --{instead}; leave it out")
+    given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
+    instead = next((name for name in WAYS if name in given), None)
+    for way, taken in WAYS.items():
+        for name in taken:
+            if name in given and name not in WAYS[instead]:
+                how = f"with --{instead}" if instead else f"without --{way}"
+                raise ArgumentError(f"--{name} is of no use {how}; leave it out")
+    settings = {name: given[name] for name in STORED if name in given}
+    sizes = {name: given[name] for name in ("samples", "described", "segments", "count") if name in given}
     known = card.read(pack) if instead else {}  # fails now rather than after the work
     with Unfinished(runs / "unfinished" / pack.name, provenance.digest(pack)) as unfinished:
         report = partial(print, file=sys.stderr, flush=True)
         evaluation = Evaluation(pack, runs, options.data_dir, report, pictures.__setitem__, unfinished)
+        leaves = options.defaults and _student_leaves(evaluation, settings, options.overwrite)
         if instead == "synthetic":
-            numbers = teaching.measure(evaluation, options.count, settings)
+            numbers = teaching.measure(evaluation, asked=settings, **sizes)
         elif instead == "student":
             numbers = students.measure(evaluation, known.get("generated", 0))
         elif instead == "classify":
@@ -261,13 +267,20 @@ def evaluate(options) -> None:
         elif instead == "restore":
             numbers = mended.measure(evaluation, options.restore)
         else:
-            numbers = evaluate(evaluation, options.samples, settings, options.described, options.segments)
+            numbers = evaluate(evaluation, asked=settings, **sizes)
         if instead:
             card.add(pack, numbers, pictures)
         else:
+            changed = False
             if options.defaults and "sampler" in numbers:
-                export.set_defaults(pack, **{key: numbers[key] for key in STORED.values()})
-            card.write(pack, numbers, pictures)
+                own = {key: numbers[key] for key in STORED.values()}
+                changed = own != evaluation.pack.defaults.to_store()
+                export.set_defaults(pack, **own)
+            if leaves:
+                export.remove_student(pack)
+                card.without(pack, "student")
+            for way in card.renew(pack, numbers, pictures, changed):
+                report(f"the card no longer has what --{way} measured, which was of other settings")
     if instead or options.json:
         _print(numbers, indent=1)
         return
@@ -275,6 +288,37 @@ def evaluate(options) -> None:
         for part, one in value.items() if isinstance(value, dict) else [("", value)]:
             shown = f"{one:.4g}" if isinstance(one, float) else one
             print(f"{name} {part}".strip() + f": {shown}")
+
+
+def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
+    """Whether a pack must be without its student, which has learned another guidance, to draw by these settings from
+    now on.  Raises ArgumentError unless it may."""
+    pack = evaluation.pack
+    if not pack.can_sample:
+        return False
+    recipe = evaluation.recipe(settings)
+    if recipe.sampler == FAST:
+        raise ArgumentError(f"sampler is {FAST}, which has no settings of its own but the steps; leave --defaults out")
+    for name in ("guidance", "interval") if FAST in pack.samplers else ():
+        now, then = getattr(pack.defaults, name), getattr(recipe, name)
+        if now != then and not overwrite:
+            raise ArgumentError(
+                f"{name} is {shown(then)}, and the student of {pack.name!r} has learned to draw with {shown(now)}; "
+                f"leave --defaults out, or add --overwrite, which takes the student out until it is trained anew"
+            )
+        if now != then:
+            return True
+    return False
+
+
+# What `evaluate` can measure instead of a card's first numbers, and what each way takes.
+WAYS = {
+    None: ("samples", "described", "segments", "defaults", "overwrite", *STORED),
+    "classify": (),
+    "restore": (),
+    "synthetic": ("count", *STORED),
+    "student": (),
+}
 
 
 def _print(record, indent: int | None = None) -> None:

@@ -25,7 +25,7 @@ from mmdemo.captions import Lexicon
 from mmdemo.classifier import Judge, load_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.datasets import padding
-from mmdemo.errors import DataError
+from mmdemo.errors import ArgumentError, DataError
 from mmdemo.images import enlarge, from_bytes, grid, to_bytes, to_images
 from mmdemo.metrics import BATCH, accuracy, detail, frechet, frechet_distance, likeness, token_bits
 from mmdemo.pipeline import ClassPipeline, Label
@@ -122,6 +122,8 @@ def evaluate(
     described = EVALUATED["described"].check("described", described, None)
     samples = EVALUATED["samples"].check("samples", samples, None)
     pack, dataset = evaluation.pack, evaluation.dataset
+    if segments and not pack.words:
+        raise ArgumentError(f"segments are found by words, and pack {pack.name!r} reads none; leave it out")
     settings = evaluation.recipe(asked).to_store() if pack.can_sample else {}
     test = evaluation.split("test")
     if pack.classes and pack.can_sample and test.classes and len(test.classes) != len(pack.classes):

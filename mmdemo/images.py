@@ -17,7 +17,7 @@ from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from PIL import Image, ImageOps, ImageStat, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, ImageStat, UnidentifiedImageError
 
 from mmdemo.errors import ImageError
 
@@ -42,19 +42,25 @@ os.environ.setdefault("JPEGMEM", "100M")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def open_image(source: str | Path | BinaryIO | Image.Image, name: str = "image") -> Image.Image:
-    """A picture file or PIL image as an upright RGB image; transparency becomes white.
+def open_image(source: str | Path | BinaryIO | Image.Image, name: str = "image", paper: str = "white") -> Image.Image:
+    """A picture file or PIL image as an upright RGB image; transparency becomes the colour of the paper.
 
     Of a large picture it is the middle square, which is all that a codec is shown, at least DRAFT pixels a side.
-    Raises ImageError if it is no picture, is cut short, or has more than MAX_PIXELS pixels.  name: what it calls it.
+    `size_given` tells how large it was. Raises ImageError if it is no picture, is cut short, or has more than
+    MAX_PIXELS pixels.  name: what it calls it.
     """
-    return DECODER.submit(open_here, source, name).result()
+    return DECODER.submit(open_here, source, name, paper).result()
 
 
-def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image") -> Image.Image:
+def size_given(image: Image.Image) -> tuple[int, int]:
+    """Width and height that a picture had, upright, before `open_image` made a large one smaller."""
+    return image.info.get("size_given", image.size)
+
+
+def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image", paper: str = "white") -> Image.Image:
     """The same in the thread that asks: for many pictures, which are to be read at once."""
     try:
-        return _decoded(source, name)
+        return _decoded(source, name, paper)
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -71,8 +77,8 @@ def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image") 
         raise ImageError(f"{name}{file} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
 
 
-def _decoded(source: str | Path | BinaryIO | Image.Image, name: str) -> Image.Image:
-    image = source if isinstance(source, Image.Image) else _opened(source, name)
+def _decoded(source: str | Path | BinaryIO | Image.Image, name: str, paper: str) -> Image.Image:
+    image, given = (source, source.size) if isinstance(source, Image.Image) else _opened(source, name)
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name} is {width}×{height} pixels; at most {MAX_PIXELS // 1_000_000} megapixels are allowed")
@@ -82,25 +88,28 @@ def _decoded(source: str | Path | BinaryIO | Image.Image, name: str) -> Image.Im
         if image.info.get("progressive") and "broken" in str(error):  # all that is said of a JPEG beyond JPEGMEM
             raise OSError("it is broken, or large and progressive; save it as one that is not progressive") from None
         raise
-    seen = _small(image) if width * height > LARGE else _on_white(image, _depth(image))
+    seen = _small(image, paper) if width * height > LARGE else _on(paper, image, _depth(image))
     seen.info = dict(image.info)  # some of what says how it is to be turned is known only once it is decoded
     with suppress(struct.error):  # an EXIF block too broken to be turned with the picture: the picture is whole
+        given = given[:: -1 if seen.getexif().get(ExifTags.Base.Orientation, 1) > 4 else 1]
         seen = ImageOps.exif_transpose(seen)
-    seen.info = {}
+    seen.info = {"size_given": given}
     return seen
 
 
-def _opened(file: str | Path | BinaryIO, name: str) -> Image.Image:
+def _opened(file: str | Path | BinaryIO, name: str) -> tuple[Image.Image, tuple[int, int]]:
+    """A picture that is not read yet, and its size; it may be read smaller."""
     image = Image.open(file, formats=FORMATS)
+    given = image.size
     image.draft(None, (DRAFT, DRAFT))  # a telephone's JPEG is read at a half to an eighth of its size
     if image.info.get("progressive"):
         image.fp.seek(0)
         if image.fp.read().count(b"\xff\xda") > MAX_SCANS:
             raise ImageError(f"{name} is a JPEG of more than {MAX_SCANS} scans; save it as one that is not progressive")
-    return image
+    return image, given
 
 
-def _small(image: Image.Image) -> Image.Image:
+def _small(image: Image.Image, paper: str) -> Image.Image:
     """A large picture's middle square, a whole number of times smaller. As RGB at its full size there is never more
     than a strip of it, which would take several times what it takes as it is."""
     side, depth = min(image.size), _depth(image)
@@ -110,7 +119,7 @@ def _small(image: Image.Image) -> Image.Image:
     for row in range(0, small.height, STRIP // times):
         bottom = min(side, (row + STRIP // times) * times)
         strip = image.crop((left, top + row * times, left + side, top + bottom))
-        small.paste(_on_white(strip, depth).reduce(times), (0, row))
+        small.paste(_on(paper, strip, depth).reduce(times), (0, row))
     return small
 
 
@@ -122,11 +131,11 @@ def _depth(image: Image.Image) -> float:
     return 65535 if image.mode.startswith("I") and high > 255 else max(high, 1)
 
 
-def _on_white(image: Image.Image, depth: float) -> Image.Image:
+def _on(paper: str, image: Image.Image, depth: float) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = image.convert("F").point(lambda value: value * (255 / depth) + 0).convert("L")
     if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        image = Image.alpha_composite(Image.new("RGBA", image.size, paper), image.convert("RGBA"))
     return image.convert("RGB")
 
 

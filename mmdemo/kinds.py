@@ -302,15 +302,16 @@ class Side(Argument):
 
 @dataclass(frozen=True)
 class Picture(Argument):
-    """A picture file or a PIL image; checked, an upright RGB image."""
+    """A picture file or a PIL image; checked, an upright RGB image.  paper: what its transparency becomes."""
 
+    paper: str = "white"
     schema: ClassVar[dict] = {"type": "picture"}  # gradio has a schema of its own for these
     metavar: ClassVar[str] = "IMAGE"
 
     def check(self, name, value, pack):
         if value is None:
             raise ArgumentError(f"{name} is missing; give a picture file")
-        return open_image(value, name)
+        return open_image(value, name, self.paper)
 
 
 @dataclass(frozen=True)

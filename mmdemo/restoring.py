@@ -78,8 +78,9 @@ def damaged(
         return Damaged(task, *seen(pack, image, invert), noise=noise)
     if mask is None:
         raise ArgumentError("mask is missing; to inpaint takes a picture that is white where it is to be drawn anew")
-    if mask.size != image.size:
-        sizes = " and image ".join(f"{one.width}×{one.height}" for one in (mask, image))
+    given = [images.size_given(one) for one in (mask, image)]
+    if given[0] != given[1]:
+        sizes = " and image ".join(f"{width}×{height}" for width, height in given)
         raise ArgumentError(f"mask is {sizes} pixels; both must be of one size")
     fitted = images.fit_square(mask, pack.image_size, 1).point(lambda value: 255 * (value >= THRESHOLD))
     low, high = fitted.getextrema()

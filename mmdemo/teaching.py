@@ -31,7 +31,7 @@ WIDTHS = (32, 128, 128)
 
 def measure(
     evaluation: Evaluation,
-    count: int,
+    count: int = 30_000,
     asked: Mapping[str, Any] = {},  # settings of a drawing, by name; if there are none they are chosen
 ) -> dict:
     """What `evaluate` adds to a card of a pack that draws classes, shares of test pictures read right, in [0, 1].

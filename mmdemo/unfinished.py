@@ -39,14 +39,15 @@ class Unfinished:
         if self.folder is None:
             return make()
         file = self.folder / f"{files.digest(repr((self.key, key)), *tensors)}.safetensors"
-        self._files.add(file)
-        try:
-            (made,), seconds = files.read(file, "made"), float(files.about(file)["seconds"])
-            self.seconds += seconds
-        except (OSError, SafetensorError):
-            began, made = time.perf_counter(), make()
-            with files.replacing(file) as partial:
-                save_file({"made": made.contiguous()}, partial, {"seconds": str(time.perf_counter() - began)})
+        self._files |= {file, file.with_suffix(".lock")}
+        with files.one_at_a_time(file):  # the same command elsewhere may be at it
+            try:
+                (made,), seconds = files.read(file, "made"), float(files.about(file)["seconds"])
+                self.seconds += seconds
+            except (OSError, SafetensorError):
+                began, made = time.perf_counter(), make()
+                with files.replacing(file) as partial:
+                    save_file({"made": made.contiguous()}, partial, {"seconds": str(time.perf_counter() - began)})
         return made
 
 

@@ -236,6 +236,9 @@ def test_a_bad_argument_is_answered_with_one_line_and_nothing_is_written(
         ("--student --defaults", "--defaults --student"),
         ("--restore --guidance 0", "--guidance --restore"),
         ("--synthetic --segments masks", "--segments --synthetic"),
+        ("--classify --samples 200", "--samples --classify"),
+        ("--count 200", "--count --synthetic"),
+        ("--segments masks", "segments tiny-codec"),
     ],
 )
 def test_what_an_evaluation_has_no_use_for_is_refused(tiny_weights, tmp_path, capsys, options, words):

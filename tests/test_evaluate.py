@@ -369,10 +369,26 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     assert f"| {told['classified_right']:.2%} |" in text and "--classify 10" in text and "student.png" in text
     numbers |= told
 
-    card.without_student(sampling)  # it has another now
+    again = ["evaluate", *options, "--runs", str(runs), "--samples", "100", "--steps", "2"]
+    assert main(again) == 0
+    capsys.readouterr()
+    numbers["minutes"] = card.read(sampling)["minutes"]
+    assert card.read(sampling) == numbers | more, "what was measured besides stays"
+
+    numbers = json.loads(json.dumps(numbers | before | {"generated": 200}))  # of more, each student draws "better"
+    assert card.renew(sampling, numbers, {}, changed=False) == ["student"]
     text = (sampling / "README.md").read_text()
     assert [file for file in pictures if f"]({file})" in text and (sampling / file).is_file()] == [*pictures[:2]]
     assert "its student" not in text and json.loads((sampling / "metrics.json").read_text()) == numbers
+
+    for asked in (["--guidance", "5"], ["--interval", "0.1", "0.5"], ["--sampler", "fast", "--steps", "2"]):
+        assert main([*again[:-2], *asked, "--defaults"]) == 1
+        assert "leave --defaults out" in capsys.readouterr().err and "fast" in packs.read(sampling).samplers
+    assert main([*again, "--guidance", "5", "--defaults", "--overwrite"]) == 0
+    pack, kept = packs.read(sampling), card.read(sampling)
+    assert not pack.problem and pack.defaults.guidance == 5 and "fast" not in pack.samplers
+    assert "what --restore measured" in capsys.readouterr().err and not (sampling / "restored.png").is_file()
+    assert "classified_right" in kept and not kept.keys() & {"restored", "restored_of", "student"}
 
 
 def test_a_damaged_pack_is_not_evaluated_and_it_is_said_why(sampling, pictures, capsys):

@@ -161,6 +161,25 @@ def test_each_candidate_is_what_its_seed_alone_gives(studio: Studio, task):
     assert not same(run.images[0], run.images[1])
 
 
+def test_a_mask_may_be_painted_on_nothing(studio: Studio, mask):
+    """As an editor saves it: white strokes, and transparency elsewhere."""
+    strokes = Image.merge("LA", (Image.new("L", mask.size, 255), mask))
+    assert same(*(studio.restore("tiny", digit(), "inpaint", one, seed=1).image for one in (mask, strokes)))
+
+
+def test_a_picture_and_a_mask_of_one_size_fit_however_large_and_of_whatever_format(studio: Studio, tmp_path):
+    picture, white = tmp_path / "picture.jpg", tmp_path / "mask.png"
+    Image.new("L", (3200, 2400), 99).save(picture)
+    Image.new("L", (3200, 1200)).save(tmp_path / "other.png")
+    half = Image.new("L", (3200, 2400))
+    half.paste(255, (0, 1200, 3200, 2400))
+    half.save(white)
+    assert studio.restore("tiny", picture, "inpaint", white, seed=1).image.size == (16, 16)
+    half.crop((400, 0, 2800, 2400)).save(white)  # what is seen of it, and so as large once it is smaller
+    with pytest.raises(ArgumentError, match="mask is 2400×2400 and image 3200×2400 pixels"):
+        studio.restore("tiny", picture, "inpaint", white)
+
+
 def test_without_a_label_guidance_changes_nothing_and_a_label_does(studio: Studio, mask):
     drawn = {"seed": 1, "steps": 3}
     plain, guided = (studio.restore("tiny", digit(), "inpaint", mask, guidance=g, **drawn).image for g in (1, 6))

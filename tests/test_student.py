@@ -153,6 +153,12 @@ def test_a_pack_that_draws_in_fewer_steps_than_a_student_may_has_nothing_to_teac
         next(train_student(SHORT, copied / "pack", copied / "run"))
 
 
+def test_the_sampler_of_a_student_has_nothing_to_teach(copied):
+    export.set_defaults(copied / "pack", sampler=FAST)
+    with pytest.raises(PackError, match="draws by fast"):
+        next(train_student(SHORT, copied / "pack", copied / "run"))
+
+
 def test_a_codec_alone_has_nothing_to_teach(tiny_weights, tmp_path):
     with pytest.raises(PackError, match="it has no transformer"):
         next(train_student(SHORT, tiny_weights / "tiny-codec", tmp_path))

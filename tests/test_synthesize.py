@@ -89,6 +89,7 @@ def test_stopped_and_begun_again_it_is_what_it_would_have_been(tiny_weights, tmp
     going.close()
     assert len(listed(tmp_path / "a")) == 8
     (tmp_path / "a" / ".partial-1").write_bytes(b"of one that was killed")
+    max((tmp_path / "a").rglob("*.png"), key=lambda file: file.stat().st_mtime_ns).write_bytes(b"")  # by a power cut
     assert quietly("synthesize", "--pack", "tiny", "--count", 7, "--out", tmp_path / "a", *where, *seed) == 0
     first = listed(tmp_path / "a")[0]["seed"]
     assert quietly("synthesize", "--pack", "tiny", "--count", 7, "--out", tmp_path / "b", *where, "--seed", first) == 0

@@ -1,5 +1,7 @@
 """Long work that is stopped, and what of it is not done again."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,9 +56,20 @@ def test_another_key_or_tensor_is_another_part(tmp_path: Path, made: list[int]):
 
 def test_a_damaged_part_is_made_anew(tmp_path: Path, made: list[int]):
     part(Unfinished(tmp_path), made)
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
     assert [part(Unfinished(tmp_path), made) for _ in range(2)] == [1, 1]
+
+
+def test_the_same_work_twice_at_once_is_done_once(tmp_path: Path, made: list[int]):
+    def slowly() -> list[int]:
+        with Unfinished(tmp_path / "work") as work:
+            return [part(work, made, key) for key in range(5) if not time.sleep(0.01)]
+
+    with ThreadPoolExecutor(2) as both:
+        one, other = both.submit(slowly), both.submit(slowly)
+        assert one.result() == other.result() == [*range(5)]
+    assert not (tmp_path / "work").exists()
 
 
 def test_what_cannot_be_kept_is_a_sentence(tmp_path: Path, made: list[int]):

@@ -99,6 +99,16 @@ def save_student(pack: Path, student: DiT, training: dict) -> None:
     _replace(pack, write)
 
 
+def remove_student(pack: Path) -> None:
+    """Takes a pack's student out of it."""
+    for file, name in ((pack / "model_index.json", "student"), (pack / provenance.TRAINING, "student")):
+        stored = packs.read_json(file)
+        stored.pop(name, None)
+        with replacing(file) as partial:
+            _write_json(partial, stored)
+    shutil.rmtree(pack / "student")
+
+
 def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, training: dict) -> None:
     """The pack with another decoder, and the explorer's pictures painted by it. What was measured on the old one goes;
     models, schedule and defaults stay as they were."""

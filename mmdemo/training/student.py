@@ -21,7 +21,7 @@ from mmdemo.arguments import MAX_SEED
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
 from mmdemo.pipeline import ClassPipeline, Label
-from mmdemo.samplers import MAX_JUMPS, USUAL_JUMPS
+from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.schedules import make_scheduler, scheduler_is_stochastic, stops
 from mmdemo.training import export
 from mmdemo.training.config import DiTConfig, StudentConfig
@@ -97,6 +97,11 @@ def _teacher(pack: Path, device: torch.device) -> tuple[packs.Pack, ClassPipelin
     pipeline = packs.load(described, device.type)
     if not isinstance(pipeline.transformer, DiT):
         raise PackError(f"pack {pack.name!r} has no transformer of mmdemo's own; only such a one has a student")
+    if described.defaults.sampler == FAST:
+        raise PackError(
+            f"pack {pack.name!r} draws by {FAST} unless it is told otherwise, and so by a student; choose another "
+            f"sampler for it: python -m mmdemo evaluate --pack {pack.name} --sampler euler --defaults"
+        )
     scheduler = make_scheduler(pipeline.scheduler, described.defaults.sampler)
     if scheduler_is_stochastic(scheduler) or scheduler.order > 1:
         raise PackError(
