@@ -206,6 +206,12 @@ class Made:
     total: int
     done: Synthetic  # as if no more than its pictures had been asked for
     labels: list[str]  # of all that are
+    decode: Callable[[], list[Image.Image]] = field(repr=False)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The pictures that are done, and the current guesses of those that are being drawn."""
+        return self.done.images + self.decode()
 
 
 @dataclass(frozen=True)

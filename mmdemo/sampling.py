@@ -106,7 +106,7 @@ def synthesize(pipeline: ClassPipeline, request: Request, augment: bool) -> Gene
         recipe = replace(request.recipe, seed=request.recipe.seed + first)
         some = Run(sample(pipeline, replace(request, labels=request.labels[first : first + TOGETHER], recipe=recipe)))
         for step in some:
-            yield Made(part * step.total + step.index, parts * step.total, done, labels)
+            yield Made(part * step.total + step.index, parts * step.total, done, labels, step.decode)
         done = replace(
             done,
             images=done.images + some.images,

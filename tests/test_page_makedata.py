@@ -32,6 +32,15 @@ def counts(tab) -> list[tuple[str, str]]:
     )
 
 
+def drawn(tab) -> int:
+    """How many pictures of the first class are to be seen, in a row of at most 16."""
+    return tab.locator("canvas").first.evaluate(
+        "one => { const [size, on] = [one.width / 16, one.getContext('2d')];"
+        "return Array.from({ length: 34 }, (_, i) => on.getImageData(i % 16 * size, (i >> 4) * size, 1, 1).data[3])"
+        ".filter(Boolean).length }"
+    )
+
+
 def saved(tab, file: Path) -> bytes:
     with tab.page.expect_download() as download:
         tab.get_by_role("button", name="Download zip").click()
@@ -48,6 +57,8 @@ def test_a_set_is_there_at_once_the_next_fills_while_it_is_made_and_what_is_done
     tab.get_by_label("Augment").check()
     with studio.taking(0.3):
         tab.get_by_role("button", name="Make", exact=True).click()
+        expect(tab.locator(".mm-class > span").first).to_have_text("0 of 34")
+        assert drawn(tab) == 17, "guesses of what is on its way are seen"
         expect(tab.locator(".mm-class > span").first).to_have_text("17 of 34")
         expect(tab.get_by_role("button", name="Download zip")).to_have_count(0)
         tab.get_by_role("button", name="Stop").click()

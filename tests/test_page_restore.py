@@ -90,8 +90,9 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     brush.scroll_into_view_if_needed()
     box = brush.bounding_box()
     mouse = restore.page.mouse
+    mouse.move(box["x"] - 5, box["y"] + 0.25 * box["height"])
+    mouse.down()  # whoever erases from the edge begins outside
     mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
-    mouse.down()
     mouse.move(box["x"] + 0.75 * box["width"], box["y"] + 0.25 * box["height"], steps=5)
     seen = "one => [...one.getContext('2d').getImageData(one.width / 2, one.height / 4, 1, 1).data]"
     assert brush.evaluate(seen) == [245, 158, 11, 255]

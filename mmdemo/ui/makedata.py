@@ -73,7 +73,7 @@ class MakeData(Form):
     def unfinished(self, values, new):
         last = new[-1]
         words = f"Step {last.index + 1} of {last.total}: {len(last.done.images)} of {len(last.labels)} pictures…"
-        return words, {self.set: filling(last.done, last.labels), self.made: last}
+        return words, {self.set: filling(last.done, last.labels, last.images), self.made: last}
 
     def finished(self, values, items, result):
         return in_words(result), {self.set: finished(result, result.labels), self.made: None}
@@ -100,11 +100,13 @@ def first_labels(pack: Pack) -> list[str]:
     return list(pack.prompts[:5]) if pack.words else [ALL]
 
 
-def filling(done: Synthetic, labels: list[str], **more) -> DataSet:
-    """labels: of all that are asked for."""
+def filling(done: Synthetic, labels: list[str], pictures: list, **more) -> DataSet:
+    """labels: of all that are asked for.  pictures: those that are done, and those on their way."""
     names = list(dict.fromkeys(labels))
     order = [names.index(label) for label in labels]
-    return DataSet(names, order, sheet(done.images), COLUMNS, len(done.images), sheet(done.variants), **more)
+    return DataSet(
+        names, order, sheet(pictures), COLUMNS, len(pictures), len(done.images), sheet(done.variants), **more
+    )
 
 
 def sheet(pictures: list) -> str | None:
@@ -117,6 +119,7 @@ def finished(made: Synthetic, labels: list[str]) -> DataSet:
     return filling(
         made,
         labels,
+        made.images,
         example=place(made.classes, made.labels[0], made.seeds[0]),
         file=file_stem(made.pack, made.recipe.seed),
         zip=base64.b64encode(made.zip_bytes()).decode(),

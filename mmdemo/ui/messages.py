@@ -197,7 +197,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class DataSet:
-    """makedata.js: labelled pictures, those that are done on a sheet, `columns` wide.
+    """makedata.js: labelled pictures, on a sheet of `columns` those that are done, and guesses of the next.
 
     The last three are there in the end, or after a Stop."""
 
@@ -205,6 +205,7 @@ class DataSet:
     order: list[int]  # which label each picture has
     sheet: str | None
     columns: int
+    there: int  # pictures on the sheet
     done: int
     variants: str | None = None  # a sheet like the other
     example: str | None = None  # the place of a picture in the folder

@@ -173,9 +173,8 @@ class Restore(Form):
         kind, which = source
         if kind not in ("first", "example"):
             return source
-        offered, own = examples(self.studio, pack), self.studio.examples(pack.name)
-        first = 0 if pack.words or not own else len(offered) - len(own)
-        return "example", which if kind == "example" and which < len(offered) else first
+        offered = len(examples(self.studio, pack))
+        return "example", which if kind == "example" and which < offered else 0
 
     def damaged(self, pack: Pack, values: Values) -> tuple[Image.Image, dict]:
         """The picture as it is left, and what restoring it is told of the damage."""

@@ -298,10 +298,12 @@ window.mmdemo ??= (() => {
       context.stroke();
       last = next;
     };
-    canvas.addEventListener("pointerdown", (event) => {
+    const begin = (event) => {
       canvas.setPointerCapture(event.pointerId);
       go(event);
-    });
+    };
+    canvas.addEventListener("pointerdown", begin);
+    canvas.addEventListener("pointerenter", (event) => { if (event.buttons === 1) begin(event); }); // pressed outside
     canvas.addEventListener("pointermove", (event) => { if (last) go(event); });
     for (const end of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(end, () => {

@@ -8,13 +8,13 @@ root.append(set, foot);
 let latest;
 
 // Pictures of a sheet by their places on it, in rows of at most `most`; those that are not there yet are left empty.
-function drawn(sheet, across, places, done, most, what) {
+function drawn(sheet, across, places, there, most, what) {
   const size = sheet ? sheet.width / across : 1, columns = Math.min(most, places.length) || 1, rows = Math.ceil(places.length / columns);
   const canvas = el("canvas", { role: "img", "aria-label": what, width: columns * size, height: rows * size });
   canvas.style.width = `${100 * columns / most}%`;
   const context = canvas.getContext("2d");
   places.forEach((i, n) => {
-    if (i < done) context.drawImage(sheet, (i % across) * size, Math.floor(i / across) * size, size, size,
+    if (i < there) context.drawImage(sheet, (i % across) * size, Math.floor(i / across) * size, size, size,
       (n % columns) * size, Math.floor(n / columns) * size, size, size);
   });
   return canvas;
@@ -25,7 +25,7 @@ listen(props, watch, async (message) => {
   if (!message.labels) return set.replaceChildren(), foot.replaceChildren();
   const [sheet, variants] = await Promise.all([message.sheet, message.variants].map((uri) => uri && load(uri)));
   if (latest !== message) return; // a newer one came while this was decoded
-  const { order, done, columns } = message;
+  const { order, there: seen, done, columns } = message;
   const places = message.labels.map(() => []);
   order.forEach((label, i) => places[label].push(i));
   const most = Math.max(FEWEST, Math.min(MOST, Math.max(...places.map((some) => some.length))));
@@ -37,7 +37,7 @@ listen(props, watch, async (message) => {
     return el("section", { class: "mm-class" },
       el("h4", { dir: "auto", title: label }, label),
       el("div", {},
-        drawn(sheet, columns, room, done, most, `${label}: ${count} pictures`),
+        drawn(sheet, columns, room, seen, most, `${label}: ${count} pictures`),
         ...(variants ? [drawn(variants, columns, room, done, most, `${label}: their variants`)] : [])),
       el("span", {}, count));
   }));

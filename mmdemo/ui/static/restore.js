@@ -10,7 +10,7 @@ const clear = el("button", { type: "button", class: "mm-button", onclick: () => 
 const hand = el("div", { class: "mm-hand" }, half, clear);
 const known = el("figure", {}, el("div", { class: "mm-frame" }, truth), el("figcaption", {}, "the truth, which it does not see"));
 const what = el("figcaption", {}), given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
-const hint = el("p", { class: "mm-help" }, "Four candidates, each from a seed of its own. Choose one to see its steps below.");
+const hint = el("p", { class: "mm-help" });
 const stage = el("div", { hidden: true },
   el("div", { class: "mm-pair" }, el("figure", {}, given, what, hand), known),
   el("h3", {}, "Restored"), gallery, hint);
@@ -41,6 +41,9 @@ listen(props, watch, (message) => {
 });
 
 function fill(pictures, notes) {
+  hint.textContent = "Four candidates, each from a seed of its own. "
+    + (notes?.[0].includes("dB") ? "dB (PSNR) and SSIM tell how near each is to the truth, as a whole: what was drawn anew can be good and yet another. " : "")
+    + (pictures.length ? "Choose one to see its steps below." : "");
   [...gallery.children].forEach((button, i) => {
     const image = button.querySelector("img");
     pictures[i] ? image.src = pictures[i] : image.removeAttribute("src");
