@@ -73,7 +73,7 @@ def load(
     split: str,  # "train", "test", or another that the set has
     data_dir: str | Path | None = None,  # None = the user's cache, downloaded there once; for a folder, the folder
     image_size: int | None = None,  # None = the set's own (MNIST's 28 padded to 32; folders 64)
-    channels: int | None = None,  # None = the set's own (folders 3)
+    channels: int | None = None,  # None = the set's own (of a folder, by its pictures)
     strict: bool = False,  # pass over no picture of a folder that cannot be read
 ) -> LabelledImages:
     """A named data set or a folder of pictures.
@@ -87,7 +87,7 @@ def load(
     """
     known, folder = NAMED.get(dataset), folder_of(dataset, data_dir)
     if folder is not None:
-        return _folder(folder, split, image_size or (known.size if known else FOLDER_SIZE), channels or 3, strict)
+        return _folder(folder, split, image_size or (known.size if known else FOLDER_SIZE), channels, strict)
     if known.source is None:
         return _shapes(split, image_size or known.size, channels or 3)
     if split not in ("train", "test"):
@@ -124,8 +124,9 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmdemo"
 
 
-def _folder(folder: Path, split: str, size: int, channels: int, strict: bool) -> LabelledImages:
+def _folder(folder: Path, split: str, size: int, channels: int | None, strict: bool) -> LabelledImages:
     listing = folders.listed(folder, split)
+    channels = channels or folders.channels(listing)
     pixels, entries, digest = folders.decoded(listing, size, channels, strict, _cache() / "pictures")
     labels = torch.tensor([entry.label for entry in entries])
     captions = records = ()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +23,13 @@ from tqdm import tqdm
 from mmdemo import files
 from mmdemo.datasets import METADATA, NAMED
 from mmdemo.errors import DataError, ImageError
-from mmdemo.images import fit_square, image_bytes, open_here
+from mmdemo.images import fit_square, image_bytes, is_grey, open_here
 
 MAX_CAPTION = 2000  # characters
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 VERSION = 1  # to be raised when the same pictures would give other pixels: what is kept is no longer read
 PART = 256  # pictures decoded at a time
+LOOKED_AT = 100  # pictures of a folder, at most, that tell whether it has colours
 
 
 class Entry(NamedTuple):
@@ -97,6 +99,12 @@ def listed(folder: Path, split: str) -> Listing:
             f"put them in FOLDER/<class>/*.png, or beside a {METADATA}"
         )
     return Listing(root, split, entries, total, classes, captioned)
+
+
+def channels(listing: Listing) -> int:
+    """1 for a folder of grey pictures, else 3."""
+    some = listing.entries[:: ceil(len(listing.entries) / LOOKED_AT)]
+    return 1 if all(is_grey(os.path.join(listing.root, entry.name)) for entry in some) else 3
 
 
 def decoded(listing: Listing, size: int, channels: int, strict: bool, cache: Path) -> Decoded:

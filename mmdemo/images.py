@@ -29,6 +29,7 @@ LARGE = (2 * DRAFT) ** 2  # pixels up to which a picture stays as it is
 STRIP = 256  # rows of a large picture that are RGB at a time
 MAX_PIXELS = 16_000_000  # a 20 KB file can claim far more and take all memory
 MAX_SCANS = 100  # of a progressive JPEG, which has a dozen: each takes 20 ms, and 36 bytes
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError, Image.DecompressionBombError)
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow would also run Ghostscript on an EPS
 
 # One picture at a time, as a file of 2 KB may take 64 MB until it is small; and in one thread, because malloc keeps for
@@ -67,7 +68,7 @@ def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image", 
         raise ImageError(f"{name} is larger than the allowed {MAX_PIXELS // 1_000_000} megapixels") from None
     except FileNotFoundError:
         raise ImageError(f"{name} {str(source)!r} does not exist; give the path of a picture file") from None
-    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, EOFError) as error:
+    except UNREADABLE as error:
         file = f" {Path(source).name or str(source)!r}" if isinstance(source, (str, Path)) else ""
         reason = (
             str(error).splitlines()[0]
@@ -75,6 +76,15 @@ def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image", 
             else "no known format"
         )
         raise ImageError(f"{name}{file} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
+
+
+def is_grey(file: str | Path) -> bool:
+    """Whether a picture file says that it has no colours; one that cannot be read has none."""
+    try:
+        with Image.open(file, formats=FORMATS) as opened:
+            return opened.mode.startswith(("1", "L", "I", "F")) and opened.mode != "LAB"
+    except UNREADABLE:
+        return True
 
 
 def _decoded(source: str | Path | BinaryIO | Image.Image, name: str, paper: str) -> Image.Image:

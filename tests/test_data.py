@@ -237,6 +237,15 @@ def test_folders_are_64_pixels_in_colour_if_nothing_is_said(folder):
     assert data.load(str(folder), "test").pixels.shape[1:] == (3, 64, 64)
 
 
+def test_a_folder_of_grey_pictures_is_grey_unless_one_has_colours(folder):
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert("LA" if file.name.startswith("00") else "L").save(file)
+    assert data.load(str(folder), "train", image_size=8).pixels.shape[1:] == (1, 8, 8)
+    assert data.load(str(folder), "train", image_size=8, channels=3).pixels.shape[1:] == (3, 8, 8)
+    write_picture(folder / "dog" / "03.png", grey=90)
+    assert data.load(str(folder), "train", image_size=8).pixels.shape[1:] == (3, 8, 8)
+
+
 def test_an_unreadable_picture_is_named_in_one_sentence(folder):
     (folder / "cat" / "03.png").write_text("this is no picture")
     with pytest.raises(DataError) as error:

@@ -277,7 +277,8 @@ def read_latents(
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     training, fingerprint = provenance.read_training(pack)["vqvae"], provenance.fingerprint(pack)
     vae = packs.load(described, device=device.type if device else "cpu").vae
-    load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, training["image_size"], strict=strict))
+    shape = training["image_size"], described.channels
+    load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, *shape, strict))
     folder = data.folder_of(training["dataset"], data_dir)
     digest = load().digest if folder and folder.is_dir() else ""
 

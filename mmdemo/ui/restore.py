@@ -58,7 +58,7 @@ class Restore(Form):
             info="Restoring knows how much Gaussian noise there is; the rest it estimates.",
         )
         self.amount = gr.Slider(
-            0.05, 1, 0.5, step=0.05, label="Amount", info="Of Gaussian noise its standard deviation; white is 1."
+            0.05, 1, 0.25, step=0.05, label="Amount", info="Of Gaussian noise its standard deviation; white is 1."
         )
         words = {
             "help": "What it is drawn as; none leaves it open.",
@@ -96,7 +96,7 @@ class Restore(Form):
         return [self.source, self.mask, self.task, self.factor, self.kind, self.amount]
 
     def start(self, pack):
-        damage = {self.task: TASKS[0], self.factor: 4, self.kind: GAUSSIAN, self.amount: 0.5}
+        damage = {self.task: TASKS[0], self.factor: 4, self.kind: GAUSSIAN, self.amount: 0.25}
         label = self.label.show(pack, NOTHING)
         return {self.source: FIRST, self.mask: None, **damage, **label}, {"seed": self.seed, **self.own}
 
