@@ -173,8 +173,9 @@ class Restore(Form):
         kind, which = source
         if kind not in ("first", "example"):
             return source
-        offered = len(examples(self.studio, pack))
-        return "example", which if kind == "example" and which < offered else 0
+        offered, own = examples(self.studio, pack), self.studio.examples(pack.name)
+        first = 0 if pack.words or not own else len(offered) - len(own)
+        return "example", which if kind == "example" and which < len(offered) else first
 
     def damaged(self, pack: Pack, values: Values) -> tuple[Image.Image, dict]:
         """The picture as it is left, and what restoring it is told of the damage."""
