@@ -140,6 +140,7 @@ def parser() -> argparse.ArgumentParser:
 
     judge = command("evaluate", "Measure a pack on its test split and write its card.", commands.evaluate)
     _option(judge, "pack", ARGUMENTS["pack"], required=True)
+    judge.set_defaults(resume=True)  # likewise
     judge.add_argument("--data-dir", metavar="DIR", help=DATA_DIR)
     judge.add_argument(
         "--runs",

@@ -42,6 +42,7 @@ def list_packs(options) -> None:
             print(f"{pack.name}: damaged: {pack.problem}")
         else:
             draws = "draws what it is told" if pack.words else f"samples {', '.join(pack.classes)}"
+            draws += "; it has a student" * (FAST in pack.samplers)
             does = draws if pack.can_sample else "codec only"
             whence = f", from {pack.source}" if pack.source else ""
             codes = f"{pack.codes} codes" if pack.codes else "no codebook"
@@ -243,6 +244,7 @@ def evaluate(options) -> None:
     from mmdemo.training import export
     from mmdemo.unfinished import Unfinished
 
+    asked.begun = True  # what is done is kept, wherever a signal comes
     pack, pictures, runs = _trained_pack(options), {}, Path(options.runs)
     given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
     instead = next((name for name in WAYS if name in given), None)

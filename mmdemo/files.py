@@ -49,7 +49,7 @@ def writing(place: Path) -> Iterator[None]:
         why = getattr(error, "strerror", None) or error
         raise PackError(
             f"{place} cannot be written ({why}); what was there is as it was; "
-            f"mend that, and run the command again, a training with --resume"
+            f"mend that, and run the command again; a training that was under way goes on with --resume"
         ) from None
 
 

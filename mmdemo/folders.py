@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -116,13 +117,14 @@ def decoded(listing: Listing, size: int, channels: int, strict: bool, cache: Pat
     kept_as = repr((VERSION, str(listing.root.resolve()), listing.split, size, channels))
     file = cache / f"{sha256(kept_as.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.safetensors"
     state = listing.state()
-    kept = _kept(file, state, strict, listing.total)
+    found = partial(_kept, file, state, strict, listing.total, (channels, size, size))
+    kept = found()
     if kept is None:
         with files.one_at_a_time(file):  # another training may be at it
-            kept = _kept(file, state, strict, listing.total)
+            kept = found()
             if kept is None:
                 _decode(listing, size, channels, strict, file, state)
-                kept = _kept(file, state, strict, listing.total)
+                kept = found()
     pixels, read, digest = kept
     unread = [entry for entry, one in zip(listing.entries, read, strict=True) if not one]
     if unread:
@@ -130,7 +132,9 @@ def decoded(listing: Listing, size: int, channels: int, strict: bool, cache: Pat
     return Decoded(pixels, [entry for entry, one in zip(listing.entries, read, strict=True) if one], digest)
 
 
-def _kept(file: Path, state: str, strict: bool, total: int) -> tuple[Tensor, list[bool], str] | None:
+def _kept(
+    file: Path, state: str, strict: bool, total: int, shape: tuple[int, int, int]
+) -> tuple[Tensor, list[bool], str] | None:
     """The pixels in a file, which of the pictures they are, and their digest; None if they are of another state.
 
     total: of which at most one in a hundred may be unread.
@@ -141,7 +145,7 @@ def _kept(file: Path, state: str, strict: bool, total: int) -> tuple[Tensor, lis
             if about.get("state") != state or (strict and not read.all()):
                 return None
             pixels, count = opened.get_tensor("pixels"), int(read.sum())
-            if len(pixels) != count or len(read) - count > total // 100:  # the file was damaged
+            if pixels.shape != (count, *shape) or len(read) - count > total // 100:  # the file was damaged
                 return None
             return pixels, read.tolist(), about["pixels"]
     except (OSError, SafetensorError, KeyError):

@@ -2,7 +2,9 @@
 test_commands.py."""
 
 import json
+import shlex
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -319,12 +321,14 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     def stopped_at_the_third(*arguments, **settings):
         drawings.append(settings)
         if len(drawings) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGTERM)
         return steps(*arguments, **settings)
 
     monkeypatch.setattr(restoring, "steps", stopped_at_the_third)
     restore = ["evaluate", *options, "--runs", str(runs), "--restore", "3"]
-    assert main(restore) == 130 and capsys.readouterr().out == ""
+    assert main(restore) == 143
+    told = capsys.readouterr()
+    assert told.out == "" and f"stopped; go on: python -m mmdemo {shlex.join(restore)}" in told.err
     assert main(restore) == 0 and len(drawings) == 1 + 8, "what was restored before it was stopped is not anew"
     assert not any((runs / "unfinished").iterdir())
     told, numbers = json.loads(capsys.readouterr().out), json.loads((sampling / "metrics.json").read_text())

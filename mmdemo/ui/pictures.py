@@ -45,7 +45,7 @@ def seen_at(studio: Studio, pack: Pack, image, invert: str | bool, side: int) ->
 def examples(studio: Studio, pack: Pack) -> list[str | Image.Image]:
     """What a person may take: photographs for a colour pack, and the pack's own; these first if it reads.
 
-    Those of a pack of classes are its own drawings, of which the codec gives back all: a photograph shows what it loses.
+    Those of a pack of classes are its own drawings, which the codec gives back whole; a photograph shows what it loses.
     """
     shipped, own = photographs() if pack.channels == 3 else [], studio.examples(pack.name)
     return (own + shipped if pack.words else shipped + own) or [stand_in()]
