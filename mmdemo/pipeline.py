@@ -168,7 +168,7 @@ class ClassPipeline(DiffusionPipeline):
         jumps = sampler == samplers.FAST
         away = self.null_label if negative_label is None else negative_label
         ids = self.label_ids([*class_labels, away]).to(device)
-        shares = torch.eye(len(class_labels)) if mix is None else torch.tensor(mix)
+        shares = torch.eye(len(class_labels)) if mix is None else torch.tensor(mix, dtype=torch.float32)
         # (2, B, labels and away): what decides with the label, and without
         shares = torch.stack([F.pad(shares, (0, 1)), torch.eye(len(ids))[-1:].expand(len(shares), -1)]).to(device)
 
