@@ -197,9 +197,12 @@ SET = Whole(
 )
 FOLDER = replace(SET, high=MAX_PICTURES)  # of a set that is written as it is made
 # How many pictures `evaluate` takes: to draw, to describe, to classify, to restore, and to teach a classifier with.
+SAMPLES, DESCRIBED, SYNTHETIC = 10_000, 100, 30_000  # unless a number is given
 EVALUATED = {
-    "samples": Whole("Samples", "Pictures to generate.", absent="10000 if not given.", low=100, high=MAX_PICTURES),
-    "described": Whole("Described", "Pictures to describe in words.", absent="100 if not given.", high=MAX_PICTURES),
+    "samples": Whole("Samples", "Pictures to generate.", absent=f"{SAMPLES} if not given.", low=100, high=MAX_PICTURES),
+    "described": Whole(
+        "Described", "Pictures to describe in words.", absent=f"{DESCRIBED} if not given.", high=MAX_PICTURES
+    ),
     "classify": Whole(
         "Classified",
         "Instead, measure on N test pictures how well it classifies, and add that to its numbers and its card.",
@@ -215,7 +218,11 @@ EVALUATED = {
         high=MAX_PICTURES,
     ),
     "count": Whole(
-        "Synthetic", "Of --synthetic: pictures to draw.", absent="30000 if not given.", low=100, high=MAX_PICTURES
+        "Synthetic",
+        "Of --synthetic: pictures to draw.",
+        absent=f"{SYNTHETIC} if not given.",
+        low=100,
+        high=MAX_PICTURES,
     ),
 }
 
@@ -249,7 +256,9 @@ ARGUMENTS: dict[str, Argument] = SETTINGS | {
     ),
     "task": Choice("Task", "What is to be mended of the picture.", allowed=TASKS),
     "mask": Picture(
-        "Mask", "To inpaint: a picture of the same size, white where it is to be drawn anew.", paper="black"
+        "Mask",
+        "To inpaint: a picture of the same size, white where it is to be drawn anew; what is transparent stays.",
+        paper="black",
     ),
     "factor": Factor(
         "Factor",

@@ -29,7 +29,7 @@ METRICS = {  # what the Hub is told of the numbers: by which name it knows them,
 PICTURES = ("comparison.png", "samples.png", "student.png", "restored.png")  # that a card may show
 BESIDES = {  # what `evaluate` can measure besides -> how the names of its numbers and of its picture begin
     "classify": ("classified", "accuracy_tokens"), "restore": ("restored",), "synthetic": ("synthetic",),
-    "student": ("student",),
+    "student": ("student",), "segments": ("segments",),
 }  # fmt: skip
 CONFIGS = {  # in the order of their trainings
     "vqvae": VQVAEConfig, "dit": DiTConfig, "decoder": DecoderConfig, "student": StudentConfig
@@ -66,23 +66,32 @@ def renew(pack: Path, numbers: dict, pictures: dict[str, Image.Image], changed: 
         known = read(pack)
     now = json.loads(json.dumps(numbers))
     drawn = ("dataset", "generated", *STORED.values())  # what a student's drawings are held against
-    gone = ["restore"] * changed + ["student"] * any(known.get(name) != now.get(name) for name in drawn)
-    gone = [way for way in gone if any(name.startswith(BESIDES[way]) for name in known)]
-    kept = {name: value for name, value in known.items() if name.startswith(tuple(chain(*BESIDES.values())))}
-    write(pack, numbers | kept, pictures, _pictures(pack))
+    gone = ["restore"] * changed
+    gone += ["student"] * (changed or any(known.get(name) != now.get(name) for name in drawn))
+    stay = tuple(chain(*(begins for way, begins in BESIDES.items() if way not in gone)))
     for way in gone:
-        without(pack, way)
-    return gone
+        _remove_pictures(pack, way)
+    write(
+        pack,
+        {name: value for name, value in known.items() if name.startswith(stay)} | numbers,
+        pictures,
+        _pictures(pack),
+    )
+    return [way for way in gone if any(name.startswith(BESIDES[way]) for name in known)]
 
 
 def without(pack: Path, way: str) -> None:
     """The card without what was measured in a way of BESIDES: the student that it was of is another now, say."""
-    for file in _pictures(pack):
-        if file.startswith(BESIDES[way]):
-            (pack / file).unlink()
+    _remove_pictures(pack, way)
     if (pack / "metrics.json").is_file():
         numbers = {name: value for name, value in read(pack).items() if not name.startswith(BESIDES[way])}
         write(pack, numbers, kept=_pictures(pack))
+
+
+def _remove_pictures(pack: Path, way: str) -> None:
+    for file in _pictures(pack):
+        if file.startswith(BESIDES[way]):
+            (pack / file).unlink()
 
 
 def _pictures(pack: Path) -> list[str]:

@@ -238,6 +238,16 @@ def synthesize(options) -> None:
     print(f"wrote {options.out}; next: {_command(options, *train)}")
 
 
+# What `evaluate` can measure instead of a card's first numbers, and what each way takes.
+WAYS = {
+    None: ("samples", "described", "segments", "defaults", "overwrite", *STORED),
+    "classify": (),
+    "restore": (),
+    "synthetic": ("count", *STORED),
+    "student": (),
+}
+
+
 def evaluate(options) -> None:
     from mmdemo import card, classified, mended, students, teaching
     from mmdemo.evaluate import Evaluation, evaluate
@@ -253,6 +263,8 @@ def evaluate(options) -> None:
             if name in given and name not in WAYS[instead]:
                 how = f"with --{instead}" if instead else f"without --{way}"
                 raise ArgumentError(f"--{name} is of no use {how}; leave it out")
+    if options.overwrite and not options.defaults:
+        raise ArgumentError("--overwrite is of no use without --defaults; leave it out")
     settings = {name: given[name] for name in STORED if name in given}
     sizes = {name: given[name] for name in ("samples", "described", "segments", "count") if name in given}
     known = card.read(pack) if instead else {}  # fails now rather than after the work
@@ -277,10 +289,7 @@ def evaluate(options) -> None:
             if options.defaults and "sampler" in numbers:
                 own = {key: numbers[key] for key in STORED.values()}
                 changed = own != evaluation.pack.defaults.to_store()
-                export.set_defaults(pack, **own)
-            if leaves:
-                export.remove_student(pack)
-                card.without(pack, "student")
+                (export.remove_student if leaves else export.set_defaults)(pack, **own)
             for way in card.renew(pack, numbers, pictures, changed):
                 report(f"the card no longer has what --{way} measured, which was of other settings")
     if instead or options.json:
@@ -288,8 +297,8 @@ def evaluate(options) -> None:
         return
     for name, value in numbers.items():
         for part, one in value.items() if isinstance(value, dict) else [("", value)]:
-            shown = f"{one:.4g}" if isinstance(one, float) else one
-            print(f"{name} {part}".strip() + f": {shown}")
+            number = f"{one:.4g}" if isinstance(one, float) else one
+            print(f"{name} {part}".strip() + f": {number}")
 
 
 def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
@@ -302,25 +311,16 @@ def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
     if recipe.sampler == FAST:
         raise ArgumentError(f"sampler is {FAST}, which has no settings of its own but the steps; leave --defaults out")
     for name in ("guidance", "interval") if FAST in pack.samplers else ():
-        now, then = getattr(pack.defaults, name), getattr(recipe, name)
-        if now != then and not overwrite:
+        learned, asked_for = getattr(pack.defaults, name), getattr(recipe, name)
+        if learned != asked_for and not overwrite:
             raise ArgumentError(
-                f"{name} is {shown(then)}, and the student of {pack.name!r} has learned to draw with {shown(now)}; "
-                f"leave --defaults out, or add --overwrite, which takes the student out until it is trained anew"
+                f"{name} is {shown(asked_for)}, and the student of {pack.name!r} has learned to draw with "
+                f"{shown(learned)}; leave --defaults out, or add --overwrite, which takes the student out until it is "
+                f"trained anew"
             )
-        if now != then:
+        if learned != asked_for:
             return True
     return False
-
-
-# What `evaluate` can measure instead of a card's first numbers, and what each way takes.
-WAYS = {
-    None: ("samples", "described", "segments", "defaults", "overwrite", *STORED),
-    "classify": (),
-    "restore": (),
-    "synthetic": ("count", *STORED),
-    "student": (),
-}
 
 
 def _print(record, indent: int | None = None) -> None:

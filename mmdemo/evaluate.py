@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmdemo import codec, data, describing, jpeg, packs, provenance
-from mmdemo.arguments import EVALUATED, SETTINGS, Recipe
+from mmdemo.arguments import DESCRIBED, EVALUATED, SAMPLES, SETTINGS, Recipe
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
 from mmdemo.classifier import Judge, load_classifier
@@ -109,9 +109,9 @@ class Evaluation:
 
 def evaluate(
     evaluation: Evaluation,
-    samples: int = 10_000,  # generated for the Fréchet distance; of classes the first fifth, at least 200 each, is read
+    samples: int = SAMPLES,  # drawn for the Fréchet distance; of classes the first fifth, at least 200 each, is read
     asked: Mapping[str, Any] = {},  # settings of a drawing, by name; the others are the pack's own
-    described: int = 100,  # test pictures that a pack that reads is to describe, a second or more each
+    described: int = DESCRIBED,  # test pictures that a pack that reads is to describe, a second or more each
     segments: str | Path | None = None,  # a folder of pictures with masks, which a pack that reads is to find
 ) -> dict:
     """Every number of a pack's card.  Raises PackError and DataError.

@@ -101,8 +101,9 @@ def _decoded(source: str | Path | BinaryIO | Image.Image, name: str, paper: str)
     seen = _small(image, paper) if width * height > LARGE else _on(paper, image, _depth(image))
     seen.info = dict(image.info)  # some of what says how it is to be turned is known only once it is decoded
     with suppress(struct.error):  # an EXIF block too broken to be turned with the picture: the picture is whole
-        given = given[:: -1 if seen.getexif().get(ExifTags.Base.Orientation, 1) > 4 else 1]
+        turned = seen.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         seen = ImageOps.exif_transpose(seen)
+        given = given[::-1] if turned else given
     seen.info = {"size_given": given}
     return seen
 

@@ -189,7 +189,7 @@ class ClassPipeline(DiffusionPipeline):
 
         @cache  # what labels mean is the same at every step
         def predictor(labels: bool, away: bool) -> Callable:
-            asked = shares[[*[0] * labels, *[1] * away]].flatten(0, 1)
+            asked = shares[[labels, away]].flatten(0, 1)
             if not hasattr(model, "read"):
                 return partial(mixed_predictions, model, ids, asked)
             with torch.no_grad():

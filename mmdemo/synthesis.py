@@ -68,8 +68,8 @@ def write(
         return labels[i % len(labels)]
 
     def is_there(i: int) -> bool:
-        file = out / place(classes, label_of(i), recipe.seed + i, variant=augment)
-        return file.is_file() and file.stat().st_size > 0  # a power cut may leave a name without its bytes
+        some = [out / place(classes, label_of(i), recipe.seed + i, variant) for variant in {False, augment}]
+        return all(file.is_file() and file.stat().st_size for file in some)  # a power cut may leave a mere name
 
     if is_there(count) or count < _rows(out / metadata(classes)) // (1 + augment):
         more = f"give a larger one, or another folder than {str(out)!r}"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmdemo import data
-from mmdemo.arguments import EVALUATED, Recipe
+from mmdemo.arguments import EVALUATED, SYNTHETIC, Recipe
 from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
@@ -31,7 +31,7 @@ WIDTHS = (32, 128, 128)
 
 def measure(
     evaluation: Evaluation,
-    count: int = 30_000,
+    count: int = SYNTHETIC,
     asked: Mapping[str, Any] = {},  # settings of a drawing, by name; if there are none they are chosen
 ) -> dict:
     """What `evaluate` adds to a card of a pack that draws classes, shares of test pictures read right, in [0, 1].

@@ -40,10 +40,12 @@ class Unfinished:
             return make()
         file = self.folder / f"{files.digest(repr((self.key, key)), *tensors)}.safetensors"
         self._files |= {file, file.with_suffix(".lock")}
+        asked = time.perf_counter()
         with files.one_at_a_time(file):  # the same command elsewhere may be at it
             try:
+                waited = time.perf_counter() - asked  # which is on this run's clock already
                 (made,), seconds = files.read(file, "made"), float(files.about(file)["seconds"])
-                self.seconds += seconds
+                self.seconds += max(0.0, seconds - waited)
             except (OSError, SafetensorError):
                 began, made = time.perf_counter(), make()
                 with files.replacing(file) as partial:

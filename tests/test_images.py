@@ -48,7 +48,24 @@ def test_pictures_are_turned_upright_by_their_exif(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(colourful()).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(array(images.open_image(tmp_path / "turned.png")), TURNS[orientation](colourful()))
+    opened = images.open_image(tmp_path / "turned.png")
+    assert np.array_equal(array(opened), TURNS[orientation](colourful())) and images.size_given(opened) == opened.size
+
+
+def test_an_orientation_that_there_is_not_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    Image.fromarray(colourful()).save(tmp_path / "odd.png", exif=exif)
+    opened = images.open_image(tmp_path / "odd.png")
+    assert np.array_equal(array(opened), colourful()) and images.size_given(opened) == opened.size
+
+
+@pytest.mark.parametrize(("orientation", "size"), [(1, (3200, 2400)), (6, (2400, 3200))])
+def test_of_a_large_picture_it_is_known_how_large_it_was(tmp_path, orientation, size):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (3200, 2400)).save(tmp_path / "large.jpg", exif=exif)
+    assert images.size_given(images.open_image(tmp_path / "large.jpg")) == size
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -32,6 +32,10 @@ def counts(tab) -> list[tuple[str, str]]:
     )
 
 
+EMPTY = """() => { const one = document.querySelector("#make-data canvas");
+    return !one.getContext("2d").getImageData(0, 0, one.width, one.height).data.some(Boolean) }"""
+
+
 def drawn(tab) -> int:
     """How many pictures of the first class are to be seen, in a row of at most 16."""
     return tab.locator("canvas").first.evaluate(
@@ -59,6 +63,10 @@ def test_a_set_is_there_at_once_the_next_fills_while_it_is_made_and_what_is_done
         tab.get_by_role("button", name="Make", exact=True).click()
         expect(tab.locator(".mm-class > span").first).to_have_text("0 of 34")
         assert drawn(tab) == 17, "guesses of what is on its way are seen"
+        tab.get_by_role("button", name="Stop").click()
+        expect(tab.locator(".mm-status")).to_have_text("Stopped.")
+        tab.page.wait_for_function(EMPTY)  # guesses are no pictures
+        tab.get_by_role("button", name="Make", exact=True).click()
         expect(tab.locator(".mm-class > span").first).to_have_text("17 of 34")
         expect(tab.get_by_role("button", name="Download zip")).to_have_count(0)
         tab.get_by_role("button", name="Stop").click()

@@ -170,7 +170,6 @@ def test_a_mask_may_be_painted_on_nothing(studio: Studio, mask):
 def test_a_picture_and_a_mask_of_one_size_fit_however_large_and_of_whatever_format(studio: Studio, tmp_path):
     picture, white = tmp_path / "picture.jpg", tmp_path / "mask.png"
     Image.new("L", (3200, 2400), 99).save(picture)
-    Image.new("L", (3200, 1200)).save(tmp_path / "other.png")
     half = Image.new("L", (3200, 2400))
     half.paste(255, (0, 1200, 3200, 2400))
     half.save(white)

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -62,13 +63,17 @@ def test_a_damaged_part_is_made_anew(tmp_path: Path, made: list[int]):
 
 
 def test_the_same_work_twice_at_once_is_done_once(tmp_path: Path, made: list[int]):
+    done = Barrier(2)  # whoever is done first leaves nothing behind
+
     def slowly() -> list[int]:
         with Unfinished(tmp_path / "work") as work:
-            return [part(work, made, key) for key in range(5) if not time.sleep(0.01)]
+            parts = [part(work, made, key) for key in range(5) if not time.sleep(0.01)]
+            done.wait(20)
+            return parts
 
     with ThreadPoolExecutor(2) as both:
         one, other = both.submit(slowly), both.submit(slowly)
-        assert one.result() == other.result() == [*range(5)]
+        assert one.result() == other.result() == made == [*range(5)]
     assert not (tmp_path / "work").exists()
 
 

@@ -134,7 +134,7 @@ class Label(NamedTuple):
 
     embedding: Tensor  # (B, D), added to the time's
     kv: list[Tensor | None]  # of a text, its keys and values for each block: (2, B, heads, L, D/heads)
-    mask: Tensor | None = None  # (B, 1, 1, N + L): which patches and tokens attention may see, or what it adds to them
+    mask: Tensor | None = None  # (B, 1, 1, N + L): bool: what attention may see; float: what is added to its scores
 
     def of_texts(self, places: Tensor) -> "Label":
         """The texts at these places, each as often as it is named: what is read once may be asked many times."""

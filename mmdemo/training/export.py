@@ -99,14 +99,17 @@ def save_student(pack: Path, student: DiT, training: dict) -> None:
     _replace(pack, write)
 
 
-def remove_student(pack: Path) -> None:
-    """Takes a pack's student out of it."""
-    for file, name in ((pack / "model_index.json", "student"), (pack / provenance.TRAINING, "student")):
-        stored = packs.read_json(file)
-        stored.pop(name, None)
-        with replacing(file) as partial:
-            _write_json(partial, stored)
-    shutil.rmtree(pack / "student")
+def remove_student(pack: Path, **defaults) -> None:
+    """Takes a pack's student out of it, and writes other defaults, which that has not learned."""
+
+    def write(folder: Path) -> None:
+        shutil.copytree(pack, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("student", *OWN))
+        for name, more in (("model_index.json", defaults), (provenance.TRAINING, {})):
+            stored = packs.read_json(folder / name)
+            stored.pop("student", None)
+            _write_json(folder / name, stored | more)
+
+    _replace(pack, write)
 
 
 def save_decoder(pack: Path, vae: VQVAE, statistics: CodebookStatistics, training: dict) -> None:

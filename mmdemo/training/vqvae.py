@@ -38,7 +38,8 @@ def train_vqvae(
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
     with in_turn(accelerator):  # one process downloads or decodes, the others find it there
-        images = data.load(config.dataset, "train", data_dir, config.image_size, strict=strict)
+        channels = packs.read(pack.parent / config.start_from).channels if config.start_from else None
+        images = data.load(config.dataset, "train", data_dir, config.image_size, channels, strict)
     if images.pixels.shape[-1] % config.stride:
         side = images.pixels.shape[-1]
         raise ArgumentError(f"image_size is {side}; it must be a multiple of the stride, {config.stride}")

@@ -73,16 +73,18 @@ class MakeData(Form):
     def unfinished(self, values, new):
         last = new[-1]
         words = f"Step {last.index + 1} of {last.total}: {len(last.done.images)} of {len(last.labels)} pictures…"
-        return words, {self.set: filling(last.done, last.labels, last.images), self.made: last}
+        return words, {self.set: filling(last.done, last.labels, last.images), self.made: (last.done, last.labels)}
 
     def finished(self, values, items, result):
         return in_words(result), {self.set: finished(result, result.labels), self.made: None}
 
     def _keep(self, values: Values) -> Values:
         """After Stop, what is done can be taken along."""
-        made = values[self.made]
-        kept = speaker()(finished(made.done, made.labels)) if made and made.done.images else gr.skip()
-        return {self.set: kept, self.made: None}
+        if not values[self.made]:
+            return {self.set: gr.skip(), self.made: None}
+        done, labels = values[self.made]
+        kept = finished(done, labels) if done.images else filling(done, labels, [])
+        return {self.set: speaker()(kept), self.made: None}
 
     def _follow(self, steps: gr.Slider, values: Values) -> Values:
         pack = self.studio.pack(values[self.pack])

@@ -205,7 +205,7 @@ class DataSet:
     order: list[int]  # which label each picture has
     sheet: str | None
     columns: int
-    there: int  # pictures on the sheet
+    on_sheet: int  # pictures
     done: int
     variants: str | None = None  # a sheet like the other
     example: str | None = None  # the place of a picture in the folder

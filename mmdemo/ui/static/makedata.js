@@ -25,7 +25,7 @@ listen(props, watch, async (message) => {
   if (!message.labels) return set.replaceChildren(), foot.replaceChildren();
   const [sheet, variants] = await Promise.all([message.sheet, message.variants].map((uri) => uri && load(uri)));
   if (latest !== message) return; // a newer one came while this was decoded
-  const { order, there: seen, done, columns } = message;
+  const { order, on_sheet, done, columns } = message;
   const places = message.labels.map(() => []);
   order.forEach((label, i) => places[label].push(i));
   const most = Math.max(FEWEST, Math.min(MOST, Math.max(...places.map((some) => some.length))));
@@ -37,7 +37,7 @@ listen(props, watch, async (message) => {
     return el("section", { class: "mm-class" },
       el("h4", { dir: "auto", title: label }, label),
       el("div", {},
-        drawn(sheet, columns, room, seen, most, `${label}: ${count} pictures`),
+        drawn(sheet, columns, room, on_sheet, most, `${label}: ${count} pictures`),
         ...(variants ? [drawn(variants, columns, room, done, most, `${label}: their variants`)] : [])),
       el("span", {}, count));
   }));

@@ -39,7 +39,7 @@ function mark() {
 work.on("source", mark, root);
 
 const context = paintable(pad, PEN, () => trigger("drawing", { png: pad.toDataURL("image/png") }));
-pad.addEventListener("pointerdown", () => { hint.hidden = true; });
+for (const begun of ["pointerdown", "pointerenter"]) pad.addEventListener(begun, (event) => { hint.hidden ||= event.buttons === 1; });
 
 function wipe() {
   context.fillStyle = "white";
