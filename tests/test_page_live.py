@@ -65,6 +65,7 @@ def test_a_picture_is_there_before_any_touch_and_follows_a_drag_one_question_at_
     with studio.taking(0.05), answered(page):
         mouse.down()
         press(live, 0.8, 0.3, steps=40)
+        expect(live.locator(".mm-foot p")).to_contain_text("1 step of fast")
         mouse.up()
         press(live, 0.2, 0.2)  # let go of, it stays
     assert place(live) == pytest.approx((80, 30), abs=1)

@@ -29,7 +29,7 @@ LABELS, SEEDS = "labels", "seeds"  # what stands at the corners
 FIRST_PLACE = (0.25, 0.25)
 FIRST_SEED = 0
 OPENING_WORDS = "Drawing the first picture…"
-READY = "Drag over the square, or use the arrow keys: each place is drawn anew."
+READY = "Drag over the square, or use the arrow keys: each place is drawn anew, and better where you let go."
 
 
 class Live:
@@ -52,7 +52,11 @@ class Live:
                                 self.labels.append(self._corner(name))
                 seed = SETTINGS["seed"]
                 self.seed = gr.Number(FIRST_SEED, label=seed.label, info="Of seeds at the corners, the first of four.")
-                steps = replace(SETTINGS["steps"], help="Fewer follow the hand faster.", high=MAX_JUMPS)
+                steps = replace(
+                    SETTINGS["steps"],
+                    help="Of the picture where you let go; on the way there it is one.",
+                    high=MAX_JUMPS,
+                )
                 (self.steps,) = control(steps, USUAL_JUMPS)
 
     def connect(self, opened: Callable) -> None:
@@ -168,5 +172,6 @@ def in_words(made: results.Blend) -> str:
         shares[corner] += share
     parts = ", ".join(f"{corner}: {100 * share:.0f} %" for corner, share in shares.items() if share)
     rest = made.named(made.labels[0]) if by_seed else f"seed {made.recipe.seed}"
-    said = f"{parts}; {rest}, {made.recipe.steps} steps of {FAST}, drawn in {1000 * made.seconds:.0f} ms."
+    steps = f"{made.recipe.steps} step{'s' * (made.recipe.steps > 1)} of {FAST}"
+    said = f"{parts}; {rest}, {steps}, drawn in {1000 * made.seconds:.0f} ms."
     return "\n".join(filter(None, (said[0].upper() + said[1:], made.notice)))

@@ -1,4 +1,5 @@
-// A picture between four corners, asked for anew wherever the handle is: one at a time, and then of the newest place.
+// A picture between four corners, asked for anew wherever the handle is: one at a time, and then of the newest place. In
+// one step while the hand moves, so that it can follow, and in all of them where it lets go.
 const { el, latest, listen, pixels, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
 const STEP = 0.02; // of an arrow key; with Shift five times as much
@@ -14,7 +15,7 @@ root.append(stage);
 let now = null, x = 0, y = 0, held = null;
 
 const ask = latest(
-  ({ of, x, y }) => server.blend_at(of.pack, of.labels, of.seeds, of.steps, x, y),
+  ({ of, steps, x, y }) => server.blend_at(of.pack, of.labels, of.seeds, steps, x, y),
   (answer, { of }) => { if (of === now) show(answer); }); // else the corners are others by now
 
 listen(props, watch, (message) => {
@@ -45,7 +46,7 @@ function put(...place) {
 
 function go(...place) {
   put(...place);
-  ask({ of: now, x, y });
+  ask({ of: now, steps: held === null ? now.steps : 1, x, y });
 }
 
 function follow(event) {
@@ -60,7 +61,11 @@ square.addEventListener("pointerdown", (event) => {
   follow(event);
 });
 square.addEventListener("pointermove", (event) => { if (event.pointerId === held) follow(event); });
-for (const end of ["pointerup", "pointercancel"]) square.addEventListener(end, (event) => { if (event.pointerId === held) held = null; });
+for (const end of ["pointerup", "pointercancel"]) square.addEventListener(end, (event) => {
+  if (event.pointerId !== held) return;
+  held = null;
+  go(x, y);
+});
 square.addEventListener("keydown", (event) => {
   const [right, down] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key] ?? [0, 0];
   if (!right && !down) return;
