@@ -142,7 +142,7 @@ class Recipe:
         if asked.get("sampler", own["sampler"]) == FAST:
             own["steps"] = USUAL_JUMPS
             whole("steps", asked.get("steps", USUAL_JUMPS), 1, MAX_JUMPS)
-            for name in ("guidance", "interval", "negative"):
+            for name in LEARNED:
                 if asked.get(name, own[name]) != own[name]:
                     raise ArgumentError(
                         f"{name} is {shown(asked[name])}, but {FAST} has learned to draw with {shown(own[name])}; "
@@ -173,6 +173,7 @@ class Recipe:
 
 
 SETTINGS: dict[str, Argument] = {one.name: one.metadata["argument"] for one in fields(Recipe)}
+LEARNED = ("guidance", "interval", "negative")  # what is inside a student, which takes no other
 STORED: dict[str, str] = {one.name: one.metadata["stored"] for one in fields(Recipe) if one.metadata["stored"]}
 
 

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 
 from mmdemo import packs, provenance
-from mmdemo.arguments import STORED
+from mmdemo.arguments import LEARNED, STORED
 from mmdemo.errors import NO_CODEBOOK, ArgumentError, PackError
 from mmdemo.heaps import keep_heaps
 from mmdemo.imagefolder import file_stem
@@ -310,17 +310,16 @@ def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
     recipe = evaluation.recipe(settings)
     if recipe.sampler == FAST:
         raise ArgumentError(f"sampler is {FAST}, which has no settings of its own but the steps; leave --defaults out")
-    for name in ("guidance", "interval") if FAST in pack.samplers else ():
-        learned, asked_for = getattr(pack.defaults, name), getattr(recipe, name)
-        if learned != asked_for and not overwrite:
-            raise ArgumentError(
-                f"{name} is {shown(asked_for)}, and the student of {pack.name!r} has learned to draw with "
-                f"{shown(learned)}; leave --defaults out, or add --overwrite, which takes the student out until it is "
-                f"trained anew"
-            )
-        if learned != asked_for:
-            return True
-    return False
+    others = [name for name in LEARNED if getattr(recipe, name) != getattr(pack.defaults, name)]
+    if FAST not in pack.samplers or not others:
+        return False
+    if overwrite:
+        return True
+    raise ArgumentError(
+        f"{others[0]} is {shown(getattr(recipe, others[0]))}, and the student of {pack.name!r} has learned to draw with "
+        f"{shown(getattr(pack.defaults, others[0]))}; leave --defaults out, or add --overwrite, which takes the "
+        f"student out until it is trained anew"
+    )
 
 
 def _print(record, indent: int | None = None) -> None:
