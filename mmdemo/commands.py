@@ -315,9 +315,9 @@ def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
         return False
     if overwrite:
         return True
+    asked_for, learned = (shown(getattr(one, others[0])) for one in (recipe, pack.defaults))
     raise ArgumentError(
-        f"{others[0]} is {shown(getattr(recipe, others[0]))}, and the student of {pack.name!r} has learned to draw with "
-        f"{shown(getattr(pack.defaults, others[0]))}; leave --defaults out, or add --overwrite, which takes the "
+        f"{others[0]} is {asked_for}, and the student of {pack.name!r} has learned to draw with {learned}; leave --defaults out, or add --overwrite, which takes the "
         f"student out until it is trained anew"
     )
 

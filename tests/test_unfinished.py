@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -75,6 +75,20 @@ def test_the_same_work_twice_at_once_is_done_once(tmp_path: Path, made: list[int
         one, other = both.submit(slowly), both.submit(slowly)
         assert one.result() == other.result() == made == [*range(5)]
     assert not (tmp_path / "work").exists()
+
+
+def test_whoever_waits_for_another_counts_that_time_once(tmp_path: Path):
+    begun = Event()
+
+    def make() -> Tensor:
+        begun.set()
+        time.sleep(0.3)
+        return torch.tensor(1)
+
+    with ThreadPoolExecutor(1) as other:
+        running, waiting = other.submit(Unfinished(tmp_path).part, make, "one"), Unfinished(tmp_path)
+        assert begun.wait(5) and waiting.part(make, "one") == running.result()
+    assert waiting.seconds < 0.2, "it is on the clock of whoever waited already"
 
 
 def test_what_cannot_be_kept_is_a_sentence(tmp_path: Path, made: list[int]):
