@@ -317,8 +317,8 @@ def _student_leaves(evaluation, settings: dict, overwrite: bool) -> bool:
         return True
     asked_for, learned = (shown(getattr(one, others[0])) for one in (recipe, pack.defaults))
     raise ArgumentError(
-        f"{others[0]} is {asked_for}, and the student of {pack.name!r} has learned to draw with {learned}; leave --defaults out, or add --overwrite, which takes the "
-        f"student out until it is trained anew"
+        f"{others[0]} is {asked_for}, and the student of {pack.name!r} has learned to draw with {learned}; leave "
+        f"--defaults out, or add --overwrite, which takes the student out until it is trained anew"
     )
 
 
