@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmdemo import packs
+from mmdemo import loading
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
 from mmdemo.models.vqvae import VQVAE
@@ -281,7 +281,7 @@ class Unquantized:
 def drawing(studio: Studio, pack: str) -> Iterator[Row]:
     """Sixteen pictures by the pack's default and by its student, beside fifty guided steps in diffusers' own loop."""
     described = studio.pack(pack)
-    pipeline = packs.load(described)
+    pipeline = loading.load(described)
     if prediction_type(pipeline.scheduler) != "flow":
         return  # the rest of diffusers has no loop for such a pack's transformer
     labels = [n % len(described.classes) for n in range(PICTURES)]
@@ -308,7 +308,7 @@ def drawing(studio: Studio, pack: str) -> Iterator[Row]:
 
 def watching(studio: Studio, pack: str, label: str) -> Iterator[Row]:
     """Until something is to be seen, and what it costs that it is."""
-    pipeline = packs.load(studio.pack(pack))
+    pipeline = loading.load(studio.pack(pack))
     config = pipeline.transformer.config
     x = torch.randn(2, config.in_channels, config.sample_size, config.sample_size, device=pipeline.device)
 

@@ -7,16 +7,18 @@ configuration that asks for them. Each is found here by looking, before the libr
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import stat
 import struct
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from mmdemo.errors import ArgumentError, PackError
+from mmdemo.errors import ArgumentError, MmdemoError, PackError
 from mmdemo.kinds import number, shown, whole
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -75,6 +77,8 @@ BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # of a number, by the kinds t
 
 Shape = tuple[int, ...]
 
+log = logging.getLogger(__name__)
+
 
 def folder(pack: Path) -> tuple:
     """Raises PackError unless every file is a regular one, and every link leads to one inside the pack.
@@ -104,6 +108,20 @@ def folder(pack: Path) -> tuple:
                 raise PackError(f"{shown(where)} is no regular file")
             entries.append((where, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
     return tuple(entries)
+
+
+@contextmanager
+def in_one_sentence(what: str) -> Iterator[None]:
+    """The border to a stranger's files, which can make the libraries that read them raise anything: it becomes one
+    PackError, so that one pack never hides the others, and its cause goes to the log."""
+    try:
+        yield
+    except MmdemoError:
+        raise
+    except Exception as error:
+        log.info("%s", what, exc_info=error)
+        reason = " ".join(str(error).split())[:200]
+        raise PackError(f"{what} ({type(error).__name__}: {reason})") from error
 
 
 def read_json(path: Path) -> dict:
@@ -225,6 +243,15 @@ def _header(file: Path, where: str) -> dict[str, Shape]:
     if not header or found.st_size != 8 + length + end:
         raise ValueError("the file is not as long as its header says")
     return {name: tuple(one["shape"]) for name, one in header.items()}
+
+
+def configuration(folder: Path, allowed: Mapping[str, tuple[str, str]]) -> dict:
+    """A model's configuration, of a class that is allowed, with weights beside it."""
+    config, where = read_json(folder / "config.json"), f"{folder.name}/config.json"
+    bounded(config, where)
+    known(config.get("_class_name"), allowed, where)
+    tensors(folder)
+    return config
 
 
 def fit(expected: Mapping[str, Iterable[int]], found: Mapping[str, tuple[str, Shape]]) -> None:

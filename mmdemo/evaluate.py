@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mmdemo import codec, data, describing, jpeg, packs, provenance
+from mmdemo import codec, data, describing, jpeg, loading, packs, provenance
 from mmdemo.arguments import DESCRIBED, EVALUATED, SAMPLES, SETTINGS, Recipe
 from mmdemo.asked import Asked, copies, named_right, variety
 from mmdemo.captions import Lexicon
@@ -57,7 +57,7 @@ class Evaluation:
 
     @cached_property
     def pipeline(self) -> ClassPipeline:
-        return packs.load(self.pack)
+        return loading.load(self.pack)
 
     @property
     def minutes(self) -> float:

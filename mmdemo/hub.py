@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmdemo import packs, provenance
+from mmdemo import loading, packs, provenance
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.packs import Pack
 
@@ -317,4 +317,4 @@ def _may_be_replaced(place: Path, repository: str) -> None:
 
 def _can_be_used(pack: Pack) -> None:
     """Raises PackError unless its models can be loaded."""
-    packs.load(pack, "cpu")
+    loading.load(pack, "cpu")

@@ -1,30 +1,23 @@
-"""A pack on disk: list, read, load. It knows what the files mean; checks.py, whether they may be opened.
+"""A pack on disk: list and read. It knows what the files mean; checks.py, whether they may be opened.
 
-A pack is a diffusers pipeline folder (README, "A pack"), or a codec alone. Listing and reading need neither torch nor
-diffusers, so that a page can be shown before they are imported; loading imports them. training/export.py writes packs.
+A pack is a diffusers pipeline folder (README, "A pack"), or a codec alone. Nothing here needs torch or diffusers, so
+that a page can be shown before they are imported; loading.py imports them. training/export.py writes packs.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmdemo import checks, provenance, samplers
 from mmdemo.arguments import MAX_STEPS, Recipe
 from mmdemo.checks import read_json
-from mmdemo.errors import ArgumentError, MmdemoError, PackError
+from mmdemo.errors import MmdemoError, PackError
 from mmdemo.kinds import MAX_PROMPT, MAX_SIDE, number, whole
 from mmdemo.words import Words
-
-if TYPE_CHECKING:
-    from mmdemo.pipeline import ClassPipeline
 
 HUB = "hub.txt"  # in a folder of packs: repositories on the Hub to open beside them, one a line
 # The models that may be in a pack: the name in a configuration -> the module it is of and its name there.
@@ -42,8 +35,6 @@ DRAWING = ("ClassPipeline", "DiTPipeline")  # of any other pipeline the codec al
 CODEC_FOLDERS = ("vae", "vqvae", "movq")  # ours and DiT's; latent diffusion's and aMUSEd's; Kandinsky's
 MAX_GRID = 64  # patches of a side: a transformer's memory grows with their number, whatever its file's size
 MAX_CODEBOOK = 2**24  # numbers in a codebook: it is read as a whole to be shown
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,7 +93,7 @@ def read(path: Path, name: str | None = None) -> Pack:
     """
     name = name or path.name
     try:
-        with _in_one_sentence("a configuration file has an entry missing or malformed"):
+        with checks.in_one_sentence("a configuration file has an entry missing or malformed"):
             return _read(path, name, checks.folder(path))
     except MmdemoError as error:
         return Pack(name, path, str(error))
@@ -123,20 +114,6 @@ def place(folder: str | Path, name: str) -> Path:
     return Path(folder) / name
 
 
-@contextmanager
-def _in_one_sentence(what: str) -> Iterator[None]:
-    """The border to a stranger's files, which can make the libraries that read them raise anything: it becomes one
-    PackError, so that one pack never hides the others, and its cause goes to the log."""
-    try:
-        yield
-    except MmdemoError:
-        raise
-    except Exception as error:
-        log.info("%s", what, exc_info=error)
-        reason = " ".join(str(error).split())[:200]
-        raise PackError(f"{what} ({type(error).__name__}: {reason})") from error
-
-
 @lru_cache(maxsize=4096)
 def _read(path: Path, name: str, files: tuple) -> Pack:
     alone = (path / "config.json").is_file() and not (path / "model_index.json").is_file()
@@ -144,7 +121,7 @@ def _read(path: Path, name: str, files: tuple) -> Pack:
     checks.bounded(index, "model_index.json")
     folders = [path] if alone else [path / one for one in CODEC_FOLDERS if (path / one / "config.json").is_file()]
     codec = folders[0] if folders else path / CODEC_FOLDERS[0]
-    vae, came = _configuration(codec, CODECS), provenance.source(path)
+    vae, came = checks.configuration(codec, CODECS), provenance.source(path)
     ours, continuous = vae["_class_name"] == "VQVAE", vae["_class_name"] == "AutoencoderKL"
     stride = vae["stride"] if ours else 2 ** (len(vae["block_out_channels"]) - 1)
     pack = Pack(
@@ -172,15 +149,6 @@ def _read(path: Path, name: str, files: tuple) -> Pack:
     return _drawing(pack, index) if draws else pack
 
 
-def _configuration(folder: Path, allowed: Mapping[str, tuple[str, str]]) -> dict:
-    """A model's configuration, of a class that is allowed, with weights beside it."""
-    config, where = read_json(folder / "config.json"), f"{folder.name}/config.json"
-    checks.bounded(config, where)
-    checks.known(config.get("_class_name"), allowed, where)
-    checks.tensors(folder)
-    return config
-
-
 def _classes(index: dict) -> tuple[str, ...]:
     """The names in id2label, in the order of their ids. Of two alike the later has its id added: ImageNet has two
     cranes, a bird and a machine."""
@@ -203,7 +171,7 @@ def _drawing(pack: Pack, index: dict) -> Pack:
     """The pack, with a transformer that draws."""
     for part, allowed in (("vae", CODECS), ("transformer", TRANSFORMERS)):
         checks.known(index[part][1], allowed, f"{part} in model_index.json")
-    transformer = _configuration(pack.path / "transformer", TRANSFORMERS)
+    transformer = checks.configuration(pack.path / "transformer", TRANSFORMERS)
     if transformer.get("norm_type", "ada_norm_zero") != "ada_norm_zero":
         raise PackError(f"transformer is conditioned by {transformer['norm_type']!r}; only ada_norm_zero is known")
     side = transformer["sample_size"]
@@ -222,7 +190,7 @@ def _drawing(pack: Pack, index: dict) -> Pack:
             pack = replace(pack, classes=tuple(str(i) for i in range(classes)))
         if not 0 < len(pack.classes) <= classes:
             raise PackError(f"transformer knows {classes} classes, but the pack names {len(pack.classes)}")
-    fitting = tuple(samplers.fitting(*_schedule(pack.path)))
+    fitting = tuple(samplers.fitting(*schedule(pack.path)))
     if (index.get("student") or [None])[0] is not None:
         _check_student(pack.path / "student", transformer)
         fitting += (samplers.FAST,)
@@ -234,7 +202,7 @@ def _drawing(pack: Pack, index: dict) -> Pack:
 
 def _check_student(folder: Path, teacher: dict) -> None:
     """A student is as large as its transformer, and knows when it may stop.  Raises PackError."""
-    student = _configuration(folder, {"DiT": TRANSFORMERS["DiT"]})
+    student = checks.configuration(folder, {"DiT": TRANSFORMERS["DiT"]})
     for name in ("sample_size", "in_channels", "num_classes", "vocab_size"):
         if student.get(name, 0) != teacher.get(name, 0):
             raise PackError(f"student was made for another {name} than the transformer's")
@@ -248,7 +216,7 @@ def _check_student(folder: Path, teacher: dict) -> None:
             raise PackError("student/config.json has times that do not go down")
 
 
-def _schedule(pack: Path) -> tuple[str, dict]:
+def schedule(pack: Path) -> tuple[str, dict]:
     """The scheduler that a pack was saved with: its class, one of those in samplers.py, and its options."""
     where = "scheduler/scheduler_config.json"
     config = read_json(pack / where)
@@ -283,85 +251,6 @@ def stamp(*files: Path) -> int:
     """Changes when one of the files is written anew, also by a copy that keeps its time."""
     known = [file.stat() for file in files]
     return hash(tuple((one.st_ino, one.st_ctime_ns, one.st_mtime_ns, one.st_size) for one in known))
-
-
-def load(pack: Pack, device: str = "auto") -> ClassPipeline:
-    """A pack's pipeline, float32, ready to run.  device: "auto", "cpu", "cuda" or "mps".
-
-    Raises PackError if it is damaged: diffusers alone would fill missing weights with random numbers.
-    """
-    import diffusers
-    from diffusers.utils import logging
-
-    from mmdemo.pipeline import ClassPipeline
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # what diffusers would warn of is checked here, and said in one sentence
-    if pack.problem:
-        raise PackError(f"pack {pack.name!r} cannot be used: {pack.problem}")
-    try:
-        with _in_one_sentence("its models cannot be made of its files"):
-            # Not by diffusers' own from_pretrained, which imports whatever model_index.json names.
-            parts = {"vae": _load_part(pack.codec, CODECS), "image_size": pack.image_size}
-            parts["id2label"] = {str(i): name for i, name in enumerate(pack.classes)}
-            if pack.can_sample:
-                scheduler, options = _schedule(pack.path)
-                parts |= pack.defaults.to_store() | {"prompts": list(pack.prompts)}
-                parts["transformer"] = _load_part(pack.path / "transformer", TRANSFORMERS)
-                parts["scheduler"] = getattr(diffusers, scheduler).from_config(options)
-                if samplers.FAST in pack.samplers:
-                    parts["student"] = _load_part(pack.path / "student", TRANSFORMERS)
-            if pack.words:
-                parts["words"] = read_words(pack)
-                if parts["words"].size > parts["transformer"].config.vocab_size:
-                    raise PackError("tokenizer/ has more tokens than the transformer knows")
-            pipeline = ClassPipeline(**parts)
-    except MmdemoError as error:
-        raise PackError(f"pack {pack.name!r} cannot be used: {error}") from error
-    return pipeline.to(pick_device(device))
-
-
-def pick_device(device: str) -> str:
-    """ "auto" -> the fastest device there is.  Raises ArgumentError for one that is not."""
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if device == "auto":
-        return next(name for name, usable in there.items() if usable)
-    if not there[device]:
-        raise ArgumentError(f"device is {device!r}, which this machine lacks; use auto or cpu")
-    return device
-
-
-def _load_part(folder: Path, allowed: Mapping[str, tuple[str, str]]):
-    """One model, float32, whose weights are all there, of the right shapes, no others, and finite.
-
-    Seen from their headers and a model without memory, before anything is allocated.
-    """
-    import torch
-
-    config = _configuration(folder, allowed)
-    module, name = allowed[config["_class_name"]]
-    kind, found = getattr(importlib.import_module(module), name), checks.tensors(folder)
-    with torch.device("meta"):
-        blank = kind.from_config(config)
-    if not (folder / checks.INDEX).is_file():
-        blank._fix_state_dict_keys_on_load(found)  # names of diffusers' first years, which it still reads
-    checks.fit({key: weight.shape for key, weight in blank.state_dict().items()}, found)
-    model = kind.from_pretrained(
-        folder,
-        dtype=torch.float32,
-        use_safetensors=True,
-        local_files_only=True,
-        # Else accelerate changes how every thread makes its models, and of two at once leaves it changed for good.
-        low_cpu_mem_usage=False,
-    )
-    for key, weight in model.state_dict().items():
-        if not weight.isfinite().all():
-            raise PackError(f"{found[key][0]}: the tensor {key} holds numbers that are not finite")
-    if hasattr(model, "fits_its_grid") and not model.fits_its_grid():
-        raise PackError(f"{folder.name}: the weight codebook is not the grid of its levels")
-    return model.eval().requires_grad_(False)
 
 
 def read_codebook(pack: Pack) -> dict:

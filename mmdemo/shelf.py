@@ -15,7 +15,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmdemo import packs
+from mmdemo import loading, packs
 from mmdemo.errors import PackError
 from mmdemo.hub import Fetch, parts
 from mmdemo.kinds import choice, number, shown
@@ -147,7 +147,7 @@ class Shelf:
         with self._loading[pack.name]:
             stamp, pipeline = self._pipelines.get(pack.name, (None, None))
             if stamp != pack.stamp:  # never loaded, dropped, or trained anew since
-                pipeline = packs.load(pack, self._device)
+                pipeline = loading.load(pack, self._device)
             with self._holding:
                 self._hold(pack, pipeline)
         return pipeline
@@ -169,7 +169,7 @@ class _Returned:
 
 def _on_a_lent_device(work: Callable, pipeline: ClassPipeline, *arguments) -> Iterator:
     """Work where a device is lent for as long as it goes on, perhaps in a process of its own, which only yields."""
-    result = yield from work(pipeline.to(packs.pick_device("auto")), *arguments)
+    result = yield from work(pipeline.to(loading.pick_device("auto")), *arguments)
     yield _Returned(result)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from mmdemo import hub, packs, provenance
+from mmdemo import hub, loading, packs, provenance
 from mmdemo.errors import PackError
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def write(repo: str, wanted: Sequence[str], weights: str | Path, out: str | Path
     for one in far:
         hub.parts(one)
     for pack in near:
-        packs.load(packs.read(pack), "cpu")  # which refuses what cannot be used
+        loading.load(packs.read(pack), "cpu")  # which refuses what cannot be used
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", suffix=".new") as beside:
         new, old = Path(beside, "new"), Path(beside, "old")

@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data, packs, provenance, samplers
+from mmdemo import codec, data, loading, packs, provenance, samplers
 from mmdemo.images import fit_square, open_image, to_images, to_tensor
 from mmdemo.models.dit import DiT
 from mmdemo.models.quantizer import FiniteScalarQuantizer
@@ -193,7 +193,7 @@ def sampling(tmp_path: Path, tiny_weights: Path, pictures: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def pipelines(tiny_weights: Path) -> dict:
-    return {name: packs.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
+    return {name: loading.load(packs.read(tiny_weights / name), "cpu") for name in ("tiny", "tiny-v")}
 
 
 def array(picture: Image.Image | Path | str | dict) -> np.ndarray:

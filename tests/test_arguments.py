@@ -7,7 +7,7 @@ from conftest import digit, noise
 from PIL import Image
 from running import is_one_sentence
 
-from mmdemo import packs
+from mmdemo import loading
 from mmdemo.arguments import (
     AXES,
     MAX_AXIS,
@@ -130,7 +130,7 @@ def unloadable(tiny_weights, monkeypatch) -> Studio:
     def load(pack, device):
         raise AssertionError(f"{pack.name} is being loaded")
 
-    monkeypatch.setattr(packs, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     return Studio(weights=[tiny_weights], device="cpu")
 
 

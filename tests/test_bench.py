@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiTPipeline
 
-from mmdemo import bench, packs
+from mmdemo import bench, loading, packs
 from mmdemo.__main__ import main
 from mmdemo.training.config import DiTConfig
 from mmdemo.training.dit import make_schedule
@@ -22,7 +22,7 @@ def hurried(monkeypatch):
 
 
 def test_the_peer_draws_the_same_pictures(lively_weights):
-    pipeline = packs.load(packs.read(lively_weights / "tiny"), "cpu")
+    pipeline = loading.load(packs.read(lively_weights / "tiny"), "cpu")
     schedule = DDIMScheduler.from_config(make_schedule(DiTConfig(prediction="v")).config, prediction_type="epsilon")
     peer = DiTPipeline(bench.FlowAsNoise.of(pipeline, schedule), bench.Unquantized(pipeline), schedule)
     peer.set_progress_bar_config(disable=True)

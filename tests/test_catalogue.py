@@ -14,7 +14,7 @@ from conftest import TINY_CLASSES, array, same, save_codec
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, packs
+from mmdemo import codec, loading, packs
 from mmdemo.catalogue import COVER, read_sprite
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -63,7 +63,7 @@ def test_shares_of_all_codes_sum_to_one(studio):
 
 
 def test_nearest_codes_are_the_nearest_ones(studio, tiny_weights):
-    codes = codec.codebook(packs.load(packs.read(tiny_weights / "tiny"), "cpu").vae)
+    codes = codec.codebook(loading.load(packs.read(tiny_weights / "tiny"), "cpu").vae)
     for k in (0, 7, 15):
         answer = studio.code("tiny", k).json()
         distances = (codes - codes[k]).norm(dim=1)
@@ -233,7 +233,7 @@ def test_the_map_of_the_codes_is_stable_and_fits_the_square(studio, tiny_weights
 
 
 def test_the_map_shows_the_two_directions_in_which_codes_differ_most(studio, tiny_weights):
-    codes = packs.load(packs.read(tiny_weights / "tiny"), "cpu").vae.codebook
+    codes = loading.load(packs.read(tiny_weights / "tiny"), "cpu").vae.codebook
     variances = torch.linalg.eigvalsh(torch.cov(codes.T)).flip(0)
     plane = studio.code_map("tiny")
     assert plane.explained == pytest.approx(float(variances[:2].sum() / variances.sum()), rel=1e-2)
@@ -246,7 +246,7 @@ def test_the_map_shows_the_two_directions_in_which_codes_differ_most(studio, tin
 def test_codes_of_up_to_two_numbers_are_as_far_apart_on_the_map_as_they_are(tmp_path, dim):
     save_codec(tmp_path / "flat", latent_channels=dim, num_codes=12)
     plane = Studio(weights=[tmp_path]).code_map("flat")
-    codes = packs.load(packs.read(tmp_path / "flat"), "cpu").vae.codebook
+    codes = loading.load(packs.read(tmp_path / "flat"), "cpu").vae.codebook
     points, off = torch.tensor(plane.points, dtype=torch.float32), ~torch.eye(12, dtype=bool)
     ratio = (torch.cdist(points, points)[off] + 1e-3) / (torch.cdist(codes, codes)[off] + 1e-3)
     assert plane.explained == pytest.approx(1) and ratio.max() / ratio.min() < 1.1

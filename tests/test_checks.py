@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mmdemo import checks, packs
+from mmdemo import checks, loading, packs
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
 
@@ -197,7 +197,7 @@ def test_links_within_a_pack_and_those_of_the_hubs_cache_are_followed(tiny_weigh
     (snapshot / "cover.png").symlink_to("codebook/swatches.png")
     pack = packs.read(snapshot, "someone/tiny")
     assert pack.problem is None
-    assert packs.load(pack, "cpu")([0], num_inference_steps=1).images
+    assert loading.load(pack, "cpu")([0], num_inference_steps=1).images
     link(snapshot, "examples/a.png", cache / "refs")
     assert "leads out of the pack" in packs.read(snapshot).problem
     # The same layout anywhere else is nothing special.
@@ -227,7 +227,7 @@ def test_every_tensor_that_does_not_fit_is_named_with_its_file(tiny_weights, tmp
     ):
         save_file({key: one for key, one in (whole | change).items() if one is not None}, file)
         with pytest.raises(PackError) as error:
-            packs.load(packs.read(tmp_path / "hurt"), "cpu")
+            loading.load(packs.read(tmp_path / "hurt"), "cpu")
         assert told in str(error.value)
 
 
@@ -241,4 +241,4 @@ def test_pickles_beside_safetensors_are_left_alone(tiny_weights, tmp_path):
     weights = (tmp_path / "both" / VAE).read_bytes()
     pickles(tmp_path / "both")
     (tmp_path / "both" / VAE).write_bytes(weights)
-    assert packs.load(packs.read(tmp_path / "both"), "cpu") and not (tmp_path / "ran").exists()
+    assert loading.load(packs.read(tmp_path / "both"), "cpu") and not (tmp_path / "ran").exists()

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, alike, checkpoint, stop_after
 
-from mmdemo import codec, data, metrics, packs, provenance
+from mmdemo import codec, data, loading, metrics, packs, provenance
 from mmdemo.errors import DataError, PackError
 from mmdemo.images import from_bytes, to_bytes
 from mmdemo.training import export
@@ -47,7 +47,7 @@ def copied(before, tmp_path) -> Path:
 
 
 def weights(pack: Path) -> dict[str, torch.Tensor]:
-    return packs.load(packs.read(pack), "cpu").vae.state_dict()
+    return loading.load(packs.read(pack), "cpu").vae.state_dict()
 
 
 def test_the_decoder_alone_has_changed(before, after):
@@ -146,7 +146,7 @@ def test_pictures_become_sharper_and_the_mean_squared_error_alone_leaves_them_bl
 
 
 def rebuilt(pack: Path, pixels: torch.Tensor) -> torch.Tensor:
-    vae = packs.load(packs.read(pack), "cpu").vae
+    vae = loading.load(packs.read(pack), "cpu").vae
     return to_bytes(codec.decode_ids(vae, codec.encode_ids(vae, from_bytes(pixels))))
 
 

@@ -12,7 +12,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from running import is_one_sentence, one_line
 
-from mmdemo import data, describing, packs
+from mmdemo import data, describing, loading, packs
 from mmdemo.__main__ import main
 from mmdemo.captions import Lexicon
 from mmdemo.errors import MmdemoError, PackError
@@ -41,7 +41,7 @@ def pack(reader: Studio) -> packs.Pack:
 
 @pytest.fixture(scope="module")
 def pipeline(pack: packs.Pack):
-    return packs.load(pack, "cpu")
+    return loading.load(pack, "cpu")
 
 
 def shapes(count: int) -> list[Image.Image]:
@@ -174,7 +174,7 @@ def test_of_a_scene_every_part_is_described_at_its_place(scenes):
 
 def test_accuracy_in_scenes_counts_a_part_that_was_not_found_as_wrong(scenes):
     pack = scenes.pack("scenes")
-    pipeline = packs.load(pack, "cpu")
+    pipeline = loading.load(pack, "cpu")
     pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:1]
     best = Run(describing.describe(pipeline, pack, to_images(pictures)[0])).best
     places = list(dict.fromkeys(name.split()[0] for name in best if name != "ground"))
@@ -190,7 +190,7 @@ def test_accuracy_leaves_out_a_picture_whose_record_does_not_place_its_parts(sce
     pack = scenes.pack("scenes")
     pictures = data.load("shapes", "test", image_size=16, channels=1).pixels[:1]
     record = {"ground": "white", "shapes": parts}
-    assert describing.accuracy(packs.load(pack, "cpu"), pack, pictures, [record]) == {}
+    assert describing.accuracy(loading.load(pack, "cpu"), pack, pictures, [record]) == {}
 
 
 def test_a_column_named_like_a_place_is_kept_apart_from_the_part_there():
@@ -212,12 +212,12 @@ def test_where_parts_have_nothing_that_is_named_the_whole_is_described(scenes, t
         name: {"ground": some["ground"]} for name, some in (("phrases", lexicon.phrases), ("values", lexicon.values))
     }
     pack = with_lexicon(scenes, tmp_path, tags=(), **ground)
-    assert set(Run(describing.describe(packs.load(pack, "cpu"), pack, shapes(1)[0])).attributes) == {"ground"}
+    assert set(Run(describing.describe(loading.load(pack, "cpu"), pack, shapes(1)[0])).attributes) == {"ground"}
 
 
 def test_a_pack_whose_captions_name_nothing_says_so_and_is_not_measured(scenes, tmp_path):
     pack = with_lexicon(scenes, tmp_path, tags=(), phrases={"ground": {}}, values={"ground": ("white", "black")})
-    pipeline = packs.load(pack, "cpu")
+    pipeline = loading.load(pack, "cpu")
     with pytest.raises(PackError, match="'scenes' cannot describe: ") as error:
         Run(describing.describe(pipeline, pack, shapes(1)[0])).result()
     assert is_one_sentence(str(error.value))

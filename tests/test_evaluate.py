@@ -20,6 +20,7 @@ from mmdemo import (
     codec,
     data,
     evaluate,
+    loading,
     mended,
     metrics,
     packs,
@@ -257,7 +258,7 @@ def test_a_colour_pack_is_held_against_jpeg_at_as_many_bits(colour, pictures, tm
     numbers = evaluate.evaluate(Evaluation(colour, tmp_path / "runs", test_split, show=shown.__setitem__))
     json.dumps(numbers, allow_nan=False)  # the flat picture has no error in JPEG: infinitely many dB
 
-    vae = packs.load(packs.read(colour), "cpu").vae
+    vae = loading.load(packs.read(colour), "cpu").vae
     pixels = data.load(str(test_split), "test", image_size=SIZE).pixels
     ids = codec.encode_ids(vae, from_bytes(pixels)).flatten()
     uses = packs.read_codebook(packs.read(colour))["counts"]
@@ -295,7 +296,7 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
     sheet = shown["samples.png"]
     times = sheet.width // (10 * (SIZE + 2) - 2)
     assert sheet.size == (times * (10 * (SIZE + 2) - 2), times * (3 * (SIZE + 2) - 2))
-    pipeline = packs.load(packs.read(sampling), "cpu")
+    pipeline = loading.load(packs.read(sampling), "cpu")
     settings = {name: numbers[name] for name in ("num_inference_steps", "guidance_scale", "sampler")}
     drawn = evaluate.generate(pipeline, torch.arange(100) % 3, **settings)
     for row, column in ((0, 0), (1, 0), (2, 3), (0, 9)):
@@ -354,7 +355,9 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     more, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
     assert json.loads((sampling / "metrics.json").read_text()) == numbers | more
     assert [row["steps"] for row in more["student"]] == [4, 2, 1]
-    drawn = evaluate.generate(packs.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast")
+    drawn = evaluate.generate(
+        loading.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast"
+    )
     train, test = (data.load(str(pictures), split, None, SIZE, 1) for split in ("train", "test"))
     judge = classifier.load_classifier(train, runs / "classifiers", print)
     first = more["student"][0]
@@ -537,7 +540,7 @@ def test_a_pack_that_reads_is_drawn_from_and_its_card_says_what_was_seen(caption
 def test_a_codec_of_captioned_pictures_is_judged_by_what_can_be_read_of_them(captioned, tmp_path, monkeypatch):
     monkeypatch.setattr(reader, "MAX_STEPS", 2)
     pack = shutil.copytree(captioned / "pack", tmp_path / "pack")
-    vae = packs.load(packs.read(pack), "cpu").vae
+    vae = loading.load(packs.read(pack), "cpu").vae
     statistics = codec.statistics(vae, data.load(str(captioned / "scenes"), "test", image_size=32).pixels)
     export.save_codec(pack, vae, statistics, (), provenance.read_training(pack)["vqvae"])
     numbers = evaluate.evaluate(Evaluation(pack, tmp_path / "runs", captioned / "scenes"))

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from hub_server import Hub
 from running import free_port, is_one_sentence, one_line
 
-from mmdemo import card, hub, packs
+from mmdemo import card, hub, loading, packs
 from mmdemo.__main__ import main
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -328,7 +328,7 @@ def test_the_lines_on_a_card_open_what_was_pulled_and_diffusers_alone_does_not(
     exec(lines, here)
     drawn = [
         one([label], [torch.Generator().manual_seed(3)]).images
-        for one in (here["pipeline"], packs.load(packs.read(pack), "cpu"))
+        for one in (here["pipeline"], loading.load(packs.read(pack), "cpu"))
     ]
     assert same(*drawn)
     with pytest.raises(AttributeError, match="ClassPipeline"):

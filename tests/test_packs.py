@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mmdemo import codec, data, packs, provenance, samplers
+from mmdemo import codec, data, loading, packs, provenance, samplers
 from mmdemo.__main__ import parser
 from mmdemo.arguments import Recipe
 from mmdemo.errors import PackError
@@ -144,7 +144,7 @@ def reason(path: Path) -> str:
     if described.problem:
         return described.problem
     with pytest.raises(PackError) as error:
-        packs.load(described, "cpu")
+        loading.load(described, "cpu")
     assert path.name in str(error.value)
     return str(error.value)
 
@@ -167,7 +167,7 @@ def test_damaged_packs_are_listed_and_the_others_work(tiny_weights, tmp_path):
     listed = {pack.name: pack for pack in packs.find([tmp_path])}
     assert len(listed) == len(DAMAGES) + 2
     assert listed["empty"].problem and listed["whole"].problem is None
-    assert packs.load(listed["whole"], "cpu")([0], num_inference_steps=1).images[0].size == (16, 16)
+    assert loading.load(listed["whole"], "cpu")([0], num_inference_steps=1).images[0].size == (16, 16)
 
 
 def test_files_and_hidden_folders_are_no_packs(tiny_weights, tmp_path):
@@ -287,7 +287,7 @@ def test_labels_keep_their_order_beyond_ten(tiny_weights, tmp_path):
 def test_a_codec_alone_is_a_valid_pack(tiny_weights):
     pack = packs.read(tiny_weights / "tiny-codec")
     assert pack.problem is None and not pack.can_sample and pack.samplers == ()
-    pipeline = packs.load(pack, "cpu")
+    pipeline = loading.load(pack, "cpu")
     assert pipeline.transformer is None
     assert codec.encode_ids(pipeline.vae, torch.zeros(1, 1, 16, 16)).shape == (1, 4, 4)
 
@@ -296,7 +296,7 @@ def test_weights_are_half_precision_on_disk_and_float32_in_memory(tiny_weights):
     for file in (tiny_weights / "tiny" / VAE, tiny_weights / "tiny" / DIT):
         with safe_open(file, "pt") as opened:
             assert {opened.get_slice(key).get_dtype() for key in opened.keys()} == {"F16"}
-    pipeline = packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    pipeline = loading.load(packs.read(tiny_weights / "tiny"), "cpu")
     for model in (pipeline.vae, pipeline.transformer):
         assert {weight.dtype for weight in model.state_dict().values()} == {torch.float32}
         assert not model.training and not any(weight.requires_grad for weight in model.parameters())
@@ -311,7 +311,7 @@ def test_loading_changes_nothing_for_whoever_makes_a_model_meanwhile(tiny_weight
         devices.add(others.submit(torch.nn.Linear, 1, 1).result().weight.device.type)
 
     monkeypatch.setattr(torch.nn.Conv2d, "__init__", observed)
-    packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    loading.load(packs.read(tiny_weights / "tiny"), "cpu")
     assert devices == {"cpu"}
 
 
@@ -334,7 +334,7 @@ def test_every_file_is_under_ten_megabytes_however_large_the_model(tiny_weights,
     assert max(sizes) < 10_000_000
     pack = packs.read(tmp_path / "large")
     assert pack.problem is None
-    loaded = packs.load(pack, "cpu").transformer
+    loaded = loading.load(pack, "cpu").transformer
     assert torch.equal(loaded.positions, transformer.positions.half().float())
     next((tmp_path / "large" / "transformer").glob("*-00002-of-*")).unlink()
     assert "00002" in packs.read(tmp_path / "large").problem
@@ -435,12 +435,12 @@ def test_defaults_are_written_and_read(tiny_weights, tmp_path):
     pack = packs.read(tmp_path / "set")
     assert pack.samplers[0] == "heun" and sorted(pack.samplers) == sorted(samplers.FLOW)
     assert (pack.defaults.steps, pack.defaults.guidance, pack.defaults.sampler) == (9, 0.0, "heun")
-    assert len(list(packs.load(pack, "cpu").steps([0]))) == 2 * 9 - 1  # Heun asks the model twice but at the end
+    assert len(list(loading.load(pack, "cpu").steps([0]))) == 2 * 9 - 1  # Heun asks the model twice but at the end
 
 
 def test_the_stored_codebook_is_the_codecs(tiny_weights):
     pack = packs.read(tiny_weights / "tiny")
-    stored, codes = packs.read_codebook(pack), codec.codebook(packs.load(pack, "cpu").vae)
+    stored, codes = packs.read_codebook(pack), codec.codebook(loading.load(pack, "cpu").vae)
     assert sorted(stored["order"]) == list(range(16)) and sum(stored["counts"]) == 300 * 16
     distances = torch.cdist(codes, codes)
     for k in range(16):
@@ -462,6 +462,6 @@ def test_a_grids_codes_that_are_not_on_the_grid_are_refused(tmp_path):
     pixels = data.load("shapes", "train", image_size=16, channels=1).pixels[:50]
     vae = tiny_fsq((4, 3, 2))
     export.save_codec(tmp_path / "grid", vae, codec.statistics(vae, pixels), (), {"dataset": "shapes"})
-    assert packs.load(packs.read(tmp_path / "grid"), "cpu").vae.config.quantizer == "fsq"
+    assert loading.load(packs.read(tmp_path / "grid"), "cpu").vae.config.quantizer == "fsq"
     edit_weights(tmp_path / "grid" / VAE, spoil("codebook", 0.5))
     assert "codebook is not the grid" in reason(tmp_path / "grid")

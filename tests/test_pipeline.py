@@ -21,7 +21,7 @@ from diffusers import (
     VQModel,
 )
 
-from mmdemo import packs, samplers
+from mmdemo import loading, packs, samplers
 from mmdemo.pipeline import ClassPipeline
 from mmdemo.schedules import make_scheduler, noise_level, prediction_type, x0_from_prediction
 
@@ -326,7 +326,7 @@ def test_it_is_an_ordinary_diffusers_pipeline(tiny_weights, tmp_path):
         assert second.config[name] == first.config[name]
     a, b = (pipeline([0, 2], seeded(1, 2), output_type="pt").images for pipeline in (first, second))
     assert torch.equal(a, b) and a.dtype == torch.float32
-    loaded = packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    loaded = loading.load(packs.read(tiny_weights / "tiny"), "cpu")
     assert torch.equal(loaded([0, 2], seeded(1, 2), output_type="pt").images, a)
 
 
@@ -339,7 +339,7 @@ def test_what_a_call_does_not_say_is_the_packs_default(pipelines):
 
 
 def test_a_codec_alone_is_a_pipeline_that_says_it_cannot_sample(tiny_weights):
-    pipeline = packs.load(packs.read(tiny_weights / "tiny-codec"), "cpu")
+    pipeline = loading.load(packs.read(tiny_weights / "tiny-codec"), "cpu")
     assert pipeline.transformer is None
     with pytest.raises(ValueError, match="no transformer"):
         list(pipeline.steps([0]))
@@ -373,7 +373,7 @@ def test_diffusers_own_models_work_alike(tmp_path, learned_variance):
     assert (last.latents[0] - last.latents[1]).abs().max() > 1e-2
     assert pipeline.decode(last.latents).shape == (2, 1, 16, 16)
     pipeline.save_pretrained(tmp_path / "pair")
-    loaded = packs.load(packs.read(tmp_path / "pair"), "cpu")
+    loaded = loading.load(packs.read(tmp_path / "pair"), "cpu")
     assert torch.allclose(run(loaded, [0, 1], [1, 2], 1.5, "ddim")[-1].latents, last.latents, atol=1e-5)
 
 

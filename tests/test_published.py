@@ -17,7 +17,7 @@ from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from mmdemo import checks, codec, packs
+from mmdemo import checks, codec, loading, packs
 from mmdemo.errors import NO_CODEBOOK, PackError
 from mmdemo.images import fit_square, to_images, to_tensor
 from mmdemo.studio import Studio
@@ -261,7 +261,7 @@ def test_the_codes_of_a_published_codec_are_shown_without_torch_by_their_numbers
     fresh = Studio([published])
     book, plane, card = fresh.codebook(name), fresh.code_map(name), fresh.code(name, 5)
     assert not fresh.is_loaded(name)
-    codes = codec.codebook(packs.load(studio.pack(name), "cpu").vae)
+    codes = codec.codebook(loading.load(studio.pack(name), "cpu").vae)
     far = (codes - codes[5]).norm(dim=1)
     far[5] = torch.inf
     assert [one["code"] for one in card.nearest] == far.argsort()[:8].tolist()
@@ -327,7 +327,7 @@ def test_a_dit_pipeline_classifies(studio):
 @pytest.mark.parametrize("name", ["dit", "kl"])
 def test_a_codec_without_a_codebook_reconstructs_and_says_that_it_has_no_tokens(studio, name):
     seen = studio.reconstruct(name, noise(64), size=32)
-    vae = packs.load(studio.pack(name), "cpu").vae
+    vae = loading.load(studio.pack(name), "cpu").vae
     with torch.inference_mode():
         mean = vae.encode(to_tensor(seen.original)[None]).latent_dist.mean
         expected = to_images(vae.decode(mean).sample.clamp(-1, 1))[0]
@@ -349,7 +349,7 @@ def test_a_codec_without_a_codebook_reconstructs_and_says_that_it_has_no_tokens(
 
 
 def test_latents_are_scaled_and_shifted_as_the_codec_was_published(studio):
-    vae = packs.load(studio.pack("kl"), "cpu").vae
+    vae = loading.load(studio.pack("kl"), "cpu").vae
     x = to_tensor(fit_square(noise(64).convert("RGB"), 32, 3))[None]
     with torch.inference_mode():
         mean = vae.encode(x).latent_dist.mean

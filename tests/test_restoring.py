@@ -9,7 +9,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 from running import is_one_sentence
 
-from mmdemo import codec, data, packs, restoring
+from mmdemo import codec, data, loading, packs, restoring
 from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError
 from mmdemo.mended import noised
@@ -33,7 +33,7 @@ def shapes() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def lively(lively_weights) -> dict:
     """Pipelines whose tokens look different, and whose latents stay within bounds whatever the sampler."""
-    made = {name: packs.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
+    made = {name: loading.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
     for pipeline in made.values():
         for parameter in pipeline.transformer.parameters():
             parameter.data *= 0.5

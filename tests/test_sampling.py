@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import TINY_CLASSES, alike, array, digit, same, v_schedule
 
-from mmdemo import codec, packs, samplers
+from mmdemo import codec, loading, packs, samplers
 from mmdemo.arguments import AXES
 from mmdemo.images import to_images, to_tensor
 from mmdemo.pipeline import ClassPipeline
@@ -22,7 +22,7 @@ both_schedules = pytest.mark.parametrize("pack", ["tiny", "tiny-v"])
 
 @pytest.fixture(scope="module")
 def pipelines(lively_weights):
-    return {name: packs.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
+    return {name: loading.load(packs.read(lively_weights / name), "cpu") for name in ("tiny", "tiny-v")}
 
 
 def clean_latents(pipeline, image) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_flips_are_the_tokens_in_which_two_frames_differ(studio, pack):
 
 def test_a_word_pulls_by_what_changes_when_it_is_left_out(reading_weights):
     studio, text = Studio([reading_weights], device="cpu"), "a large zebra circle, 红色"
-    pipeline = packs.load(packs.read(reading_weights / "words"), "cpu")
+    pipeline = loading.load(packs.read(reading_weights / "words"), "cpu")
     frames = list(studio.denoise("words", text, 3, 4))
     steps = list(pipeline.steps([text], [torch.Generator().manual_seed(3)], 4))
     for frame, step in zip(frames, steps, strict=True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import RECORDS
 
-from mmdemo import data, packs, segmenting
+from mmdemo import data, loading, packs, segmenting
 from mmdemo.errors import DataError
 from mmdemo.images import to_images
 
@@ -51,7 +51,7 @@ def loaded(folder: Path) -> data.LabelledImages:
 
 def test_every_attribute_with_masks_has_its_overlaps(words, masked):
     lexicon, lines = packs.read_words(words).lexicon, []
-    found = segmenting.overlaps(packs.load(words, "cpu"), lexicon, loaded(masked), masked, lines.append)
+    found = segmenting.overlaps(loading.load(words, "cpu"), lexicon, loaded(masked), masked, lines.append)
     assert list(found) == ["colour", "shape"] and len(lines) == 6
     for told in found.values():
         assert told["of"] == 5 and set(told) == {"of", "evidence", "learned"}, "in grey no colour has a name"
@@ -76,4 +76,4 @@ def test_colours_are_known_by_their_names_or_by_what_was_under_other_masks():
 def test_a_folder_without_masks_is_refused(words, masked):
     bare = replace(loaded(masked), records=({},) * 6)
     with pytest.raises(DataError, match="has no masks of anything"):
-        segmenting.overlaps(packs.load(words, "cpu"), packs.read_words(words).lexicon, bare, masked)
+        segmenting.overlaps(loading.load(words, "cpu"), packs.read_words(words).lexicon, bare, masked)

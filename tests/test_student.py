@@ -10,7 +10,7 @@ import torch
 from conftest import v_schedule
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, stop_after
 
-from mmdemo import packs, provenance
+from mmdemo import loading, packs, provenance
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.schedules import Jumps, stops
@@ -57,7 +57,7 @@ def last(pipeline, count: int, sampler: str) -> torch.Tensor:
 
 
 def test_a_student_comes_nearer_to_many_steps_than_as_many_of_its_teacher(after):
-    pipeline = packs.load(packs.read(after / "pack"), "cpu")
+    pipeline = loading.load(packs.read(after / "pack"), "cpu")
     many = last(pipeline, 12, "dpm++")
     for count in (1, 2, USUAL_JUMPS):
         jumped, stepped = ((last(pipeline, count, sampler) - many).square().mean() for sampler in (FAST, "euler"))

@@ -21,7 +21,7 @@ from conftest import TINY_CLASSES, alike, array, digit, flow_schedule, same, tin
 from PIL import Image
 
 import mmdemo.shelf
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, loading, packs
 from mmdemo.arguments import MAX_SEED, Recipe
 from mmdemo.errors import PackError
 from mmdemo.studio import Studio
@@ -236,7 +236,7 @@ def train_transformer(pack: Path) -> None:
 
 def train_decoder(pack: Path) -> None:
     """model_index.json is copied with its time, the codes stay, and only the decoder is another."""
-    vae = packs.load(packs.read(pack), "cpu").vae
+    vae = loading.load(packs.read(pack), "cpu").vae
     for weight in vae.decoder.parameters():
         weight.mul_(2)
     pixels = data.load("shapes", "train", image_size=16, channels=1).pixels[:50]
@@ -283,13 +283,13 @@ def test_a_pack_being_loaded_holds_up_neither_another_nor_the_list(tiny_weights,
     hub_server.fill("some/one", tiny_weights / "tiny-v")
     begun, go_on = threading.Event(), threading.Event()
 
-    def load(pack, device, load=packs.load):
+    def load(pack, device, load=loading.load):
         if pack.name == slow:
             begun.set()
             assert go_on.wait(60)
         return load(pack, device)
 
-    monkeypatch.setattr(packs, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     studio, done = Studio([tiny_weights], hub=["some/one"], device="cpu"), []
     requests = (
         lambda: studio.load("tiny"),
@@ -410,7 +410,7 @@ def held(studio: Studio) -> set[str]:
 @pytest.fixture(scope="module")
 def gigabytes(tiny_weights) -> float:
     """What the models of one tiny pack take: every weight is a float32."""
-    pipeline = packs.load(packs.read(tiny_weights / "tiny"), "cpu")
+    pipeline = loading.load(packs.read(tiny_weights / "tiny"), "cpu")
     models = (pipeline.vae, pipeline.transformer)
     return 4e-9 * sum(tensor.numel() for model in models for tensor in model.state_dict().values())
 

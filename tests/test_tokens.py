@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import alike, array, digit, noise, same, save_codec
 
-from mmdemo import codec, packs
+from mmdemo import codec, loading, packs
 from mmdemo.errors import ArgumentError
 from mmdemo.images import fit_square, from_bytes, image_bytes, to_images
 from mmdemo.kinds import MAX_SIDE, MIN_SIDE
@@ -74,7 +74,7 @@ def test_twice_the_size_gives_twice_the_tokens_each_way(studio):
 
 
 def test_at_any_size_the_tokens_and_the_picture_are_those_of_the_codec_run_by_hand(studio, lively_weights):
-    photograph, vae = noise(160), packs.load(packs.read(lively_weights / "tiny"), "cpu").vae
+    photograph, vae = noise(160), loading.load(packs.read(lively_weights / "tiny"), "cpu").vae
     made = studio.reconstruct("tiny", photograph, "no", size=128)
     seen = fit_square(photograph, 128, 1)
     assert same(made.original, seen)
@@ -127,7 +127,7 @@ def reach(vae, token: int) -> slice:
 
 def test_an_edited_token_changes_the_picture_only_within_the_decoders_reach(studio, lively_weights):
     rng, changed = np.random.default_rng(0), np.zeros((64, 64), bool)
-    inside = reach(packs.load(packs.read(lively_weights / "tiny"), "cpu").vae, 8)
+    inside = reach(loading.load(packs.read(lively_weights / "tiny"), "cpu").vae, 8)
     assert 0 < inside.start < 32 < inside.stop < 64
     for _ in range(20):
         tokens = rng.integers(0, 16, (16, 16))

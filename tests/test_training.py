@@ -25,7 +25,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmdemo import codec, data, packs, provenance
+from mmdemo import codec, data, loading, packs, provenance
 from mmdemo.__main__ import main
 from mmdemo.errors import ArgumentError, DataError, MmdemoError, PackError, TrainingError
 from mmdemo.images import from_bytes, to_images
@@ -118,7 +118,7 @@ def test_most_codes_are_used(trained):
 def test_the_saved_codec_reconstructs_pictures_it_was_not_trained_on(trained):
     """As well as those it was trained on, and far better than with each one's mean colour: by 5.2 dB. With two
     codes it would be 2.0, with codes that are never moved 2.3."""
-    vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
+    vae = loading.load(packs.read(trained[0] / "pack"), "cpu").vae
     x = from_bytes(data.load("shapes", "test", image_size=16).pixels[:200])
     rebuilt = codec.decode_ids(vae, codec.encode_ids(vae, x))
     psnr = 10 * torch.log10(4 / (rebuilt - x).square().mean())
@@ -133,12 +133,12 @@ def test_a_codec_of_either_quantizer_learns_and_is_trained_on_and_drawn_from(tmp
     assert mean(records[-10:], "psnr") > mean(records[:10], "psnr") + 6
     described = packs.read(pack)
     assert described.problem is None and (described.codes, described.dim) == (60, 3)
-    vae = packs.load(described, "cpu").vae
+    vae = loading.load(described, "cpu").vae
     assert torch.allclose(vae.codebook, vae.quantizer.codebook(), atol=1e-3), "the grid has moved"
     assert sum(count > 0 for count in packs.read_codebook(described)["counts"]) > 10
     list(train_dit(SHORT_TRANSFORMER, pack, run))
     list(train_decoder(DecoderConfig(channels=8, steps=3, batch_size=16, warmup=1), pack, run))
-    assert packs.load(packs.read(pack), "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
+    assert loading.load(packs.read(pack), "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
     assert provenance.read_training(pack)["vqvae"]["levels"] == [5, 4, 3]
 
 
@@ -176,7 +176,7 @@ def test_an_option_that_a_quantizer_does_not_have_is_refused_by_its_name(options
 
 
 def test_the_latents_standard_deviation_is_measured_over_the_training_split(trained):
-    vae = packs.load(packs.read(trained[0] / "pack"), "cpu").vae
+    vae = loading.load(packs.read(trained[0] / "pack"), "cpu").vae
     z = codec.encode(vae, from_bytes(data.load("shapes", "train", image_size=16).pixels))
     assert vae.config.latent_std == pytest.approx(float(z.std()), rel=0.01)
     assert abs(vae.config.latent_std - 1) > 1e-3
@@ -191,7 +191,7 @@ def test_the_transformers_loss_falls(trained):
 def test_after_training_the_pack_samples_its_classes(trained):
     pack = packs.read(trained[0] / "pack")
     assert pack.problem is None and pack.classes == data.SHAPES and pack.samplers[0] == "euler"
-    pipeline = packs.load(pack, "cpu")
+    pipeline = loading.load(pack, "cpu")
     made = pipeline([0, 1, 2, 3, 4], [torch.Generator().manual_seed(i) for i in range(5)], 5, output_type="pt").images
     assert made.shape == (5, 3, 16, 16) and made.std() > 0.05
 
@@ -229,7 +229,7 @@ def test_every_target_can_be_trained_and_sampled_from(codec_only, prediction, sc
     config = replace(TRANSFORMER, hidden_size=32, learning_rate=3e-3, time_sampling="uniform", **options)
     records = list(train_dit(config, pack, run))
     assert mean(records[-10:], "loss") < 0.5 * mean(records[:5], "loss")
-    pipeline = packs.load(packs.read(pack), "cpu")
+    pipeline = loading.load(packs.read(pack), "cpu")
     assert error_of_x0(pipeline, load_file(run / "latents.safetensors")) < 0.5
     (*_, last) = pipeline.steps([0, 1], [torch.Generator().manual_seed(i) for i in range(2)], 25, 1.0)
     assert last.latents.isfinite().all() and 0.3 < last.latents.std() < 8  # the data's is 1
@@ -415,13 +415,13 @@ def test_a_checkpoint_with_a_part_damaged_or_lost_is_told_in_one_sentence(short,
 
 def test_a_training_that_diverged_says_so_and_leaves_the_pack_that_was_there(short, tmp_path):
     shutil.copytree(short / "codec", tmp_path / "pack")
-    vae = packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    vae = loading.load(packs.read(tmp_path / "pack"), "cpu").vae
     statistics = codec.statistics(vae, data.load("shapes", "train", image_size=16).pixels[:50])
     vae.decoder[0].weight[0, 0] = 1e6  # finite, but not in half precision
     with pytest.raises(PackError) as error:
         export.save_codec(tmp_path / "pack", vae, statistics, (), {"dataset": "shapes"})
     assert "diverged" in str(error.value) and "learning_rate" in str(error.value) and "\n" not in str(error.value)
-    assert packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    assert loading.load(packs.read(tmp_path / "pack"), "cpu").vae
     assert [path.name for path in tmp_path.iterdir()] == ["pack"]
 
 
@@ -603,7 +603,7 @@ def files_of_at_most(size: int):
 @pytest.fixture
 def export_again(home):
     """Writes the codec of the pack `pack` once more, with the classes given."""
-    vae = packs.load(packs.read(home / "pack"), "cpu").vae
+    vae = loading.load(packs.read(home / "pack"), "cpu").vae
     noise = torch.randint(256, (200, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     statistics = codec.statistics(vae, noise)
     return lambda classes: export.save_codec(home / "pack", vae, statistics, classes, {"dataset": "shapes"})
@@ -786,7 +786,7 @@ def test_latents_are_mapped_from_their_file_and_divided_as_they_are_read(codec_o
     latents, _ = read_latents(pack, run, None, config)
     assert is_mapped(latents.plain, run / "latents.safetensors")
     assert is_mapped(latents.mirrored, run / "mirrored.safetensors")
-    vae = packs.load(packs.read(pack), "cpu").vae
+    vae = loading.load(packs.read(pack), "cpu").vae
     x, some = from_bytes(data.load("shapes", "train", image_size=16).pixels[:256]), torch.arange(256)
     for z, seen in zip(latents.read(some), (x, x.flip(-1)), strict=True):
         assert torch.allclose(z * codec.latent_std(vae), codec.encode(vae, seen), atol=0.05)  # in half precision since
@@ -809,7 +809,7 @@ def test_latents_of_pictures_that_changed_are_made_again(pictures, tmp_path):
 
 
 def test_a_whole_data_set_is_encoded_as_its_parts_are(short):
-    vae = packs.load(packs.read(short / "codec"), "cpu").vae
+    vae = loading.load(packs.read(short / "codec"), "cpu").vae
     pixels = data.load("shapes", "test", image_size=16).pixels[:50]
     asked, given = [], torch.full((50, vae.config.latent_channels, 4, 4), torch.nan)
     latents = codec.encode_all(vae, pixels, lambda shape: asked.append(shape) or given, batch_size=20)
@@ -828,7 +828,7 @@ def test_latents_of_another_codec_are_made_again(short, tmp_path):
         assert opened.metadata()["codec"] == provenance.fingerprint(tmp_path / "pack")
         z, labels = opened.get_tensor("latents"), opened.get_tensor("labels")
     images = data.load("shapes", "train", image_size=16)
-    vae = packs.load(packs.read(tmp_path / "pack"), "cpu").vae
+    vae = loading.load(packs.read(tmp_path / "pack"), "cpu").vae
     assert torch.allclose(z[:100], codec.encode(vae, from_bytes(images.pixels[:100])), atol=1e-4)
     assert torch.equal(labels, images.labels)
 
@@ -1128,7 +1128,7 @@ def test_two_processes_train_the_model_that_one_does_and_the_command_speaks_once
     assert load_checkpoint(tmp_path / "run" / "vqvae.pt", {})["step"] == 3, "the second was stopped, and not the first"
     pack = packs.read(tmp_path / "pack")
     assert pack.problem is None and pack.can_sample
-    assert packs.load(pack, "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
+    assert loading.load(pack, "cpu")([0], num_inference_steps=2).images[0].size == (16, 16)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
     assert packs.read(tmp_path / "weights" / "two").problem is None
     assert done.stdout.count("wrote ") == 1 and done.stdout.count("step 4/4") == 1
@@ -1145,7 +1145,7 @@ def test_captions_train_a_transformer_that_reads_and_a_pack_that_says_so(codec_o
     list(train_dit(READING, *codec_only))
     pack = packs.read(codec_only[0])
     assert pack.problem is None and pack.words and pack.classes == () and len(pack.prompts) >= 4
-    pipeline = packs.load(pack, "cpu")
+    pipeline = loading.load(pack, "cpu")
     asked = pipeline(
         ["a red circle", "红色的圆"], [torch.Generator().manual_seed(0) for _ in "12"], 2, output_type="pt"
     )
@@ -1163,7 +1163,7 @@ def test_captions_train_a_transformer_that_reads_and_a_pack_that_says_so(codec_o
 def test_only_a_text_changes_what_a_trained_reader_predicts(codec_only):
     """By its words and by their order, and by nothing that fills a shorter text up."""
     list(train_dit(replace(READING, steps=40, learning_rate=1e-2), *codec_only))
-    pipeline = packs.load(packs.read(codec_only[0]), "cpu")
+    pipeline = loading.load(packs.read(codec_only[0]), "cpu")
     x, t = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(500.0)
 
     def predicted(*texts: str) -> torch.Tensor:
@@ -1179,12 +1179,12 @@ def test_only_a_text_changes_what_a_trained_reader_predicts(codec_only):
 
 def test_a_transformer_starts_from_another_by_the_text_of_its_tokens(codec_only, tmp_path):
     list(train_dit(replace(READING, steps=20), *codec_only))
-    first = packs.load(packs.read(codec_only[0]), "cpu")
+    first = loading.load(packs.read(codec_only[0]), "cpu")
     other = shutil.copytree(codec_only[0], tmp_path / "other")
     for again in ("pack", None):
         config = replace(READING, start_from=again, steps=1, learning_rate=0.0, ema_decay=0.0, seed=5)
         list(train_dit(config, other, codec_only[1]))
-        made = packs.load(packs.read(other), "cpu")
+        made = loading.load(packs.read(other), "cpu")
         same = torch.equal(first.transformer.text.embed.weight, made.transformer.text.embed.weight)
         assert same == (again is not None)
     assert first.words.tokenizer.get_vocab() == made.words.tokenizer.get_vocab()

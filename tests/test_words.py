@@ -9,7 +9,7 @@ import torch
 from conftest import CAPTIONS, RECORDS, same
 from running import is_one_sentence
 
-from mmdemo import codec, data, packs
+from mmdemo import codec, data, loading, packs
 from mmdemo.captions import Lexicon, is_han
 from mmdemo.errors import ArgumentError, DataError, PackError
 from mmdemo.pipeline import ClassPipeline
@@ -243,7 +243,7 @@ def test_a_pack_is_loaded_and_saved_with_its_words_by_diffusers_own_ways(reading
 
 def test_a_sharper_decoder_leaves_a_pack_its_words(reading_weights, tmp_path):
     pack = shutil.copytree(reading_weights / "words", tmp_path / "words")
-    vae = packs.load(packs.read(pack), "cpu").vae
+    vae = loading.load(packs.read(pack), "cpu").vae
     pixels = data.load("shapes", "test", image_size=16, channels=1).pixels[:50]
     export.save_decoder(pack, vae, codec.statistics(vae, pixels), {"minutes": 0.0})
     assert packs.read(pack).problem is None and packs.read_words(packs.read(pack)).unknown("red circle") == []

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from mmdemo import codec, data, files, packs, provenance
+from mmdemo import codec, data, files, loading, packs, provenance
 from mmdemo.errors import PackError
 from mmdemo.images import from_bytes
 from mmdemo.models.vqvae import VQVAE
@@ -133,7 +133,7 @@ def _read(pack: Path, resume: bool) -> tuple[VQVAE, dict]:
     training = provenance.read_training(pack)
     if "decoder" in training and not resume:
         raise PackError(f"pack {pack.name!r} has a decoder trained so already; train its codec anew before another")
-    vae = packs.load(described, device="cpu").vae
+    vae = loading.load(described, device="cpu").vae
     if not isinstance(vae, VQVAE):
         raise PackError(f"pack {pack.name!r} has a codec of another make; only VQVAE's decoder can be trained here")
     return vae, training["vqvae"]

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mmdemo import codec, data, files, packs, provenance
+from mmdemo import codec, data, files, loading, packs, provenance
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.kinds import MAX_PROMPT
 from mmdemo.models.dit import DiT
@@ -217,7 +217,7 @@ def start_from(transformer: DiT, words: Words | None, pack: Path) -> None:
     Raises PackError if the other pack has no transformer of its own kind.
     """
     described = packs.read(pack)
-    other = packs.load(described, device="cpu")
+    other = loading.load(described, device="cpu")
     if not isinstance(other.transformer, DiT):
         raise PackError(f"pack {pack.name!r} has no transformer of mmdemo's own, so there is no starting from it")
     own, found = transformer.state_dict(), other.transformer.state_dict()
@@ -276,7 +276,7 @@ def read_latents(
         raise PackError(f"pack {pack.name!r} has no usable codec: {described.problem}; train one: "
                         f"python -m mmdemo train vqvae --pack {pack.name}")  # fmt: skip
     training, fingerprint = provenance.read_training(pack)["vqvae"], provenance.fingerprint(pack)
-    vae = packs.load(described, device=device.type if device else "cpu").vae
+    vae = loading.load(described, device=device.type if device else "cpu").vae
     shape = training["image_size"], described.channels
     load = lru_cache(lambda: data.load(training["dataset"], "train", data_dir, *shape, strict))
     folder = data.folder_of(training["dataset"], data_dir)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from mmdemo import files, packs, provenance
+from mmdemo import files, loading, packs, provenance
 from mmdemo.arguments import MAX_SEED
 from mmdemo.errors import PackError
 from mmdemo.models.dit import DiT
@@ -94,7 +94,7 @@ def _teacher(pack: Path, device: torch.device) -> tuple[packs.Pack, ClassPipelin
     if described.problem or not described.can_sample:
         why = described.problem or "it has no transformer"
         raise PackError(f"pack {pack.name!r} has nothing to teach a student: {why}")
-    pipeline = packs.load(described, device.type)
+    pipeline = loading.load(described, device.type)
     if not isinstance(pipeline.transformer, DiT):
         raise PackError(f"pack {pack.name!r} has no transformer of mmdemo's own; only such a one has a student")
     if described.defaults.sampler == FAST:

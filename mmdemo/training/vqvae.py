@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from mmdemo import codec, data, files, packs, provenance
+from mmdemo import codec, data, files, loading, packs, provenance
 from mmdemo.datasets import NAMED
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.images import from_bytes
@@ -102,7 +102,7 @@ def train_vqvae(
 
 def start_from(vae: VQVAE, pack: Path) -> None:
     """Gives a codec the weights of another.  Raises PackError if that is not of the same sizes."""
-    other = packs.load(packs.read(pack), device="cpu").vae
+    other = loading.load(packs.read(pack), device="cpu").vae
     shapes = [{name: weight.shape for name, weight in one.state_dict().items()} for one in (vae, other)]
     if shapes[0] != shapes[1]:
         raise PackError(f"pack {pack.name!r} has a codec of other sizes, so there is no starting from it")
