@@ -9,7 +9,7 @@ from mmdemo import classifying, data
 from mmdemo.arguments import EVALUATED
 from mmdemo.classifier import accuracy_of_tokens
 from mmdemo.errors import PackError
-from mmdemo.evaluate import Evaluation, tokens_of
+from mmdemo.judging import Evaluation, tokens_of
 
 PART = 50  # pictures that are classified before what they gave is kept
 TOKENS = 100_000  # training pictures, at most, whose class is learned from their tokens

@@ -250,7 +250,8 @@ WAYS = {
 
 def evaluate(options) -> None:
     from mmdemo import card, classified, mended, students, teaching
-    from mmdemo.evaluate import Evaluation, evaluate
+    from mmdemo.evaluate import evaluate
+    from mmdemo.judging import Evaluation
     from mmdemo.training import export
     from mmdemo.unfinished import Unfinished
 

@@ -1,5 +1,5 @@
 """How well a pack restores pictures, beside what a person would use instead: OpenCV's inpainting (Telea) and non-local
-means, and Lanczos; what is measured as evaluate.py measures. OpenCV is imported here alone.
+means, and Lanczos; as judging.py says. OpenCV is imported here alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,8 +14,8 @@ from torch import Tensor
 from mmdemo import data, restoring
 from mmdemo.arguments import EVALUATED
 from mmdemo.errors import PackError
-from mmdemo.evaluate import Evaluation, columns_of, sheet
 from mmdemo.images import image_bytes, to_bytes, to_images
+from mmdemo.judging import Evaluation, columns_of, sheet
 from mmdemo.metrics import accuracy, likeness
 
 BATCH = 100

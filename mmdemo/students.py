@@ -1,4 +1,4 @@
-"""How well a student draws in few steps: by the labels, the seeds and the test pictures of its pack in evaluate.py."""
+"""How well a student draws in few steps: by the labels, the seeds and the test pictures of its pack in judging.py."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmdemo import packs
 from mmdemo.errors import PackError
-from mmdemo.evaluate import CaptionJudge, Evaluation, columns_of, generate, judged_by_class, sheet
+from mmdemo.judging import CaptionJudge, Evaluation, columns_of, generate, judged_by_class, sheet
 from mmdemo.pipeline import ClassPipeline, Label
 from mmdemo.samplers import FAST, USUAL_JUMPS
 

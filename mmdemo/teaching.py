@@ -17,7 +17,7 @@ from mmdemo.augmentation import augmented
 from mmdemo.classifier import are_photographs, train_classifier
 from mmdemo.data import LabelledImages
 from mmdemo.errors import PackError
-from mmdemo.evaluate import Evaluation
+from mmdemo.judging import Evaluation
 from mmdemo.metrics import accuracy
 
 HELD_OUT = 10_000  # training pictures that settings are chosen on, at most a third

@@ -20,6 +20,7 @@ from mmdemo import (
     codec,
     data,
     evaluate,
+    judging,
     loading,
     mended,
     metrics,
@@ -32,8 +33,8 @@ from mmdemo import (
 from mmdemo.__main__ import main
 from mmdemo.data import LabelledImages
 from mmdemo.errors import DataError, PackError
-from mmdemo.evaluate import Evaluation
 from mmdemo.images import from_bytes, to_images
+from mmdemo.judging import Evaluation
 from mmdemo.models.dit import DiT
 from mmdemo.samplers import MAX_JUMPS
 from mmdemo.training import export
@@ -119,8 +120,8 @@ def test_detail_is_1_for_the_same_less_for_blurred_more_for_noisy_pictures():
 
 def test_pictures_for_the_card_are_spread_over_a_split_that_is_sorted_by_class():
     sorted_split = (torch.arange(1000) // 100).to(torch.uint8).view(-1, 1, 1, 1)
-    assert evaluate.spread(sorted_split, 10).flatten().tolist() == list(range(10))
-    assert len(evaluate.spread(sorted_split[:3], 10)) == 3
+    assert judging.spread(sorted_split, 10).flatten().tolist() == list(range(10))
+    assert len(judging.spread(sorted_split[:3], 10)) == 3
 
 
 # ---------------------------------------------------------------------------------------------------- the classifier
@@ -298,7 +299,7 @@ def test_a_pack_that_samples_shows_what_its_evaluation_drew_a_row_for_each_class
     assert sheet.size == (times * (10 * (SIZE + 2) - 2), times * (3 * (SIZE + 2) - 2))
     pipeline = loading.load(packs.read(sampling), "cpu")
     settings = {name: numbers[name] for name in ("num_inference_steps", "guidance_scale", "sampler")}
-    drawn = evaluate.generate(pipeline, torch.arange(100) % 3, **settings)
+    drawn = judging.generate(pipeline, torch.arange(100) % 3, **settings)
     for row, column in ((0, 0), (1, 0), (2, 3), (0, 9)):
         left, top = times * column * (SIZE + 2), times * row * (SIZE + 2)
         cell = sheet.crop((left, top, left + times * SIZE, top + times * SIZE)).resize((SIZE, SIZE), 0)
@@ -355,9 +356,7 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     more, text = json.loads(capsys.readouterr().out), (sampling / "README.md").read_text()
     assert json.loads((sampling / "metrics.json").read_text()) == numbers | more
     assert [row["steps"] for row in more["student"]] == [4, 2, 1]
-    drawn = evaluate.generate(
-        loading.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast"
-    )
+    drawn = judging.generate(loading.load(packs.read(sampling), "cpu"), labels := torch.arange(100) % 3, sampler="fast")
     train, test = (data.load(str(pictures), split, None, SIZE, 1) for split in ("train", "test"))
     judge = classifier.load_classifier(train, runs / "classifiers", print)
     first = more["student"][0]
@@ -429,9 +428,9 @@ def test_the_picture_for_the_card_stays_small_whatever_the_size_of_the_pictures(
     rng = torch.Generator().manual_seed(0)
     for side in (32, 64, 128):
         noise = torch.randint(0, 256, (12, 3, side, side), generator=rng).to(torch.uint8)
-        columns = evaluate.columns_of(noise, 3)
-        assert 1 <= columns <= 10 and 3 * columns * side * side <= evaluate.SHEET
-    assert evaluate.columns_of(torch.zeros(1, 3, 1024, 1024), 3) == 1
+        columns = judging.columns_of(noise, 3)
+        assert 1 <= columns <= 10 and 3 * columns * side * side <= judging.SHEET
+    assert judging.columns_of(torch.zeros(1, 3, 1024, 1024), 3) == 1
 
 
 def test_a_transformer_is_not_judged_on_a_data_set_of_other_classes(tiny_weights, tmp_path):

@@ -78,7 +78,7 @@ ORDER = [name_of(ROOT / file) for file in tree() if file.startswith("mmdemo/") a
 APART = ["mmdemo.results mmdemo.tokens mmdemo.sampling mmdemo.catalogue mmdemo.shelf mmdemo.studio mmdemo.synthesis "
          "mmdemo.ui".split(),
          "mmdemo.data mmdemo.jpeg mmdemo.training mmdemo.classifier mmdemo.reader mmdemo.asked mmdemo.metrics "
-         "mmdemo.evaluate mmdemo.classified mmdemo.teaching mmdemo.card".split()]  # fmt: skip
+         "mmdemo.judging mmdemo.evaluate mmdemo.classified mmdemo.teaching mmdemo.card".split()]  # fmt: skip
 # Who may import what is heavy, or another's concern. (For the page: it is handed the studio and knows no model.)
 ONLY = {
     "gradio": {"mmdemo.ui"},

@@ -14,7 +14,7 @@ from mmdemo.__main__ import main
 from mmdemo.arguments import Recipe
 from mmdemo.data import LabelledImages
 from mmdemo.errors import ArgumentError, DataError, PackError
-from mmdemo.evaluate import Evaluation
+from mmdemo.judging import Evaluation
 from mmdemo.pipeline import ClassPipeline
 
 NUMBERS = {
