@@ -98,6 +98,14 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     assert brush.evaluate(seen) == [245, 158, 11, 255]
     mouse.up()
     assert brush.evaluate(seen) == [128, 128, 128, 255]  # nothing of the picture is left, nor of the paint
+    restore.get_by_label("Brush").fill("48")
+    brush.scroll_into_view_if_needed()
+    box = brush.bounding_box()
+    mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.75 * box["height"])
+    beside = "one => one.getContext('2d').getImageData(one.width / 2 + 20, one.height * 3 / 4, 1, 1).data[3]"
+    assert brush.evaluate(beside) == 255  # a wide brush
+    restore.get_by_role("button", name="Undo").click()
+    assert brush.evaluate(beside) == 0 and brush.evaluate(seen) == [128, 128, 128, 255]
     restore.page.wait_for_timeout(500)
     finish(restore)
     changed = (picture(restore, 0) != picture(restore, None)).any(axis=-1)

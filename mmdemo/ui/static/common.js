@@ -286,14 +286,14 @@ window.mmdemo ??= (() => {
   // Paints on a canvas where a mouse, pen or finger goes; ended() after every stroke. Its context has the colour.
   function paintable(canvas, width, ended) {
     const context = canvas.getContext("2d");
+    context.lineWidth = width;
+    context.lineCap = "round";
     let last = null;
     const go = (event) => {
       const box = canvas.getBoundingClientRect();
       const next = [(event.clientX - box.left) / box.width * canvas.width, (event.clientY - box.top) / box.height * canvas.height];
-      context.lineWidth = width;
-      context.lineCap = "round";
       context.beginPath();
-      context.moveTo(...last ?? next);
+      context.moveTo(...last ?? [next[0] - 0.01, next[1]]); // a line of no length would not be drawn
       context.lineTo(...next);
       context.stroke();
       last = next;

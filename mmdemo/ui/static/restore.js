@@ -1,13 +1,17 @@
 // A picture, what is left of it, and what it is restored to. The brush erases: it sends the mask after every stroke.
 const { el, listen, paintable, pixels, storeOf } = window.mmdemo;
 const root = element.firstElementChild;
-const SIZE = 128, BRUSH = 20; // pixels of the mask, and of the brush on it
+const SIZE = 128, BRUSH = 20; // pixels of the mask, and of the brush on it at first
+const KEPT = 50; // masks that one can go back by
 const PAINT = "#f59e0b", ERASED = "grey"; // under the brush, and after the stroke
 const damaged = pixels("", "What is left of the picture"), truth = pixels("", "The truth");
 const brush = el("canvas", { class: "mm-brush", width: SIZE, height: SIZE, role: "img", "aria-label": "Paint over what is to be drawn anew, with a mouse, pen or finger" });
-const half = el("button", { type: "button", class: "mm-button", onclick: () => { eraseFrom(SIZE / 2); send(); } }, "Erase the lower half");
-const clear = el("button", { type: "button", class: "mm-button", onclick: () => { eraseFrom(SIZE); send(); } }, "Erase nothing");
-const hand = el("div", { class: "mm-hand" }, half, clear);
+const button = (text, onclick) => el("button", { type: "button", class: "mm-button", onclick }, text);
+const undo = button("Undo", () => { masks.pop(); context.putImageData(masks.at(-1), 0, 0); send(); });
+const size = el("input", { type: "range", min: 4, max: 64, value: BRUSH, oninput: () => { context.lineWidth = size.value; } });
+const hand = el("div", { class: "mm-hand" },
+  button("Erase the lower half", () => { eraseFrom(SIZE / 2); changed(); }), button("Erase nothing", () => { eraseFrom(SIZE); changed(); }), undo,
+  el("label", {}, "Brush ", size));
 const known = el("figure", {}, el("div", { class: "mm-frame" }, truth), el("figcaption", {}, "the truth, which it does not see"));
 const what = el("figcaption", {}), given = el("div", { class: "mm-frame" }, damaged, brush), gallery = el("div", { class: "mm-candidates" });
 const hint = el("p", { class: "mm-help" });
@@ -16,9 +20,10 @@ const stage = el("div", { hidden: true },
   el("h3", {}, "Restored"), gallery, hint);
 root.append(stage);
 
-const context = paintable(brush, BRUSH, send);
+const context = paintable(brush, BRUSH, changed), masks = [];
 context.strokeStyle = PAINT;
 eraseFrom(SIZE / 2);
+keep();
 let shown = 0;
 
 listen(props, watch, (message) => {
@@ -81,10 +86,22 @@ function dye(on, colour) {
   on.globalCompositeOperation = "source-over";
 }
 
+function keep() {
+  masks.push(context.getImageData(0, 0, SIZE, SIZE));
+  if (masks.length > KEPT) masks.shift();
+  undo.disabled = masks.length < 2;
+}
+
+function changed() {
+  keep();
+  send();
+}
+
 // White where it was painted, black elsewhere. What was restored was of another mask.
 function send() {
   fill([]);
   film(null);
+  undo.disabled = masks.length < 2;
   dye(context, ERASED);
   const mask = el("canvas", { width: SIZE, height: SIZE }), on = mask.getContext("2d");
   on.drawImage(brush, 0, 0);
