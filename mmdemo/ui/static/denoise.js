@@ -18,7 +18,7 @@ const framed = (...pictures) => el("div", { class: "mm-frame" }, ...pictures);
 const curves = [
   curve("Noise", "how much of the picture is noise", (frame) => frame.noise, percent),
   curve("Flips", "tokens that changed since the last step", (frame) => frame.flips.length, (value, frame) => `${value} of ${frame.tokens.flat().length}`),
-  curve("Distance to the codes", "of the guess, in standard deviations", (frame) => frame.distance, (value) => value.toFixed(3)),
+  curve("Distance to the codes", "how far the guess is from its tokens, in standard deviations", (frame) => frame.distance, (value) => value.toFixed(3)),
 ];
 const words = pulls(server, plotted);
 const source = el("figure", {}, framed(original), el("figcaption", {}, math("x", ""), " — the picture to edit"));
@@ -133,7 +133,7 @@ function curve(name, help, value, words) {
     dot.setAttribute("d", `M${place(frame)}h0`); // a line without length, of which the round ends are left
     now.textContent = words(value(frame), frame);
   };
-  return { draw, node: el("figure", { class: "mm-curve", title: help }, el("figcaption", {}, name, now), plot) };
+  return { draw, node: el("figure", { class: "mm-curve" }, el("figcaption", {}, el("span", {}, `${name}: ${help}`), now), plot) };
 }
 
 // The last step that has arrived: after a Stop, not the run's last.
