@@ -159,6 +159,12 @@ def test_the_sampler_of_a_student_has_nothing_to_teach(copied):
         next(train_student(SHORT, copied / "pack", copied / "run"))
 
 
+def test_with_another_transformer_the_student_of_the_last_one_is_gone(copied):
+    list(train_dit(replace(SHORT_TRANSFORMER, steps=2), copied / "pack", copied / "run"))
+    assert FAST not in packs.read(copied / "pack").samplers and not (copied / "pack" / "student").exists()
+    assert list(provenance.read_training(copied / "pack")) == ["vqvae", "dit"]
+
+
 def test_a_codec_alone_has_nothing_to_teach(tiny_weights, tmp_path):
     with pytest.raises(PackError, match="it has no transformer"):
         next(train_student(SHORT, tiny_weights / "tiny-codec", tmp_path))

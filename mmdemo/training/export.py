@@ -80,7 +80,9 @@ def save_transformer(
         ).save_pretrained(folder, max_shard_size=MAX_SHARD)
         shutil.rmtree(folder / "vae")
         _copy(pack, folder, "vae", "codebook")
-        _write_json(folder / provenance.TRAINING, {**provenance.read_training(pack), "dit": training})
+        before = provenance.read_training(pack)
+        before.pop("student", None)  # it had learned from the last transformer, and is gone
+        _write_json(folder / provenance.TRAINING, before | {"dit": training})
 
     _replace(pack, write)
 
