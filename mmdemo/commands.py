@@ -182,7 +182,7 @@ def classify(options) -> None:
     runs = [studio.classify(options.pack, image, options.invert) for image in options.images]
     told = []
     for image, run in zip(options.images, runs, strict=True):
-        told.append(run.result().json())
+        told.append({"image": image} | run.result().json())
         if not options.json:
             print(f"{Path(image).name}: {run.label} ({run.probabilities[run.label]:.1%})", flush=True)
     if options.json:

@@ -26,8 +26,8 @@ def measure(evaluation: Evaluation, samples: int) -> dict:
     """
     pack = evaluation.pack
     if pack.problem or FAST not in pack.samplers:
-        why = pack.problem or f"it has none; first: python -m mmdemo train student --pack {pack.name}"
-        raise PackError(f"{pack.name!r} has no student to be measured: {why}")
+        why = pack.problem or f"first: python -m mmdemo train student --pack {pack.name}"
+        raise PackError(f"{pack.name!r} has no student to be measured; {why}")
     if not samples:
         first = f"python -m mmdemo evaluate --pack {pack.name}"
         raise PackError(f"what {pack.name!r} itself draws is not measured yet; first: {first}")

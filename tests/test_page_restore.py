@@ -11,6 +11,7 @@ from PIL import Image
 from mmdemo.images import fit_square
 from mmdemo.ui.damage import BLUR, GAUSSIAN, NOTHING, SALT, spoilt
 from mmdemo.ui.pictures import stand_in
+from mmdemo.ui.restore import READY
 
 STUDIO = SlowStudio
 
@@ -106,6 +107,7 @@ def test_the_brush_erases_what_it_paints_and_nothing_erased_is_refused(restore: 
     assert brush.evaluate(beside) == 255  # a wide brush
     restore.get_by_role("button", name="Undo").click()
     assert brush.evaluate(beside) == 0 and brush.evaluate(seen) == [128, 128, 128, 255]
+    expect(restore.locator(".mm-status")).to_have_text(READY)  # nothing is said any more of what was there before
     restore.page.wait_for_timeout(500)
     finish(restore)
     changed = (picture(restore, 0) != picture(restore, None)).any(axis=-1)
@@ -133,6 +135,7 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
     expect(restore.page.get_by_test_id("toast-body").last).to_contain_text("maximum value 1")
     restore.get_by_label(NOTHING).check()
     expect(restore.get_by_alt_text("The truth")).to_be_hidden()
+    expect(restore.get_by_label("number input for Amount")).to_be_hidden()  # nothing is added
     with studio.taking(0.5):
         start(restore)
         expect(restore.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of"))

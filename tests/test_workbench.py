@@ -19,6 +19,7 @@ from mmdemo.ui.controls import LabelControl, RecipeControls, near
 from mmdemo.ui.denoise import Denoise
 from mmdemo.ui.film import film, word_scale
 from mmdemo.ui.grid import Grid
+from mmdemo.ui.restore import Restore
 from mmdemo.ui.surgery import answers
 from mmdemo.ui.workbench import once_a_pack
 
@@ -177,6 +178,18 @@ def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weig
     *_, last = run
     assert json.loads(last[form.status]) | {"text": "Stopped.", "ends": True} == json.loads(last[form.status])
     assert last[form.go]["interactive"] and not last[form.stop]["interactive"]
+
+
+def test_restored_pictures_are_seen_while_they_are_still_being_read(tiny_weights):
+    studio = Studio([tiny_weights], device="cpu")
+    pack = studio.pack("tiny")
+    with gr.Blocks():
+        form = Restore(studio, gr.State("tiny"))
+    values, settings = form.start(pack)
+    *_, reading, last = form.watch(values | {form.pack: "tiny"}, settings, "somebody")
+    assert "Reading what they are…" in json.loads(reading[form.status])["text"]
+    assert len(json.loads(reading[form.pictures])["candidates"]) == 4
+    assert "read as" in json.loads(last[form.pictures])["notes"][0]
 
 
 def test_a_run_that_ends_while_another_pack_opens_says_nothing_over_that(tiny_weights):

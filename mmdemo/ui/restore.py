@@ -19,6 +19,7 @@ from mmdemo.tokens import seen
 from mmdemo.ui.browser import PRIVATE, picture, said_plainly, told, widget
 from mmdemo.ui.controls import NOTHING, LabelControl, Values
 from mmdemo.ui.damage import GAUSSIAN, KINDS, erased, lower_half, spoilt
+from mmdemo.ui.damage import NOTHING as AS_IT_IS
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, Restored, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
@@ -128,6 +129,9 @@ class Restore(Form):
         films = {view: film([frame]) for view, frame in zip(self.films, last.frames, strict=True)}
         return f"Step {last.index + 1} of {last.total}…", shown | films
 
+    def ending(self, pack):
+        return "Restored. Reading what they are…" if pack.classes else ""
+
     def finished(self, values, items, result):
         pack = self.studio.pack(result.pack)
         notes = [f"seed {seed}" for seed in result.seeds]
@@ -192,7 +196,7 @@ class Restore(Form):
         return erased(truth, mask), {"mask": mask}
 
     def truth_is_known(self, values: Values) -> bool:
-        return values[self.task] != "denoise" or values[self.kind] != KINDS[-1]
+        return values[self.task] != "denoise" or values[self.kind] != AS_IT_IS
 
     def restored(self, pack: Pack, values: Values, candidates=(), notes: list[str] | None = None) -> Restored:
         truth = self.truth(pack, values[self.source])
@@ -209,7 +213,8 @@ class Restore(Form):
     def _seen(self, values: Values) -> Values:
         """What there is to be chosen of the damage."""
         task = values[self.task]
-        there = {self.factor: task == "upscale", self.kind: task == "denoise", self.amount: task == "denoise"}
+        noisy = task == "denoise"
+        there = {self.factor: task == "upscale", self.kind: noisy, self.amount: noisy and values[self.kind] != AS_IT_IS}
         return {one: gr.update(visible=True if seen else "hidden") for one, seen in there.items()}
 
     def _look(self, values: Values, request: gr.Request, source: Source | None = None) -> Iterator[Values]:
@@ -239,4 +244,6 @@ class Restore(Form):
         uri = told(event, "png", str)
         drawing(uri)  # refused now, if it is none
         chosen = {self.mask: uri}
-        return chosen | (self._ready(speaker(), values | chosen, request) if self.is_running(request) else {})
+        if self.is_running(request):
+            return chosen | self._ready(speaker(), values | chosen, request)
+        return chosen | self._said(speaker(), READY)  # what was restored before is gone

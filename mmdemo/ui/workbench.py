@@ -90,6 +90,10 @@ class Form:
         """What to say and show of a run that goes on.  new: what came of it since the last time."""
         raise NotImplementedError
 
+    def ending(self, pack: Pack) -> str:
+        """What to say between the last step and the end, where that takes a while."""
+        return ""
+
     def finished(self, values: Values, items: list, result: Any) -> tuple[str, Values]:
         """What to say and show at the end.  items: all that came of the run."""
         raise NotImplementedError
@@ -177,8 +181,11 @@ class Form:
             items = []
             for new in sparingly(takewhile(lambda _: self._latest.get(session) is me, in_turns(run))):
                 items += new
-                if new[-1].index + 1 < new[-1].total:
-                    yield self._said(tell, *self.unfinished(values, new)) | (begun if len(items) == 1 else {})
+                goes_on = new[-1].index + 1 < new[-1].total
+                if goes_on or self.ending(pack):
+                    words, shown = self.unfinished(values, new)
+                    words = words if goes_on else self.ending(pack)
+                    yield self._said(tell, words, shown) | (begun if len(items) == 1 else {})
             if self._latest.get(session) is me:
                 yield self._said(tell, *self._ended(pack, values, items, run.result())) | self._buttons(running=False)
             elif session not in self._latest:  # let go while it said that it begins: that is not to stay
