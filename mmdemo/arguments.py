@@ -144,8 +144,9 @@ class Recipe:
             whole("steps", asked.get("steps", USUAL_JUMPS), 1, MAX_JUMPS)
             for name in LEARNED:
                 if asked.get(name, own[name]) != own[name]:
+                    learned = "without one" if own[name] is None else f"with {shown(own[name])}"
                     raise ArgumentError(
-                        f"{name} is {shown(asked[name])}, but {FAST} has learned to draw with {shown(own[name])}; "
+                        f"{name} is {shown(asked[name])}, but {FAST} has learned to draw {learned}; "
                         f"leave it out, or choose another sampler"
                     )
         return cls(**own | asked)

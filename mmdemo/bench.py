@@ -92,7 +92,8 @@ def machine() -> str:
     """What it was measured on, in words."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     cpu = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), "")
-    threads = f"{torch.get_num_threads()} threads of {cpu or platform.processor() or platform.machine()}"
+    count = torch.get_num_threads()
+    threads = f"{count} thread{'s' * (count > 1)} of {cpu or platform.processor() or platform.machine()}"
     return f"{gpu or threads}, torch {torch.__version__}, diffusers {diffusers.__version__}"
 
 

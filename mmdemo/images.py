@@ -70,11 +70,8 @@ def open_here(source: str | Path | BinaryIO | Image.Image, name: str = "image", 
         raise ImageError(f"{name} {str(source)!r} does not exist; give the path of a picture file") from None
     except UNREADABLE as error:
         file = f" {Path(source).name or str(source)!r}" if isinstance(source, (str, Path)) else ""
-        reason = (
-            str(error).splitlines()[0]
-            if str(error) and not isinstance(error, UnidentifiedImageError)
-            else "no known format"
-        )
+        told = getattr(error, "strerror", None) or str(error)  # of a folder: "Is a directory", and no number
+        reason = "no known format" if isinstance(error, UnidentifiedImageError) or not told else told.splitlines()[0]
         raise ImageError(f"{name}{file} cannot be read as a picture (PNG, JPEG, WebP, GIF …): {reason}") from None
 
 

@@ -135,6 +135,10 @@ class Whole(Argument):
     def allows(self):
         return "" if callable(self.high) else f"From {self.low} to {self.high}."
 
+    def caption(self, value):
+        said = super().caption(value)
+        return said.removesuffix("s") if value == 1 else said  # 1 step
+
 
 @dataclass(frozen=True)
 class Number(Argument):

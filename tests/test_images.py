@@ -162,7 +162,7 @@ def test_a_file_that_is_no_picture_is_refused_whatever_its_name(tmp_path, conten
 
 def test_what_is_no_file_is_refused(tmp_path):
     assert "does not exist" in refused(tmp_path / "nowhere.png")
-    refused(tmp_path)
+    assert refused(tmp_path).endswith(": Is a directory")
     refused(str(tmp_path / "nul\0l.png"))
     refused(tmp_path / "two\nlines.png")
     for nonsense in (5, 1.5, [], {}, object()):

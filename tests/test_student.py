@@ -109,15 +109,25 @@ def test_jumps_end_at_the_clean_picture_whatever_their_number():
 def test_fast_is_asked_for_four_jumps_and_at_most_eight(after):
     studio = Studio([after])
     assert studio.sample("pack", "circle", 1, 3, sampler=FAST).result().recipe.steps == USUAL_JUMPS
-    assert studio.sample("pack", "circle", 1, 3, 1, sampler=FAST).result().recipe.steps == 1
+    assert (
+        studio.sample("pack", "circle", 1, 3, 1, sampler=FAST).result().recipe.words()
+        == "seed 3, 1 step of fast, guidance 3"
+    )
     with pytest.raises(ArgumentError, match=f"steps is 9; it must be a whole number from 1 to {MAX_JUMPS}"):
         studio.sample("pack", "circle", 1, 3, 9, sampler=FAST)
 
 
-@pytest.mark.parametrize("setting", [{"guidance": 2.0}, {"interval": (0.1, 0.5)}, {"negative": "square"}])
-def test_guidance_is_in_the_student_and_no_other_can_be_asked_for(after, setting):
+@pytest.mark.parametrize(
+    ("setting", "learned"),
+    [
+        ({"guidance": 2.0}, r"with 3\.0;"),
+        ({"interval": (0.1, 0.5)}, r"with \(0\.0, 1\.0\);"),
+        ({"negative": "square"}, "without one;"),
+    ],
+)
+def test_guidance_is_in_the_student_and_no_other_can_be_asked_for(after, setting, learned):
     studio = Studio([after])
-    with pytest.raises(ArgumentError, match="fast has learned to draw with"):
+    with pytest.raises(ArgumentError, match=f"fast has learned to draw {learned}"):
         studio.sample("pack", "circle", 1, 3, sampler=FAST, **setting)
 
 
