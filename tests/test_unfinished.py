@@ -23,6 +23,7 @@ def part(unfinished: Unfinished, made: list[int], key: object = "one", *tensors:
 
     def make() -> Tensor:
         made.append(len(made))
+        time.sleep(0.02)  # longer than to look whether it is made
         return torch.tensor(made[-1])
 
     return int(unfinished.part(make, key, *tensors))
