@@ -180,7 +180,7 @@ def _step(model: torch.nn.Module, loss: Callable[[torch.nn.Module], Tensor]) -> 
 
 
 COUNTS, SIDE = (1_000, 10_000, 100_000), 64  # of pictures, in pixels
-PRACTICE = 30  # steps that are timed
+PRACTICE = 15  # steps that are timed
 
 
 def reading() -> Iterator[Row]:
