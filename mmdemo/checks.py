@@ -87,6 +87,7 @@ def folder(pack: Path) -> tuple:
     the blobs beside it. Hidden folders are not looked into, for nothing reads them.
     """
     root = pack.resolve()
+    above = len(os.path.join(root, ""))
     cache = root.parents[1] if root.parent.name == "snapshots" else None
     blobs = cache / "blobs" if cache and cache.name.startswith("models--") else None
     entries = []
@@ -96,7 +97,7 @@ def folder(pack: Path) -> tuple:
             raise PackError(f"it has more than {MAX_FILES} files")
         for name in (*folders, *files):
             entry = os.path.join(here, name)
-            where, found = os.path.relpath(entry, root), os.lstat(entry)
+            where, found = entry[above:], os.lstat(entry)
             if stat.S_ISLNK(found.st_mode):
                 target = Path(os.path.realpath(entry))
                 if not target.is_relative_to(root) and target.parent != blobs:

@@ -51,7 +51,7 @@ def encode(vae: nn.Module, x: Tensor) -> Tensor:
     """
     if x.shape[-1] % stride(vae) or x.shape[-2] % stride(vae):
         raise ValueError(f"picture is {x.shape[-1]}×{x.shape[-2]}; both sides must be multiples of {stride(vae)}")
-    encoded = vae.encode(x.to(vae.device, vae.dtype))
+    encoded = vae.encode(_moved(vae, x))
     return encoded.latents if has_codebook(vae) else encoded.latent_dist.mean - _shift(vae)
 
 
@@ -78,13 +78,18 @@ def encode_ids(vae: nn.Module, x: Tensor) -> Tensor:
 def decode(vae: nn.Module, z: Tensor) -> Tensor:
     """Latents, snapped to their nearest codes if there are any, as pictures: (B, d, h, w) -> (B, C, H, W) clamped to
     [-1, 1]."""
-    return vae.decode((z + _shift(vae)).to(vae.device, vae.dtype)).sample.float().clamp(-1, 1)
+    return vae.decode(_moved(vae, z + _shift(vae))).sample.float().clamp(-1, 1)
 
 
 def paint(vae: nn.Module, z: Tensor) -> Tensor:
     """The same without snapping or clamping, so that a gradient finds its way from the picture to the latents."""
     smooth = {"force_not_quantize": True} if has_codebook(vae) else {}
-    return vae.decode((z + _shift(vae)).to(vae.device, vae.dtype), **smooth).sample.float()
+    return vae.decode(_moved(vae, z + _shift(vae)), **smooth).sample.float()
+
+
+def _moved(vae: nn.Module, x: Tensor) -> Tensor:
+    """Where and in the precision in which the codec takes it. Its `device` would look through every module."""
+    return x.to(next(vae.parameters()))
 
 
 def _shift(vae: nn.Module) -> float:

@@ -70,6 +70,7 @@ class ClassPipeline(DiffusionPipeline):
     ):
         super().__init__()
         self.words = words
+        self._last_read = None  # see `read`
         self.register_modules(vae=vae, transformer=transformer, scheduler=scheduler, student=student)
         self.register_to_config(
             id2label=id2label or {},
@@ -116,6 +117,14 @@ class ClassPipeline(DiffusionPipeline):
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     @property
+    def _execution_device(self) -> torch.device:
+        """Where the transformer works. diffusers looks through every module for it, 3 ms at each drawing, and is asked
+        only where something moves the models."""
+        if any(hasattr(self.transformer, hook) for hook in ("_hf_hook", "_diffusers_hook")):
+            return super()._execution_device
+        return next(self.transformer.parameters()).device
+
+    @property
     def null_label(self) -> Label:
         """What stands for no label."""
         return null_class(self.transformer) if self.words is None else ""
@@ -125,6 +134,21 @@ class ClassPipeline(DiffusionPipeline):
         if self.words is None:
             return torch.as_tensor(labels)
         return padded([self.words.encode(text) for text in labels])
+
+    def read(self, model: dit.DiT, labels: Sequence[Label]) -> dit.Label:
+        """What labels mean to the transformer or the student, which is the same at every time.
+
+        Of texts the last answer is kept until others are asked for, or the weights change: reading four captions takes
+        as long as a step, and a picture that follows a hand asks for the same ones many times a second.
+        """
+        weights, kept, asked = list(model.parameters()), self._last_read, None
+        if self.words and not any(one.is_inference() for one in weights):  # torch counts no changes of those
+            asked = (model, self._execution_device, [one._version for one in weights], list(labels))
+        if asked is None or kept is None or kept[0] != asked:
+            with torch.no_grad():
+                kept = asked, model.read(self.label_ids(labels).to(self._execution_device))
+            self._last_read = kept if asked else None
+        return kept[1]
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents of a Step -> pictures (B, C, H, W) in [-1, 1]."""
@@ -167,10 +191,10 @@ class ClassPipeline(DiffusionPipeline):
         device, sampler = self._execution_device, sampler or self.config.sampler
         jumps = sampler == samplers.FAST
         away = self.null_label if negative_label is None else negative_label
-        ids = self.label_ids([*class_labels, away]).to(device)
+        every = [*class_labels, away]
         shares = torch.eye(len(class_labels)) if mix is None else torch.tensor(mix, dtype=torch.float32)
-        # (2, B, labels and away): what decides with the label, and without
-        shares = torch.stack([F.pad(shares, (0, 1)), torch.eye(len(ids))[-1:].expand(len(shares), -1)]).to(device)
+        # (2, B, every label): what decides with the label, and without
+        shares = torch.stack([F.pad(shares, (0, 1)), torch.eye(len(every))[-1:].expand(len(shares), -1)]).to(device)
 
         if jumps:
             if self.student is None:
@@ -191,9 +215,9 @@ class ClassPipeline(DiffusionPipeline):
         def predictor(labels: bool, away: bool) -> Callable:
             asked = shares[[labels, away]].flatten(0, 1)
             if not hasattr(model, "read"):
-                return partial(mixed_predictions, model, ids, asked)
+                return partial(mixed_predictions, model, self.label_ids(every).to(device), asked)
             with torch.no_grad():
-                return partial(model, class_labels=model.read(ids).mixed(asked), return_dict=False)
+                return partial(model, class_labels=self.read(model, every).mixed(asked), return_dict=False)
 
         if latents is None:
             size = (self.transformer.config.in_channels, *(2 * [self.transformer.config.sample_size]))

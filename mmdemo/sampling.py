@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -51,8 +51,14 @@ class Request:
     def common(self) -> dict:
         """As the answers repeat it."""
         texts = [*self.labels, self.recipe.negative or ""] if self.pack.words else []
-        notice = read_words(self.pack).notice(texts) if any(texts) else ""
+        notice = _notice(self.pack, tuple(texts)) if any(texts) else ""
         return {"pack": self.pack.name, "recipe": self.recipe, "reads": self.pack.words, "notice": notice}
+
+
+@lru_cache(maxsize=64)
+def _notice(pack: Pack, texts: tuple[str, ...]) -> str:
+    """What of texts is not read. Kept, for a picture that follows a hand says so many times a second."""
+    return read_words(pack).notice(texts)
 
 
 def request(pack: Pack, labels: Sequence[str], count: int, recipe: Recipe) -> Request:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mmdemo import loading, packs
 from mmdemo.errors import PackError
@@ -52,8 +52,7 @@ class Shelf:
         self._named = frozenset(self._hub)  # the others were asked for later
         self._device = choice("device", device, DEVICES)
         self._memory = number("memory", memory, 0, inf) * 1e9
-        # By name, with the pack's stamp when loaded; the least recently used first.
-        self._pipelines: OrderedDict[str, tuple[int, ClassPipeline]] = OrderedDict()
+        self._pipelines: OrderedDict[str, _Held] = OrderedDict()  # by name, the least recently used first
         # A pack waits for nothing but itself: each has a lock to be loaded under.
         self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._importing, self._holding, self._fetching = threading.Lock(), threading.Lock(), threading.Lock()
@@ -145,19 +144,26 @@ class Shelf:
         with self._importing:  # two threads at their first import of diffusers would both fail
             import mmdemo.pipeline  # noqa: F401
         with self._loading[pack.name]:
-            stamp, pipeline = self._pipelines.get(pack.name, (None, None))
-            if stamp != pack.stamp:  # never loaded, dropped, or trained anew since
+            held = self._pipelines.get(pack.name)
+            if held is None or held.stamp != pack.stamp:  # never loaded, dropped, or trained anew since
                 pipeline = loading.load(pack, self._device)
+                held = _Held(pack.stamp, pipeline, _bytes(pipeline))
             with self._holding:
-                self._hold(pack, pipeline)
-        return pipeline
+                self._hold(pack.name, held)
+        return held.pipeline
 
-    def _hold(self, pack: Pack, pipeline: ClassPipeline) -> None:
+    def _hold(self, name: str, held: _Held) -> None:
         """Keeps a pipeline as the one used last, and lets go of those that are too many."""
-        self._pipelines[pack.name] = pack.stamp, pipeline
-        self._pipelines.move_to_end(pack.name)
-        while len(self._pipelines) > 1 and sum(_bytes(held) for _, held in self._pipelines.values()) > self._memory:
+        self._pipelines[name] = held
+        self._pipelines.move_to_end(name)
+        while len(self._pipelines) > 1 and sum(one.bytes for one in self._pipelines.values()) > self._memory:
             self._pipelines.popitem(last=False)  # a request still at work with it keeps it until it is done
+
+
+class _Held(NamedTuple):
+    stamp: int  # of the pack when it was loaded
+    pipeline: ClassPipeline
+    bytes: int  # of its weights
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 
+import accelerate
 import pytest
 import torch
 from conftest import every_sampler, flow_schedule, tiny_dit, tiny_vae, v_schedule
@@ -389,6 +390,33 @@ def test_labels_of_a_transformer_that_cannot_mix_them_are_mixed_by_its_predictio
 def test_a_pipeline_made_by_hand_samples(tmp_path):
     pipeline = ClassPipeline(tiny_vae(), tiny_dit(), flow_schedule(), id2label={"0": "a"}, image_size=16)
     assert pipeline([0], seeded(1), 3).images[0].size == (16, 16)
+
+
+def test_texts_are_read_again_once_others_are_asked_for_or_the_weights_have_changed(reading_weights):
+    pack = packs.read(reading_weights / "words")
+    pipeline = loading.load(pack, "cpu")
+    model, asked = pipeline.transformer, ["a red circle", ""]
+    first = pipeline.read(model, asked)
+    assert pipeline.read(model, list(asked)) is first
+    other = pipeline.read(model, ["a blue circle", ""])
+    assert not torch.equal(other.embedding, first.embedding)
+    assert torch.equal(pipeline.read(model, asked).embedding, first.embedding)
+    with torch.no_grad():
+        model.text.embed.weight.mul_(2)
+    assert not torch.equal(pipeline.read(model, asked).embedding, first.embedding)
+    with torch.inference_mode():
+        pipeline = loading.load(pack, "cpu")
+        assert torch.equal(pipeline.read(pipeline.transformer, asked).embedding, first.embedding)
+        model = pipeline.transformer
+        model.text.embed.weight.mul_(2)
+        assert not torch.equal(pipeline.read(model, asked).embedding, first.embedding)
+
+
+def test_where_something_moves_the_models_it_says_where_they_work():
+    pipeline = ClassPipeline(tiny_vae(), tiny_dit(), flow_schedule(), id2label={"0": "a"}, image_size=16)
+    assert pipeline._execution_device == torch.device("cpu")
+    accelerate.hooks.add_hook_to_module(pipeline.transformer, accelerate.hooks.AlignDevicesHook("meta"))
+    assert pipeline._execution_device == torch.device("meta")
 
 
 def test_a_pack_is_an_ordinary_diffusers_pipeline_to_a_python_that_has_imported_nothing_else(tiny_weights):
