@@ -426,7 +426,7 @@ def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(page: Page,
     open_tab(page, "Denoise")
     tab = page.locator("#denoise")
     status, stop = tab.locator(".mm-status").first, tab.get_by_role("button", name="Stop").first
-    with studio.taking(0.6):
+    with studio.taking(1.5):
         page.get_by_role("button", name="Denoise", exact=True).click()
         expect(status).to_contain_text(re.compile("Step [12] of 6"))
         page.get_by_role("tab", name="Sample").click()
