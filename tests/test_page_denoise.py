@@ -402,7 +402,7 @@ def test_a_run_that_was_stopped_is_stepped_through_though_some_steps_never_came(
     tab, film = page.locator("#denoise"), page.locator("#denoise-view")
     open_advanced(tab)
     tab.get_by_label("number input for Steps").fill("100")
-    with studio.taking(0.05):
+    with studio.taking(0.1):
         page.get_by_role("button", name="Denoise", exact=True).click()
         readout = film.locator(".mm-readout")
         expect(readout).to_contain_text(re.compile(r"step [4-9]\d of 100"))
@@ -440,7 +440,7 @@ def test_a_replay_takes_the_place_of_a_run_and_can_itself_be_stopped(page: Page,
 
 
 def test_another_picture_ends_the_edit_of_the_last_one(edit: Locator, studio: SlowStudio):
-    with studio.taking(0.5):
+    with studio.taking(1):
         edit.get_by_role("button", name="Edit", exact=True).click()
         expect(edit.locator(".mm-status")).to_contain_text(re.compile(r"Step \d of"))
         edit.get_by_label("Example 1").click()

@@ -136,7 +136,7 @@ def test_what_is_shrunk_or_noised_is_shown_and_restored_and_a_run_can_be_stopped
     restore.get_by_label(NOTHING).check()
     expect(restore.get_by_alt_text("The truth")).to_be_hidden()
     expect(restore.get_by_label("number input for Amount")).to_be_hidden()  # nothing is added
-    with studio.taking(0.5):
+    with studio.taking(1):
         start(restore)
         expect(restore.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of"))
         restore.get_by_role("button", name="Stop").click()
@@ -149,7 +149,7 @@ def test_what_runs_ends_when_something_else_is_painted_over(restore: Locator, st
     restore.get_by_label("Erase", exact=True).check()
     restore.get_by_role("button", name="Erase the lower half").click()
     studio.stopped.clear()
-    with studio.taking(0.5):
+    with studio.taking(1):
         start(restore)
         expect(restore.locator(".mm-status")).to_contain_text(re.compile(r"Step \d+ of"))
         restore.get_by_role("button", name="Erase nothing").click()
