@@ -141,8 +141,8 @@ class ClassPipeline(DiffusionPipeline):
         Of texts the last answer is kept until others are asked for, or the weights change: reading four captions takes
         as long as a step, and a picture that follows a hand asks for the same ones many times a second.
         """
-        weights, kept, asked = list(model.parameters()), self._last_read, None
-        if self.words and not any(one.is_inference() for one in weights):  # torch counts no changes of those
+        weights, kept, asked = list(model.parameters()) if self.words else (), self._last_read, None
+        if weights and not any(one.is_inference() for one in weights):  # torch counts no changes of those
             asked = (model, self._execution_device, [one._version for one in weights], list(labels))
         if asked is None or kept is None or kept[0] != asked:
             with torch.no_grad():

@@ -3,8 +3,10 @@
 import base64
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
@@ -15,13 +17,13 @@ from mmdemo.errors import ArgumentError, PackError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
 from mmdemo.ui import build_demo
-from mmdemo.ui.controls import LabelControl, RecipeControls, near
+from mmdemo.ui.controls import LabelControl, RecipeControls, Values, near
 from mmdemo.ui.denoise import Denoise
 from mmdemo.ui.film import film, word_scale
 from mmdemo.ui.grid import Grid
 from mmdemo.ui.restore import Restore
 from mmdemo.ui.surgery import answers
-from mmdemo.ui.workbench import once_a_pack
+from mmdemo.ui.workbench import Form, once_a_pack
 
 
 def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_other_pack(tiny_weights):
@@ -166,27 +168,27 @@ def test_a_script_that_asks_for_what_there_is_not_gets_one_sentence(tiny_weights
     assert "tokens is" in decode_tokens(["tiny", "[[1]]"])["error"]
 
 
-def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weights):
-    studio = Studio([tiny_weights], device="cpu")
-    pack = studio.pack("tiny")
+def started(kind: type[Form], weights: Path) -> tuple[Form, Iterator[Values]]:
+    """A form of the page, and somebody's run of what it begins with."""
+    studio = Studio([weights], device="cpu")
     with gr.Blocks():
-        form = Denoise(studio, gr.State("tiny"))
-    values, settings = form.start(pack)
-    run = form.watch(values | {form.pack: "tiny"}, settings, "somebody")
+        form = kind(studio, gr.State("tiny"))
+    values, settings = form.start(studio.pack("tiny"))
+    return form, form.watch(values | {form.pack: "tiny"}, settings, "somebody")
+
+
+def test_a_run_that_is_let_go_as_it_begins_leaves_no_word_that_it_does(tiny_weights):
+    form, run = started(Denoise, tiny_weights)
     assert "Starting…" in json.loads(next(run)[form.status])["text"]
-    form.let_go(pack, SimpleNamespace(session_hash="somebody"))
+    form.let_go(form.studio.pack("tiny"), SimpleNamespace(session_hash="somebody"))
     *_, last = run
     assert json.loads(last[form.status]) | {"text": "Stopped.", "ends": True} == json.loads(last[form.status])
     assert last[form.go]["interactive"] and not last[form.stop]["interactive"]
 
 
 def test_restored_pictures_are_seen_while_they_are_still_being_read(tiny_weights):
-    studio = Studio([tiny_weights], device="cpu")
-    pack = studio.pack("tiny")
-    with gr.Blocks():
-        form = Restore(studio, gr.State("tiny"))
-    values, settings = form.start(pack)
-    *_, reading, last = form.watch(values | {form.pack: "tiny"}, settings, "somebody")
+    form, run = started(Restore, tiny_weights)
+    *_, reading, last = run
     assert "Reading what they are…" in json.loads(reading[form.status])["text"]
     assert len(json.loads(reading[form.pictures])["candidates"]) == 4
     assert "read as" in json.loads(last[form.pictures])["notes"][0]
