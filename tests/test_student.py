@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import v_schedule
+from conftest import tiny_dit, v_schedule
 from test_training import SHORT_CODEC, SHORT_TRANSFORMER, stop_after
 
 from mmdemo import loading, packs, provenance
 from mmdemo.errors import ArgumentError, PackError
+from mmdemo.models.dit import DiT
 from mmdemo.samplers import FAST, MAX_JUMPS, USUAL_JUMPS
 from mmdemo.schedules import Jumps, stops
 from mmdemo.studio import Studio
 from mmdemo.training import export
 from mmdemo.training.config import StudentConfig
 from mmdemo.training.dit import train_dit
-from mmdemo.training.student import train_student
+from mmdemo.training.student import _shorten, train_student
 from mmdemo.training.vqvae import train_vqvae
 
 SHORT = StudentConfig(trajectories=600, steps=250, batch_size=32, warmup=10, learning_rate=2e-3, ema_decay=0.98)
@@ -173,6 +174,43 @@ def test_with_another_transformer_the_student_of_the_last_one_is_gone(copied):
     list(train_dit(replace(SHORT_TRANSFORMER, steps=2), copied / "pack", copied / "run"))
     assert FAST not in packs.read(copied / "pack").samplers and not (copied / "pack" / "student").exists()
     assert list(provenance.read_training(copied / "pack")) == ["vqvae", "dit"]
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks", "skips"),
+    [(8, range(8), range(4)), (4, (0, 2, 5, 7), (1, 3)), (3, (0, 4, 7), [3]), (1, [4], [])],
+)
+def test_a_smaller_student_begins_with_some_blocks_of_its_teacher_each_with_its_partner(depth, blocks, skips):
+    model = tiny_dit(depth=8, long_skips=True, times=[*DOWN, 0.0])
+    every, leading = list(model.blocks), list(model.skips)
+    _shorten(model, depth)
+    assert [every.index(block) for block in model.blocks] == list(blocks) and model.config.depth == depth
+    assert [leading.index(skip) for skip in model.skips] == list(skips)
+    again = DiT.from_config(model.config)
+    again.load_state_dict(model.state_dict())
+    asked = torch.randn(2, 3, 4, 4), torch.tensor(500.0), torch.tensor([0, 1])
+    assert torch.equal(again(*asked, until=torch.tensor(0.0)).sample, model(*asked, until=torch.tensor(0.0)).sample)
+
+
+def test_a_student_teaches_a_smaller_one_and_both_are_on_the_record(copied):
+    pack, run, own = copied / "pack", copied / "run", packs.read(copied / "pack").defaults
+    drawn = last(loading.load(packs.read(pack), "cpu"), MAX_JUMPS, FAST)
+    list(train_student(replace(SHORT, teacher="student", depth=1), pack, run))
+    pipeline = loading.load(packs.read(pack), "cpu")
+    assert (len(pipeline.transformer.blocks), len(pipeline.student.blocks)) == (SHORT_TRANSFORMER.depth, 1)
+    assert len(pipeline.student.config.times) == MAX_JUMPS + 1 and packs.read(pack).defaults == own
+    for count in (1, USUAL_JUMPS):
+        jumped, stepped = ((last(pipeline, count, sampler) - drawn).square().mean() for sampler in (FAST, "euler"))
+        assert jumped < stepped / 2, count
+    first, second = provenance.in_order(provenance.read_training(pack)["student"])
+    assert (first["teacher"], second["teacher"], second["depth"]) == ("transformer", "student", 1)
+    with pytest.raises(PackError, match="depth is 2; the student of 'pack' has 1 block to begin with"):
+        next(train_student(replace(SHORT, teacher="student", depth=2), pack, run))
+
+
+def test_a_pack_without_a_student_has_none_that_could_teach(before):
+    with pytest.raises(PackError, match="has no student that could teach another; first: python -m mmdemo train"):
+        next(train_student(replace(SHORT, teacher="student"), before / "pack", before / "run"))
 
 
 def test_a_codec_alone_has_nothing_to_teach(tiny_weights, tmp_path):

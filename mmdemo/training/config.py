@@ -177,7 +177,13 @@ class DiTConfig(_Checked):
 class StudentConfig(_Checked):
     """Every option of `train student` that changes the result."""
 
-    trajectories: int = _option(20_000, "drawings of the transformer to learn from", 1, 10_000_000)
+    trajectories: int = _option(20_000, "drawings to learn from", 1, 10_000_000)
+    teacher: str = _option(
+        "transformer",
+        "what draws them: the pack's transformer, or the student that it has, to teach one of fewer blocks",
+        choices=("transformer", "student"),
+    )
+    depth: int | None = _option(None, "blocks, at most the teacher's; if not given, as many", 1, 128)
     steps: int = _option(10_000, "optimizer steps", 1, 100_000_000)
     batch_size: int = _option(128, "jumps a step, over all processes", 1, 65536)
     learning_rate: float = _option(5e-4, "AdamW's peak; warmed up, then a cosine down to zero")

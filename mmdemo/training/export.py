@@ -89,6 +89,7 @@ def save_transformer(
 
 def save_student(pack: Path, student: DiT, training: dict) -> None:
     """Add a student to a pack, or replace it there. What was measured stays: nothing else has changed."""
+    training = _with_earlier(pack, "student", training)
 
     def write(folder: Path) -> None:
         brought = shutil.ignore_patterns("student", *OWN)
@@ -174,9 +175,9 @@ def set_defaults(pack: Path, **defaults) -> None:
         _write_json(partial, index)
 
 
-def _with_earlier(pack: Path, model: str, training: dict, resumed: bool) -> dict:
+def _with_earlier(pack: Path, model: str, training: dict, resumed: bool = False) -> dict:
     """A training's record; if it went on from the pack's own weights, with the records of what made those."""
-    if training.get("start_from") != pack.name:
+    if training.get("start_from") != pack.name and training.get("teacher") != "student":
         return training
     before = provenance.in_order(provenance.read_training(pack).get(model))
     if resumed and before[-1:] == [training]:  # it had finished already, and is written once more

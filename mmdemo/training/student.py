@@ -3,7 +3,8 @@
 A deterministic sampler makes of every noise one drawing, and passes through the same places each time. The student
 learns these trajectories by regression: from x_t the mean flow until a later time s, (x_t - x_s) / (t - s) (MeanFlow,
 arXiv:2505.13447, eq. 3), over the jumps that it will be asked for. Guidance is in the trajectories, and so in the
-student (arXiv:2210.03142); it begins as its teacher.
+student (arXiv:2210.03142); it begins as its teacher, or as some blocks of it. A student can teach the next, smaller one
+(progressive distillation, arXiv:2202.00512): its trajectories are a few jumps, and so made sooner.
 """
 
 from collections.abc import Iterator
@@ -51,17 +52,18 @@ def train_student(
     """
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
-    described, pipeline = _teacher(pack, device)
+    described, pipeline = _teacher(pack, device, config)
     labels = _labels(described, pipeline, run_folder, data_dir, config, strict)
-    teacher, digest = pipeline.transformer, _digest(described, labels, config)
+    teacher, digest = getattr(pipeline, config.teacher), _digest(described, labels, config)
     with in_turn(accelerator), accelerator.autocast():  # one process draws, the others read what it wrote
         times, drawn = _trajectories(pipeline, labels, config, run_folder / "drawings" / digest)
 
     torch.manual_seed(config.seed)
     sizes = {name: value for name, value in teacher.config.items() if not name.startswith("_")}
-    student = DiT(**sizes | {"times": times}).to(device)
+    student = DiT(**sizes | {"times": times})
     student.load_state_dict(teacher.state_dict(), strict=False)  # but for what tells it how far to jump
-    student.requires_grad_(True)
+    _shorten(student, config.depth or sizes["depth"])
+    student.to(device).requires_grad_(True)
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True)
     checkpoint, identity = run_folder / "student.pt", {"drawings": digest}
     run = Run(accelerator, config, student, optimizer, checkpoint, checkpoint_every, resume, identity, compiled)
@@ -89,7 +91,7 @@ def train_student(
     accelerator.wait_for_everyone()
 
 
-def _teacher(pack: Path, device: torch.device) -> tuple[packs.Pack, ClassPipeline]:
+def _teacher(pack: Path, device: torch.device, config: StudentConfig) -> tuple[packs.Pack, ClassPipeline]:
     described = packs.read(pack)
     if described.problem or not described.can_sample:
         why = described.problem or "it has no transformer"
@@ -113,6 +115,14 @@ def _teacher(pack: Path, device: torch.device) -> tuple[packs.Pack, ClassPipelin
             f"pack {pack.name!r} draws in {steps} steps by itself; a student draws in up to {MAX_JUMPS}, so give it "
             f"more to learn from: python -m mmdemo evaluate --pack {pack.name} --steps 20 --defaults"
         )
+    if (teacher := getattr(pipeline, config.teacher)) is None:
+        raise PackError(
+            f"pack {pack.name!r} has no student that could teach another; first: "
+            f"python -m mmdemo train student --pack {pack.name}"
+        )
+    if (config.depth or 1) > (most := teacher.config.depth):
+        blocks = f"{most} block{'s' * (most > 1)}"
+        raise PackError(f"depth is {config.depth}; the {config.teacher} of {pack.name!r} has {blocks} to begin with")
     return described, pipeline
 
 
@@ -133,7 +143,7 @@ def _labels(described, pipeline, run_folder, data_dir, config: StudentConfig, st
 
 def _digest(described: packs.Pack, labels: list[Label], config: StudentConfig) -> str:
     """Of all that the teacher's drawings depend on."""
-    weights = provenance.weights_digest(described.path / "transformer")
+    weights = provenance.weights_digest(described.path / config.teacher)
     return sha256(f"{weights} {described.defaults} {labels} {config.seed}".encode()).hexdigest()[:16]
 
 
@@ -142,6 +152,7 @@ def _trajectories(
 ) -> tuple[list[float], Tensor]:
     """The N times at which the teacher stops, the last one 0, and where its drawings are then: (count, N, d, h, w), in
     half precision. Made in parts, each kept, so that those that there are need not be made again."""
+    way = {"sampler": FAST, "num_inference_steps": MAX_JUMPS} if config.teacher == "student" else {}
     parts, times = [], []
     for start in tqdm(range(0, len(labels), PART), desc="drawing", disable=None):
         file = folder / f"{start // PART:05}.safetensors"
@@ -152,7 +163,7 @@ def _trajectories(
             # From the highest seed down: pictures of the first ones are what a student is measured on.
             generators = [torch.Generator().manual_seed(MAX_SEED - n) for n in numbers]
             states, times = [], []
-            for step in pipeline.steps([labels[n] for n in numbers], generators):
+            for step in pipeline.steps([labels[n] for n in numbers], generators, **way):
                 states.append(step.x_t.half().cpu())
                 times.append(step.timestep)
             states = torch.stack([*states, step.latents.half().cpu()], 1)
@@ -161,6 +172,18 @@ def _trajectories(
                 save_file(part, partial)
         parts.append(part["states"])
     return part["times"].tolist(), torch.cat(parts)
+
+
+def _shorten(student: DiT, depth: int) -> None:
+    """Leaves so many of its blocks: as many of the second half as of the first, each with its partner there (long
+    skips lead from one to the other), evenly apart, from the outermost inwards."""
+    before = len(student.blocks)
+    half = [n * (before // 2) // (depth // 2) for n in range(depth // 2)]
+    kept = [*half, *[before // 2] * (depth % 2), *(before - 1 - n for n in reversed(half))]
+    student.blocks = torch.nn.ModuleList(student.blocks[n] for n in kept)
+    if hasattr(student, "skips"):
+        student.skips = torch.nn.ModuleList(student.skips[-1 - n] for n in reversed(half))
+    student.register_to_config(depth=depth)
 
 
 def _jumps(stations: int) -> tuple[Tensor, Tensor]:
