@@ -52,6 +52,7 @@ class Pack:
     stride: int = 0  # pixels a token covers in each direction
     image_size: int = 0  # pixels of a side
     channels: int = 0
+    patches: int = 0  # that its transformer sees of a picture; 0 = codec only
     samplers: tuple[str, ...] = ()  # those that fit the schedule, the default first; () = codec only
     defaults: Recipe | None = None  # how it draws unless asked otherwise; None = codec only
     words: bool = False  # whether a label is a text
@@ -177,7 +178,7 @@ def _drawing(pack: Pack, index: dict) -> Pack:
     side = transformer["sample_size"]
     if not index.get("image_size"):  # DiTPipeline's codec is the same for pictures of any size
         pack = replace(pack, image_size=side * pack.stride)
-    whole("sample_size / patch_size", side // transformer.get("patch_size", 2), 1, MAX_GRID)
+    grid = whole("sample_size / patch_size", side // transformer.get("patch_size", 2), 1, MAX_GRID)
     if transformer["in_channels"] != pack.dim or side != pack.image_size // pack.stride:
         raise PackError("transformer was made for latents of another size than the codec's")
     if transformer.get("out_channels") not in (None, pack.dim, 2 * pack.dim):  # twice: it has learned sigma as well
@@ -194,7 +195,7 @@ def _drawing(pack: Pack, index: dict) -> Pack:
     if (index.get("student") or [None])[0] is not None:
         _check_student(pack.path / "student", transformer)
         fitting += (samplers.FAST,)
-    pack = replace(pack, samplers=fitting)
+    pack = replace(pack, samplers=fitting, patches=grid**2)
     defaults = Recipe.stored(index, pack)
     first = (defaults.sampler, *(other for other in fitting if other != defaults.sampler))
     return replace(pack, samplers=first, defaults=defaults)

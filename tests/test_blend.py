@@ -1,14 +1,17 @@
 """Blends: a picture at a place in a square between four labels and four seeds."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 from conftest import TINY_CLASSES, alike
 
 from mmdemo.errors import ArgumentError
 from mmdemo.samplers import FAST, USUAL_JUMPS
 from mmdemo.sampling import corner_shares
 from mmdemo.studio import Studio
+from mmdemo.ui.live import cores, painter
 
 CORNERS = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}  # by x and y
 LABELS = [*TINY_CLASSES, "circle"]
@@ -56,6 +59,27 @@ def test_a_blend_of_four_costs_no_more_evaluations_than_one_label(studio, pack, 
     studio.blend(pack, labels, 0.4, 0.5, steps=2).result()
     hook.remove()
     assert asked == [1, 1]
+
+
+def test_a_picture_that_follows_a_hand_takes_one_core_and_leaves_other_threads_theirs(studio):
+    studio.load("fast")
+    student, seen, before = studio._pipelines["fast"][1].student, [], torch.get_num_threads()
+    with ThreadPoolExecutor(1) as others:
+
+        def look(*_):
+            seen.append((torch.get_num_threads(), others.submit(torch.get_num_threads).result()))
+
+        hook = student.register_forward_hook(look)
+        try:
+            torch.set_num_threads(3)
+            assert "png" in painter(studio)(["fast", LABELS, [0] * 4, 1, 0.4, 0.5])
+            for wanted in (0, 2, 50):  # of what is worth no core, two, or fifty
+                with cores(wanted):
+                    look()
+            assert seen == [(1, 3), (1, 3), (2, 3), (3, 3)] and torch.get_num_threads() == 3
+        finally:
+            hook.remove()
+            torch.set_num_threads(before)
 
 
 def test_texts_are_blended_and_what_was_not_understood_is_said(studio):

@@ -302,6 +302,35 @@ def test_of_each_client_one_run_goes_first_and_short_ones_before_long_ones():
     assert places._going() == [runs[2], runs[3]]
 
 
+def test_what_nobody_asked_for_takes_a_fifth_of_the_time_that_others_want():
+    places, first, mine = turns.Turns(), turns._Run("", asked=False), turns._Run("a")
+    places._runs, first.step, first.rested = [first, mine], 1.0, time.monotonic()
+    assert places._going() == [mine]
+    first.rested -= turns.SPARE * first.step
+    assert places._going() == [mine, first]
+    places._runs, first.rested = [first], time.monotonic()
+    assert places._going() == []  # a hand's next picture may be asked for in a moment
+    places._asked -= turns.QUIET
+    assert places._going() == [first]
+
+
+def test_a_first_picture_leaves_the_time_to_what_is_asked_for(slow, monkeypatch: pytest.MonkeyPatch):
+    address, studio = slow
+    monkeypatch.setattr(turns, "SPARE", 1e6)
+
+    def draw_first():
+        with turns.unasked():
+            return len(list(turns.in_turns(studio.sample("tiny", "circle", seed=0, steps=9))))
+
+    with ThreadPoolExecutor(1) as others:
+        with listening(address, [asked(address, "sample", LONG).json()["event_id"]]):
+            until(lambda: turns.TURNS._runs)
+            drawing = others.submit(draw_first)
+            time.sleep(1)  # it would be done twice over
+            assert not drawing.done() and len(turns.TURNS._runs) == 2
+        assert drawing.result(10) == 9
+
+
 def test_sixty_token_edits_at_once_hold_little_and_hold_nobody_up(running_app):
     address, pid = running_app
     components = httpx.get(f"{address}/config").json()["components"]

@@ -27,7 +27,7 @@ from mmdemo.results import Run, Synthetic
 from mmdemo.studio import VERBS, Studio
 from mmdemo.ui.browser import said_plainly
 from mmdemo.ui.sessions import Sessions
-from mmdemo.ui.turns import MODELS, Line, in_turns, turn
+from mmdemo.ui.turns import MODELS, Line, in_turns, result_in_turns, turn
 
 STREAMED = {"denoise", "noise", "compare"}  # answered item by item; of other runs the result is
 READ = {"codebook", "code", "code_map"}  # answered from files, so they wait for nobody's computation
@@ -200,9 +200,7 @@ def answering(studio: Studio, name: str) -> Callable:
         with turn():
             result = verb(*given(sent))
         if isinstance(result, Run):
-            for _ in in_turns(result):
-                pass
-            result = result.result()
+            result = result_in_turns(result)
         return parts(result)
 
     def stream(*sent) -> Iterator:

@@ -7,7 +7,9 @@ time, so that none queues up behind the hand.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import gradio as gr
 
@@ -21,13 +23,14 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import OPENING, PRIVATE, answered, data_uri, said_plainly, widget
 from mmdemo.ui.controls import Component, LabelControl, Values, control, flat
 from mmdemo.ui.messages import Blended, Square, Text, speaker
-from mmdemo.ui.turns import in_turns
-from mmdemo.ui.workbench import DRAWING_FIRST, drawable, once_a_pack, waiting
+from mmdemo.ui.turns import result_in_turns, unasked
+from mmdemo.ui.workbench import drawable, once_a_pack, waiting
 
 CORNERS = ("Top left", "Top right", "Bottom left", "Bottom right")
 LABELS, SEEDS = "labels", "seeds"  # what stands at the corners
 FIRST_PLACE = (0.25, 0.25)
 FIRST_SEED = 0
+PATCHES = 64  # of a picture that are worth a core: with fewer a second is no faster, and the browser has use for it
 OPENING_WORDS = "Drawing the first picture…"
 READY = "Drag over the square, or use the arrow keys: each place is drawn anew, and better where you let go."
 
@@ -103,8 +106,8 @@ class Live:
 
     def _draw_first(self, pack: Pack) -> Square:
         labels, seeds = first_labels(pack), [FIRST_SEED] * 4
-        with DRAWING_FIRST:
-            made = self.studio.blend(pack.name, labels, *FIRST_PLACE, seeds, sampler=FAST).result()
+        with unasked():  # and not after the other tabs' first pictures: it takes no longer than one of their steps
+            made = result_in_turns(self.studio.blend(pack.name, labels, *FIRST_PLACE, seeds, sampler=FAST))
         square = Square(pack.name, [*map(made.named, labels)], labels, seeds, made.recipe.steps)
         return replace(square, place=FIRST_PLACE, picture=blended(made))
 
@@ -132,12 +135,27 @@ def painter(studio: Studio) -> Callable[[list], dict]:
 
     @answered
     def blend_at(pack: str, labels: list, seeds: list, steps: int, x: float, y: float) -> Blended:
-        run = studio.blend(pack, labels, x, y, seeds, steps=steps, sampler=FAST)
-        for _ in in_turns(run):
-            pass
-        return blended(run.result())
+        with cores(studio.pack(pack).patches // PATCHES):
+            return blended(result_in_turns(studio.blend(pack, labels, x, y, seeds, steps=steps, sampler=FAST)))
 
     return blend_at
+
+
+@contextmanager
+def cores(most: int) -> Iterator[None]:
+    """Within it, this thread computes on so many cores, or the one, and never on more than it would have. torch's own
+    set_num_threads is of no use here: threads that begin meanwhile would be given the number for good."""
+    import torch
+
+    with _cores().limit(limits=max(1, min(most, torch.get_num_threads())), user_api="openmp"):
+        yield
+
+
+@cache
+def _cores():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()  # it looks through what is loaded, which takes a few milliseconds
 
 
 def lively(studio: Studio, name: str) -> Pack:

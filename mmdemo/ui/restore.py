@@ -23,7 +23,7 @@ from mmdemo.ui.damage import NOTHING as AS_IT_IS
 from mmdemo.ui.film import film, screen
 from mmdemo.ui.messages import Examples, Restored, speaker
 from mmdemo.ui.pictures import Source, drawing, examples, marked, refused, thumbnail
-from mmdemo.ui.turns import MODELS, in_turns
+from mmdemo.ui.turns import MODELS, result_in_turns
 from mmdemo.ui.workbench import Form, waiting
 
 FIRST: Source = ("first", None)
@@ -158,10 +158,7 @@ class Restore(Form):
         if not pack.classes:
             return [""] * len(pictures)
         runs = [self.studio.classify(pack.name, one, invert="no") for one in pictures]
-        for run in runs:
-            for _ in in_turns(run):  # others may be waiting
-                pass
-        return [run.result().label for run in runs]
+        return [result_in_turns(run).label for run in runs]
 
     # ------------------------------------------------------------------------------------------------------ pictures
 

@@ -1,7 +1,8 @@
 """Who may compute, and when: what waits is bounded, everybody has a share, and nothing is computed for nobody.
 
 gradio's queue holds what was asked; a run takes a turn before every step, so that whoever asks for little need not wait
-until somebody's long run is done, and a run ends as soon as nobody listens to it.
+until somebody's long run is done, and a run ends as soon as nobody listens to it. A picture that a tab draws before
+anybody asks for one goes on in what time the others leave.
 """
 
 import threading
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from gradio.context import LocalContext
@@ -22,10 +24,13 @@ from mmdemo.results import Run
 from mmdemo.ui.sessions import LONGEST
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 WIDTH = 4  # runs that compute at once
 ALONE = 2  # of those, if all are one client's: they keep the cores busy, and more would hold up what answers
 SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
+QUIET = 1.0  # seconds since the last run that was asked for, after which the time is for what nobody did
+SPARE = 4.0  # until then that waits so many times as long as its last step took
 UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
 UNFETCHED = 60.0  # seconds for which an answer is kept that nobody came for
 LATER = 10  # seconds after which whoever is refused may ask again
@@ -155,11 +160,15 @@ class Turns:
     def __init__(self, width: int = WIDTH):
         self._width, self._changed = width, threading.Condition()
         self._runs: list[_Run] = []  # by arrival
+        self._asked = 0.0  # when there was last a run that somebody asked for
 
     @contextmanager
-    def run(self, asker: str, wanted: Callable[[], bool]) -> Iterator[Callable[[], None]]:
-        """A run of one client's.  Gives what waits for its next turn, and raises Error once it is not wanted."""
-        me = _Run(asker)
+    def run(self, asker: str, wanted: Callable[[], bool], asked: bool = True) -> Iterator[Callable[[], None]]:
+        """A run of one client's.  Gives what waits for its next turn, and raises Error once it is not wanted.
+
+        asked: whether somebody asked for it; what nobody did takes a fifth of the time that others want too.
+        """
+        me = _Run(asker, asked)
 
         def wait() -> None:
             with self._changed:
@@ -183,24 +192,42 @@ class Turns:
 
     def _going(self) -> list["_Run"]:
         """Those that may take a step: one of each client's, short ones first; ALONE of a client's who is alone."""
-        ranks, order = Counter(), []
+        ranks, order, now = Counter(), [], time.monotonic()
         for place, run in enumerate(self._runs):
-            order.append((ranks[run.client], run.served > SHORT, place, run))
-            ranks[run.client] += 1
+            if run.asked:
+                self._asked = now
+                order.append((ranks[run.client], run.served > SHORT, place, run))
+                ranks[run.client] += 1
         share = 1 if len(ranks) > 1 else ALONE
-        return [run for rank, _, _, run in sorted(order) if rank < share][: self._width]
+        going = [run for rank, _, _, run in sorted(order) if rank < share][: self._width]
+        quiet = now - self._asked > QUIET
+        return going + [run for run in self._runs if not run.asked and (quiet or now > run.rested + SPARE * run.step)]
 
 
 class _Run:
-    def __init__(self, asker: str):
-        self.client, self.served, self.begun = asker, 0.0, None
+    def __init__(self, asker: str, asked: bool = True):
+        self.client, self.asked, self.served, self.begun = asker, asked, 0.0, None
+        self.step, self.rested = 0.0, time.monotonic()  # how long its last one took, and when that ended
 
     def rest(self) -> None:
-        self.served += 0 if self.begun is None else time.monotonic() - self.begun
+        self.rested = time.monotonic()
+        self.step = 0.0 if self.begun is None else self.rested - self.begun
+        self.served += self.step
         self.begun = None
 
 
 TURNS = Turns()
+_UNASKED = ContextVar("unasked", default=False)
+
+
+@contextmanager
+def unasked() -> Iterator[None]:
+    """Within it, turns are of what nobody asked for: it is for whoever comes, and so ends with nobody's leaving."""
+    before = _UNASKED.set(True)
+    try:
+        yield
+    finally:
+        _UNASKED.reset(before)
 
 
 @contextmanager
@@ -208,11 +235,13 @@ def turn() -> Iterator[Callable[[], None]]:
     """The first turn of whoever asks now, in a handler of gradio's.  Gives what waits for the next."""
     page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     request = LocalContext.request.get(None)
-    if page and event:
+    if _UNASKED.get():
+        wanted = lambda: True  # noqa: E731
+    elif page and event:
         wanted = lambda: page.line.wants(event)  # noqa: E731
     else:  # a function that a script calls, and waits for; or nobody
         wanted = lambda: request is None or not request.scope["gone"].is_set()  # noqa: E731
-    with TURNS.run(client(request), wanted) as wait:
+    with TURNS.run(client(request), wanted, asked=not _UNASKED.get()) as wait:
         wait()
         yield wait
 
@@ -223,3 +252,10 @@ def in_turns(run: Run[T, Any]) -> Iterator[T]:
         for one in run:
             yield one
             wait()
+
+
+def result_in_turns(run: Run[Any, R]) -> R:
+    """What comes of the run, each step of it in its turn."""
+    for _ in in_turns(run):
+        pass
+    return run.result()
