@@ -175,14 +175,14 @@ def _trajectories(
 
 
 def _shorten(student: DiT, depth: int) -> None:
-    """Leaves so many of its blocks: as many of the second half as of the first, each with its partner there (long
-    skips lead from one to the other), evenly apart, from the outermost inwards."""
-    before = len(student.blocks)
-    half = [n * (before // 2) // (depth // 2) for n in range(depth // 2)]
-    kept = [*half, *[before // 2] * (depth % 2), *(before - 1 - n for n in reversed(half))]
-    student.blocks = torch.nn.ModuleList(student.blocks[n] for n in kept)
+    """Leaves so many of its blocks, the first and the last ones: those in between are missed least, and long skips
+    lead from one half to the other, the outermost first."""
+    ends = depth // 2
+    student.blocks = torch.nn.ModuleList(
+        [*student.blocks[: depth - ends], *student.blocks[len(student.blocks) - ends :]]
+    )
     if hasattr(student, "skips"):
-        student.skips = torch.nn.ModuleList(student.skips[-1 - n] for n in reversed(half))
+        student.skips = student.skips[len(student.skips) - ends :]
     student.register_to_config(depth=depth)
 
 
