@@ -1,8 +1,8 @@
 """The third part of the Compare tab: a picture between four corners, drawn anew by the pack's student wherever the hand
 is.
 
-Knows the corners' controls and what the studio answers. static/live.js has the square, and asks for one picture at a
-time, so that none queues up behind the hand.
+Knows the corners' controls and what the studio answers. static/live.js has the square, and asks for two pictures at a
+time at most, so that none queues up behind the hand.
 """
 
 from collections import Counter

@@ -107,18 +107,24 @@ window.mmdemo ??= (() => {
 
   // ask(x) for the newest x only, one question at a time: what a person does meanwhile is asked once, at the end.
   // show(answer, x) may be shown an `error` instead, and then the next is asked all the same.
-  function latest(ask, show) {
-    let next = null, busy = false;
+  // patience: milliseconds after which a second question may be open beside the first, so that its answer is computed
+  // while the other travels. An answer that a newer one has overtaken is not shown.
+  function latest(ask, show, patience = Infinity) {
+    let next = null, open = 0, asked = 0, shown = 0, begun = 0;
     return async (x) => {
       next = { x };
-      if (busy) return;
-      busy = true;
+      if (open === 2 || (open && performance.now() - begun < patience)) return;
+      open += 1;
       while (next) {
-        const { x } = next;
+        const { x } = next, mine = (asked += 1);
         next = null;
-        apart(show, await answerTo(() => ask(x)), x);
+        begun = performance.now();
+        const answer = await answerTo(() => ask(x));
+        if (mine < shown) continue;
+        shown = mine;
+        apart(show, answer, x);
       }
-      busy = false;
+      open -= 1;
     };
   }
 

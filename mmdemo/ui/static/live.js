@@ -1,12 +1,14 @@
-// A picture between four corners, asked for anew wherever the handle is: one at a time, and then of the newest place. In
-// one step while the hand moves, so that it can follow, and in all of them where it lets go.
+// A picture between four corners, asked for anew wherever the handle is: two at most at a time, always of the newest
+// place. In one step while the hand moves, so that it can follow, and in all of them where it lets go.
 const { el, latest, listen, pixels, pngLink } = window.mmdemo;
 const root = element.firstElementChild;
+const PATIENCE = 45; // milliseconds: at 15 pictures a second each has 67, and is to be computed before the last is seen
 const STEP = 0.02; // of an arrow key; with Shift five times as much
 const names = Array.from({ length: 4 }, () => el("span", { dir: "auto" }));
 const image = pixels("", ""), handle = el("span", { class: "mm-handle" });
 const square = el("div", { class: "mm-square", role: "slider", tabindex: 0, "aria-label": "Place between the corners", "aria-valuemin": 0, "aria-valuemax": 100 }, image, handle);
-const words = el("p", { class: "mm-help" }), trouble = el("p", { class: "mm-trouble", role: "alert" }), link = pngLink("", "");
+// Text is changed where it is: another node would have the styles of half the page computed anew, for each picture.
+const said = new Text(), words = el("p", { class: "mm-help" }, said), trouble = el("p", { class: "mm-trouble", role: "alert" }), link = pngLink("", "");
 const stage = el("div", { hidden: true },
   el("div", { class: "mm-edge" }, names[0], names[1]), square, el("div", { class: "mm-edge" }, names[2], names[3]),
   trouble, el("div", { class: "mm-foot" }, words, link));
@@ -16,7 +18,7 @@ let now = null, x = 0, y = 0, held = null;
 
 const ask = latest(
   ({ of, steps, x, y }) => server.blend_at(of.pack, of.labels, of.seeds, steps, x, y),
-  (answer, { of }) => { if (of === now) show(answer); }); // else the corners are others by now
+  (answer, { of }) => { if (of === now) show(answer); }, PATIENCE); // else the corners are others by now
 
 listen(props, watch, (message) => {
   stage.hidden = !message.pack;
@@ -28,19 +30,18 @@ listen(props, watch, (message) => {
   show(now.picture);
 });
 
-function show({ png, file, words: said, error }) {
+function show({ png, file, words, error }) {
   trouble.textContent = error ?? "";
   if (error) return;
   image.src = link.href = png;
   link.download = file;
-  words.textContent = image.alt = said;
-  square.setAttribute("aria-valuetext", said);
+  said.data = image.alt = words;
+  square.setAttribute("aria-valuetext", words);
 }
 
 function put(...place) {
   [x, y] = place.map((one) => Math.min(1, Math.max(0, one)));
-  handle.style.left = `${100 * x}%`;
-  handle.style.top = `${100 * y}%`;
+  handle.style.translate = `${100 * x}cqw ${100 * y}cqh`; // a place of its own would have the page laid out anew
   square.setAttribute("aria-valuenow", Math.round(100 * x));
 }
 
