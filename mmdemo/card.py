@@ -17,6 +17,7 @@ from mmdemo.arguments import STORED
 from mmdemo.datasets import NAMED
 from mmdemo.errors import PackError
 from mmdemo.packs import Pack
+from mmdemo.samplers import FAST
 from mmdemo.training.config import DecoderConfig, DiTConfig, StudentConfig, VQVAEConfig
 
 METRICS = {  # what the Hub is told of the numbers: by which name it knows them, and what they are
@@ -80,12 +81,14 @@ def renew(pack: Path, numbers: dict, pictures: dict[str, Image.Image], changed: 
     return [way for way in gone if any(name.startswith(BESIDES[way]) for name in known)]
 
 
-def without(pack: Path, way: str) -> None:
-    """The card without what was measured in a way of BESIDES: the student that it was of is another now, say."""
-    _remove_pictures(pack, way)
+def without_student(pack: Path) -> None:
+    """The card without what was measured of the pack's last student, which is another now, and of what that drew."""
+    _remove_pictures(pack, "student")
     if (pack / "metrics.json").is_file():
-        numbers = {name: value for name, value in read(pack).items() if not name.startswith(BESIDES[way])}
-        write(pack, numbers, kept=_pictures(pack))
+        known = read(pack)
+        its = known.get("synthetic_settings", {}).get(STORED["sampler"]) == FAST
+        gone = (*BESIDES["student"], *(BESIDES["synthetic"] if its else ()))
+        write(pack, {name: value for name, value in known.items() if not name.startswith(gone)}, kept=_pictures(pack))
 
 
 def _remove_pictures(pack: Path, way: str) -> None:

@@ -115,7 +115,7 @@ def train_student(options) -> None:
     pack = _trained_pack(options)
     _train(train_student, StudentConfig, pack, options, _measure_it(options, "--student"))
     if speaks():
-        card.without(pack, "student")
+        card.without_student(pack)
 
 
 def _measure_it(options, *how: str) -> str:

@@ -397,6 +397,20 @@ def test_what_is_measured_besides_is_added_to_what_the_card_says(sampling, pictu
     assert "classified_right" in kept and not kept.keys() & {"restored", "restored_of", "student"}
 
 
+@pytest.mark.parametrize(("sampler", "stays"), [("fast", False), ("euler", True)])
+def test_another_student_takes_what_the_last_one_drew_off_the_card(tmp_path, sampler, stays):
+    pack = Path(shutil.copytree(Path(__file__).parents[1] / "weights" / "cifar10", tmp_path / "cifar10"))
+    numbers = card.read(pack)
+    numbers["synthetic_settings"]["sampler"] = sampler
+    card.write(pack, numbers)
+    card.without_student(pack)
+    kept, text = card.read(pack), (pack / "README.md").read_text()
+    assert "### In few steps" not in text and not (pack / "student.png").is_file()
+    assert ("### To train on" in text) == stays and "### Classes" in text
+    gone = ("student",) if stays else ("student", "synthetic")
+    assert kept == {name: value for name, value in numbers.items() if not name.startswith(gone)}
+
+
 def test_a_damaged_pack_is_not_evaluated_and_it_is_said_why(sampling, pictures, capsys):
     (sampling / "vae" / "config.json").write_text("{")
     options = ["--weights", str(sampling.parent), "--data-dir", str(pictures)]
