@@ -1,7 +1,7 @@
-"""Slow faults, which the tests leave out: python tests/faults.py [share] [threads] [load] [memory] (all: 50 minutes).
+"""Slow faults, which the tests leave out: python tests/faults.py [share] [threads] [load] [live] [memory].
 
-Each starts the app with the packs that ship, on a port of its own, and prints what it measured and whether that is
-within its bound. docs/faults.md holds the results.
+All take some 70 minutes. Each starts the app with the packs that ship, on a port of its own, and prints what it
+measured and whether that is within its bound. docs/faults.md holds the results.
 """
 
 import argparse
@@ -179,6 +179,44 @@ def load(students: int = 30) -> None:
     report(f"{drawn} of {students} students drew: {what}; the app took {used:.0f} s of a core", drawn == students)
 
 
+# ------------------------------------------------------------------------------------------------------------ live
+
+
+COUNT = """() => {
+  const image = document.querySelector('.mm-square img');
+  new MutationObserver(() => { window.followed += 1; }).observe(image, { attributeFilter: ['src'] });
+}"""
+
+
+def live(seconds: float = 10) -> None:
+    """A hand drags in the square of every pack that has one, in a browser on the same cores."""
+    from browsing import CHROMIUM, QUIET, choose_pack, sync_api
+
+    with served() as (address, _), sync_api.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET).new_page()
+        page.goto(address)
+        page.get_by_role("tab", name="Compare", exact=True).click()
+        page.get_by_role("tab", name="Live", exact=True).click()
+        page.evaluate(COUNT)
+        for pack in ("mnist", "faces", "cifar10"):
+            choose_pack(page, pack)
+            page.locator(".mm-foot p", has_text="of fast").wait_for(timeout=PATIENCE)
+            page.wait_for_timeout(20_000)  # other tabs draw their first pictures
+            page.locator(".mm-square").scroll_into_view_if_needed()
+            box = page.locator(".mm-square").bounding_box()
+            page.mouse.move(box["x"] + 9, box["y"] + 9)
+            page.mouse.down()
+            page.evaluate("window.followed = 0")
+            began, n = time.perf_counter(), 0
+            while time.perf_counter() - began < seconds:
+                n += 1
+                page.mouse.move(box["x"] + 3 * n % box["width"], box["y"] + 2 * n % box["height"])
+                page.wait_for_timeout(8)
+            rate = page.evaluate("window.followed") / (time.perf_counter() - began)
+            page.mouse.up()
+            report(f"{pack}: {rate:.1f} pictures a second follow the hand", rate >= 15)
+
+
 # ---------------------------------------------------------------------------------------------------------- memory
 
 
@@ -287,7 +325,7 @@ def leaking_app(flags: list[str]) -> None:
     sys.exit(app.main())
 
 
-FAULTS: dict[str, Callable] = {"share": share, "threads": threads, "load": load, "memory": memory}
+FAULTS: dict[str, Callable] = {"share": share, "threads": threads, "load": load, "live": live, "memory": memory}
 
 
 def main() -> int:
