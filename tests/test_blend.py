@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import TINY_CLASSES, alike
 
+from mmdemo.cores import cores
 from mmdemo.errors import ArgumentError
 from mmdemo.samplers import FAST, USUAL_JUMPS
 from mmdemo.sampling import corner_shares
 from mmdemo.studio import Studio
-from mmdemo.ui.live import cores, painter
+from mmdemo.ui.live import painter
 
 CORNERS = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}  # by x and y
 LABELS = [*TINY_CLASSES, "circle"]

@@ -7,14 +7,13 @@ time at most, so that none queues up behind the hand.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 
 import gradio as gr
 
 from mmdemo import results
 from mmdemo.arguments import ARGUMENTS, MAX_SEED, SETTINGS
+from mmdemo.cores import cores
 from mmdemo.errors import MmdemoError, PackError
 from mmdemo.kinds import whole
 from mmdemo.packs import Pack
@@ -139,23 +138,6 @@ def painter(studio: Studio) -> Callable[[list], dict]:
             return blended(result_in_turns(studio.blend(pack, labels, x, y, seeds, steps=steps, sampler=FAST)))
 
     return blend_at
-
-
-@contextmanager
-def cores(most: int) -> Iterator[None]:
-    """Within it, this thread computes on so many cores, or the one, and never on more than it would have. torch's own
-    set_num_threads is of no use here: threads that begin meanwhile would be given the number for good."""
-    import torch
-
-    with _cores().limit(limits=max(1, min(most, torch.get_num_threads())), user_api="openmp"):
-        yield
-
-
-@cache
-def _cores():
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()  # it looks through what is loaded, which takes a few milliseconds
 
 
 def lively(studio: Studio, name: str) -> Pack:
