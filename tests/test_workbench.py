@@ -16,7 +16,7 @@ from mmdemo.arguments import ARGUMENTS, LABELS, SETTINGS
 from mmdemo.errors import ArgumentError, PackError
 from mmdemo.packs import Pack
 from mmdemo.studio import Studio
-from mmdemo.ui import build_demo
+from mmdemo.ui import build_demo, turns
 from mmdemo.ui.controls import LabelControl, RecipeControls, Values, near
 from mmdemo.ui.denoise import Denoise
 from mmdemo.ui.film import film, word_scale
@@ -46,6 +46,19 @@ def test_what_is_made_once_a_pack_is_made_anew_for_a_new_one_and_holds_up_no_oth
         assert {one.result() for one in slow} == {"tiny 2"}
     assert make(tiny) == "tiny 2" and made == ["tiny", "tiny-v"]
     assert make(replace(tiny, stamp=tiny.stamp + 1)) == "tiny 3"  # trained anew
+
+
+def test_first_pictures_and_what_is_read_of_them_take_turns_as_what_nobody_asked_for(tiny_weights, monkeypatch):
+    taken, run = [], turns.TURNS.run
+    monkeypatch.setattr(turns.TURNS, "run", lambda *given, asked: taken.append(asked) or run(*given, asked=asked))
+    studio = Studio([tiny_weights], device="cpu")
+    pack = studio.pack("tiny")
+    for tab, runs in ((Denoise, 1), (Restore, 6)):  # four candidates and the truth are read besides
+        with gr.Blocks():
+            form = tab(studio, gr.State("tiny"))
+        form._first(pack)
+        assert taken == [False] * runs
+        taken.clear()
 
 
 def test_controls_hand_over_every_setting_and_refuse_an_empty_seed(reading_weights):

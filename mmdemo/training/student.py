@@ -47,8 +47,8 @@ def train_student(
 ) -> Iterator[Record]:
     """Train, one Record a step; after the last one the pack has the sampler `fast`.
 
-    Raises PackError if the pack has no transformer of ours, its default sampler draws noise at every step, or there is
-    nothing fitting to resume.
+    Raises PackError if the pack has no transformer of ours, its default sampler draws noise at every step, it lacks the
+    teacher that is asked for, or one of so many blocks, or there is nothing fitting to resume.
     """
     accelerator = accelerated(mixed_precision)
     device = accelerator.device
