@@ -302,11 +302,15 @@ def test_of_each_client_one_run_goes_first_and_short_ones_before_long_ones():
     assert places._going() == [runs[2], runs[3]]
 
 
-def test_what_nobody_asked_for_takes_a_fifth_of_the_time_that_others_want():
-    places, first, mine = turns.Turns(), turns._Run("", asked=False), turns._Run("a")
+def test_what_nobody_asked_for_takes_a_fifth_of_the_time_that_others_want_and_still_less_of_a_hands():
+    places, first, mine = turns.Turns(), turns._Run("", turns.UNASKED), turns._Run("a")
     places._runs, first.step, first.rested = [first, mine], 1.0, time.monotonic()
     assert places._going() == [mine]
-    first.rested -= turns.SPARE * first.step
+    first.rested -= turns.SPARE[turns.ASKED] * first.step
+    assert places._going() == [mine, first]
+    mine.kind = turns.FOLLOWING
+    assert places._going() == [mine]
+    first.rested -= turns.SPARE[turns.FOLLOWING] * first.step
     assert places._going() == [mine, first]
     places._runs, first.rested = [first], time.monotonic()
     assert places._going() == []  # a hand's next picture may be asked for in a moment
@@ -316,10 +320,10 @@ def test_what_nobody_asked_for_takes_a_fifth_of_the_time_that_others_want():
 
 def test_a_first_picture_leaves_the_time_to_what_is_asked_for(slow, monkeypatch: pytest.MonkeyPatch):
     address, studio = slow
-    monkeypatch.setattr(turns, "SPARE", 1e6)
+    monkeypatch.setitem(turns.SPARE, turns.ASKED, 1e6)
 
     def draw_first():
-        with turns.unasked():
+        with turns.turns_of(turns.UNASKED):
             return len(list(turns.in_turns(studio.sample("tiny", "circle", seed=0, steps=9))))
 
     with ThreadPoolExecutor(1) as others:

@@ -30,6 +30,14 @@ def test_quantizer_picks_the_nearest_code(scale):
     assert len(ids.unique()) > 1
 
 
+@pytest.mark.parametrize("codes", [1, 7, 96, 4096])
+def test_of_codes_as_near_as_each_other_the_first_is_taken(codes):
+    e = torch.randint(3, (codes, 2), generator=torch.Generator().manual_seed(0)).float()
+    z = torch.randint(3, (500, 2), generator=torch.Generator().manual_seed(1)).float()
+    distances = (z[:, None] - e).square().sum(-1)  # whole numbers, many of them equal
+    assert nearest(e, z).tolist() == [row.index(min(row)) for row in distances.tolist()]
+
+
 def test_a_code_is_its_own_nearest():
     vae = tiny_vae(num_codes=16)
     z = vae.codebook.detach().T.reshape(1, 3, 4, 4)

@@ -22,7 +22,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import OPENING, PRIVATE, answered, data_uri, said_plainly, widget
 from mmdemo.ui.controls import Component, LabelControl, Values, control, flat
 from mmdemo.ui.messages import Blended, Square, Text, speaker
-from mmdemo.ui.turns import result_in_turns, unasked
+from mmdemo.ui.turns import FOLLOWING, UNASKED, result_in_turns, turns_of
 from mmdemo.ui.workbench import drawable, once_a_pack, waiting
 
 CORNERS = ("Top left", "Top right", "Bottom left", "Bottom right")
@@ -105,7 +105,7 @@ class Live:
 
     def _draw_first(self, pack: Pack) -> Square:
         labels, seeds = first_labels(pack), [FIRST_SEED] * 4
-        with unasked():  # and not after the other tabs' first pictures: it takes no longer than one of their steps
+        with turns_of(UNASKED):  # not after the other tabs' first pictures: it is no longer than one of their steps
             made = result_in_turns(self.studio.blend(pack.name, labels, *FIRST_PLACE, seeds, sampler=FAST))
         square = Square(pack.name, [*map(made.named, labels)], labels, seeds, made.recipe.steps)
         return replace(square, place=FIRST_PLACE, picture=blended(made))
@@ -134,7 +134,7 @@ def painter(studio: Studio) -> Callable[[list], dict]:
 
     @answered
     def blend_at(pack: str, labels: list, seeds: list, steps: int, x: float, y: float) -> Blended:
-        with cores(studio.pack(pack).patches // PATCHES):
+        with cores(studio.pack(pack).patches // PATCHES), turns_of(FOLLOWING):
             return blended(result_in_turns(studio.blend(pack, labels, x, y, seeds, steps=steps, sampler=FAST)))
 
     return blend_at

@@ -30,7 +30,8 @@ WIDTH = 4  # runs that compute at once
 ALONE = 2  # of those, if all are one client's: they keep the cores busy, and more would hold up what answers
 SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
 QUIET = 1.0  # seconds since the last run that was asked for, after which the time is for what nobody did
-SPARE = 4.0  # until then that waits so many times as long as its last step took
+ASKED, FOLLOWING, UNASKED = "asked", "following", "unasked"  # for a hand, which moves; or for nobody yet
+SPARE = {ASKED: 4.0, FOLLOWING: 30.0}  # until then what is UNASKED waits so many times as long as its last step took
 UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
 UNFETCHED = 60.0  # seconds for which an answer is kept that nobody came for
 LATER = 10  # seconds after which whoever is refused may ask again
@@ -160,15 +161,15 @@ class Turns:
     def __init__(self, width: int = WIDTH):
         self._width, self._changed = width, threading.Condition()
         self._runs: list[_Run] = []  # by arrival
-        self._asked = 0.0  # when there was last a run that somebody asked for
+        self._asked, self._spare = 0.0, 0.0  # when there was last a run that somebody asked for, and its SPARE
 
     @contextmanager
-    def run(self, asker: str, wanted: Callable[[], bool], asked: bool = True) -> Iterator[Callable[[], None]]:
+    def run(self, asker: str, wanted: Callable[[], bool], kind: str = ASKED) -> Iterator[Callable[[], None]]:
         """A run of one client's.  Gives what waits for its next turn, and raises Error once it is not wanted.
 
-        asked: whether somebody asked for it; what nobody did takes a fifth of the time that others want too.
+        kind: ASKED, FOLLOWING or UNASKED.
         """
-        me = _Run(asker, asked)
+        me = _Run(asker, kind)
 
         def wait() -> None:
             with self._changed:
@@ -194,19 +195,21 @@ class Turns:
         """Those that may take a step: one of each client's, short ones first; ALONE of a client's who is alone."""
         ranks, order, now = Counter(), [], time.monotonic()
         for place, run in enumerate(self._runs):
-            if run.asked:
-                self._asked = now
+            if run.kind != UNASKED:
                 order.append((ranks[run.client], run.served > SHORT, place, run))
                 ranks[run.client] += 1
+        if order:
+            self._asked, self._spare = now, max(SPARE[run.kind] for *_, run in order)
         share = 1 if len(ranks) > 1 else ALONE
         going = [run for rank, _, _, run in sorted(order) if rank < share][: self._width]
         quiet = now - self._asked > QUIET
-        return going + [run for run in self._runs if not run.asked and (quiet or now > run.rested + SPARE * run.step)]
+        spare = 0.0 if quiet else self._spare
+        return going + [run for run in self._runs if run.kind == UNASKED and now > run.rested + spare * run.step]
 
 
 class _Run:
-    def __init__(self, asker: str, asked: bool = True):
-        self.client, self.asked, self.served, self.begun = asker, asked, 0.0, None
+    def __init__(self, asker: str, kind: str = ASKED):
+        self.client, self.kind, self.served, self.begun = asker, kind, 0.0, None
         self.step, self.rested = 0.0, time.monotonic()  # how long its last one took, and when that ended
 
     def rest(self) -> None:
@@ -217,17 +220,17 @@ class _Run:
 
 
 TURNS = Turns()
-_UNASKED = ContextVar("unasked", default=False)
+_KIND = ContextVar("kind", default=ASKED)
 
 
 @contextmanager
-def unasked() -> Iterator[None]:
-    """Within it, turns are of what nobody asked for: it is for whoever comes, and so ends with nobody's leaving."""
-    before = _UNASKED.set(True)
+def turns_of(kind: str) -> Iterator[None]:
+    """Within it, turns are of such runs. What is UNASKED is for whoever comes, and so ends with nobody's leaving."""
+    before = _KIND.set(kind)
     try:
         yield
     finally:
-        _UNASKED.reset(before)
+        _KIND.reset(before)
 
 
 @contextmanager
@@ -235,13 +238,13 @@ def turn() -> Iterator[Callable[[], None]]:
     """The first turn of whoever asks now, in a handler of gradio's.  Gives what waits for the next."""
     page, event = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     request = LocalContext.request.get(None)
-    if _UNASKED.get():
+    if _KIND.get() == UNASKED:
         wanted = lambda: True  # noqa: E731
     elif page and event:
         wanted = lambda: page.line.wants(event)  # noqa: E731
     else:  # a function that a script calls, and waits for; or nobody
         wanted = lambda: request is None or not request.scope["gone"].is_set()  # noqa: E731
-    with TURNS.run(client(request), wanted, asked=not _UNASKED.get()) as wait:
+    with TURNS.run(client(request), wanted, _KIND.get()) as wait:
         wait()
         yield wait
 

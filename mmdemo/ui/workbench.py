@@ -21,7 +21,7 @@ from mmdemo.studio import Studio
 from mmdemo.ui.browser import FITTING, OPENING, PRIVATE, said_plainly, sparingly, widget
 from mmdemo.ui.controls import Component, LabelControl, RecipeControls, Values, flat
 from mmdemo.ui.messages import Text, message, speaker
-from mmdemo.ui.turns import MODELS, in_turns, unasked
+from mmdemo.ui.turns import MODELS, UNASKED, in_turns, turns_of
 
 T = TypeVar("T")
 STOPPED = Text("Stopped.", ends=True)
@@ -207,7 +207,7 @@ class Form:
         return self._buttons(running=False) | {self.go: gr.update(interactive=pack.can_sample)}
 
     def _draw_first(self, pack: Pack) -> tuple[str, Values]:
-        with DRAWING_FIRST, unasked():
+        with DRAWING_FIRST, turns_of(UNASKED):
             return self.first(pack)
 
     def _fit(self, values: Values, request: gr.Request) -> Values:
