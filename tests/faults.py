@@ -182,8 +182,8 @@ def load(students: int = 30) -> None:
 # ------------------------------------------------------------------------------------------------------------ live
 
 
-# The page moves the hand itself, as often as a browser tells of a mouse: Playwright would take a fifth of a core for it,
-# and comes to 28 moves a second beside what it measures.
+# The page moves the hand itself, as often as a browser tells of a mouse: Playwright takes a fifth of a core for it, and
+# comes to 28 moves a second beside what it measures.
 DRAG = """(seconds) => new Promise((done) => {
   const square = document.querySelector('.mm-square'), { x, y, width, height } = square.getBoundingClientRect();
   let moves = 0, pictures = 0;
