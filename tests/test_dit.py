@@ -5,7 +5,7 @@ import torch
 from conftest import tiny_dit
 from diffusers import DiTTransformer2DModel
 
-from mmdemo.models.dit import Block, DiT, sincos_2d, timestep_embedding
+from mmdemo.models.dit import GELU, Block, DiT, sincos_2d, timestep_embedding
 from mmdemo.words import PAD_ID
 
 
@@ -157,6 +157,23 @@ def test_attention_is_softmax_of_scaled_products():
     y = x[0] + gate_a * block.out(torch.cat(heads, -1))
     y = y + gate_m * block.mlp(norm(y) * (1 + scale_m) + shift_m)
     assert torch.allclose(block(x, c)[0], y, atol=1e-5)
+
+
+def test_a_compiled_gelu_takes_no_tanh_and_is_the_same_with_its_gradient():
+    x, traced = torch.linspace(-9, 9, 999), []
+
+    def backend(graph, _):
+        traced.append(graph.code)
+        return graph
+
+    def both(gelu) -> tuple[torch.Tensor, torch.Tensor]:
+        at = x.clone().requires_grad_()
+        y = gelu(at)
+        return y, *torch.autograd.grad(y.sum(), at)
+
+    pairs = zip(both(torch.compile(GELU(), backend=backend)), both(GELU()), strict=True)
+    assert all(torch.allclose(*pair, atol=1e-5) for pair in pairs)
+    assert len(traced) == 1 and "sigmoid" in traced[0] and "gelu" not in traced[0]
 
 
 @torch.no_grad()

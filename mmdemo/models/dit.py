@@ -7,7 +7,7 @@ or a text (text.py), whose mean stands where the class does and whose every toke
 beside the patches (Imagen, arXiv:2205.11487, appendix D.3.1).
 """
 
-from math import log
+from math import log, pi, sqrt
 from typing import NamedTuple
 
 import torch
@@ -170,7 +170,7 @@ class Block(nn.Module):
         self.out = nn.Linear(hidden_size, hidden_size)
         self.mlp = nn.Sequential(
             nn.Linear(hidden_size, 4 * hidden_size),
-            nn.GELU(approximate="tanh"),
+            GELU(),
             nn.Linear(4 * hidden_size, hidden_size),
         )
 
@@ -191,6 +191,17 @@ class Block(nn.Module):
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)  # (B, N, D)
         x = x + gate_a * self.out(attended)
         return x + gate_m * self.mlp(modulate(x, shift_m, scale_m))
+
+
+class GELU(nn.Module):
+    """Its tanh approximation (arXiv:1606.08415, section 2), in x's shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() and x.device.type == "cpu":
+            # The same number: (1 + tanh u) / 2 is sigmoid(2u), of which one exponential is left, where all this is
+            # fused. A processor takes four times as long for a tanh: of a training step, 7 %.
+            return x * torch.sigmoid(sqrt(8 / pi) * x * (1 + 0.044715 * x * x))
+        return F.gelu(x, approximate="tanh")
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
