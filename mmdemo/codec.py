@@ -7,6 +7,7 @@ tensors; not packs or files. K: codes, d: numbers in a code.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, sqrt
 
 import torch
@@ -121,17 +122,22 @@ def similarity_order(features: Tensor, sweeps: int = 30) -> tuple[list[int], int
     rng = torch.Generator().manual_seed(0)
     empty = places.new_zeros(rows * columns - count, places.shape[1])
     for radius in [r for r in range(columns // 2, 0, -1) for _ in range(sweeps)]:
-        around = torch.cat([places[order], empty]).T.view(1, -1, rows, columns)
-        for sides in ((2 * radius + 1, 1), (1, 2 * radius + 1)):  # a mean over a square, one way and then the other
-            pad = [side // 2 for side in sides]
-            around = torch.nn.functional.avg_pool2d(around, sides, 1, pad, count_include_pad=False)
-        around = around.flatten(2)[0].T  # (rows · columns, COMPONENTS)
+        grid = torch.cat([places[order], empty]).T.view(-1, rows, columns)
+        around = _means(rows, radius) @ grid @ _means(columns, radius).T  # over squares of 2 radius + 1 cells
+        around = around.flatten(1).T  # (rows · columns, COMPONENTS)
         shuffled = torch.randperm(count, generator=rng)
         a, b = shuffled[: count // 2], shuffled[count // 2 : count // 2 * 2]
         gain = ((places[order[a]] - places[order[b]]) * (around[a] - around[b])).sum(1)
         traded = gain < 0  # |f_a - s_a|² + |f_b - s_b|² exceeds |f_b - s_a|² + |f_a - s_b|²
         order[a[traded]], order[b[traded]] = order[b[traded]], order[a[traded]]
     return order.tolist(), columns
+
+
+@lru_cache
+def _means(n: int, radius: int) -> Tensor:
+    """(n, n): times n numbers, the mean of those at most so far from each."""
+    near = (torch.arange(n)[:, None] - torch.arange(n)).abs() <= radius
+    return near.double() / near.sum(1, keepdim=True)
 
 
 def perplexity(counts: Tensor) -> float:

@@ -216,7 +216,7 @@ def test_quick_choices_leave_one_codebook_and_it_is_the_last_ones(watched: Page,
         choose_pack(watched, "mnist")
         for _ in range(200):
             watched.wait_for_timeout(100)
-            if set(studio.read) == {"mnist", "photos", "cifar"} and len(studio.read) == len(studio.begun):
+            if "photos" in studio.read and len(studio.read) == len(studio.begun):
                 break
         assert "photos" in studio.read
         watched.wait_for_function("window.mmdemo.store.get('code').pack === 'mnist'")
