@@ -24,8 +24,6 @@ QUIET = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # Lists under the address bar, which nobody sees: with each page they take a second of a core.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
 ]
 TABS = ["Codebook", "Reconstruct", "Sample", "Make data", "Denoise"]
 READY = {
