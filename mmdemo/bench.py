@@ -45,7 +45,7 @@ from mmdemo.training.config import DiTConfig, VQVAEConfig
 from mmdemo.training.dit import make_schedule
 from mmdemo.training.vqvae import train_vqvae
 
-ROUNDS, SECONDS = 3, 6.0  # each comparison takes at least so many rounds, and goes on for about so long
+ROUNDS, SECONDS = 3, 4.0  # each comparison takes at least so many rounds, and goes on for about so long
 PICTURES = 16
 SLOW_STEPS, SLOW_GUIDANCE = 50, 2.0  # what DiT pipelines are run with
 STARTS = 3

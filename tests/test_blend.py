@@ -13,6 +13,7 @@ from mmdemo.samplers import FAST, USUAL_JUMPS
 from mmdemo.sampling import corner_shares
 from mmdemo.studio import Studio
 from mmdemo.ui.live import painter
+from mmdemo.ui.turns import FOLLOWING, TURNS
 
 CORNERS = {(0, 0): 0, (1, 0): 1, (0, 1): 2, (1, 1): 3}  # by x and y
 LABELS = [*TINY_CLASSES, "circle"]
@@ -62,12 +63,16 @@ def test_a_blend_of_four_costs_no_more_evaluations_than_one_label(studio, pack, 
     assert asked == [1, 1]
 
 
-def test_a_picture_that_follows_a_hand_takes_one_core_and_leaves_other_threads_theirs(studio):
+def test_a_picture_that_follows_a_hand_goes_before_first_pictures_takes_one_core_and_leaves_other_threads_theirs(
+    studio,
+):
     studio.load("fast")
     student, seen, before = studio._pipelines["fast"][1].student, [], torch.get_num_threads()
+    kinds = []
     with ThreadPoolExecutor(1) as others:
 
         def look(*_):
+            kinds.extend(run.kind for run in TURNS._runs)
             seen.append((torch.get_num_threads(), others.submit(torch.get_num_threads).result()))
 
         hook = student.register_forward_hook(look)
@@ -78,6 +83,7 @@ def test_a_picture_that_follows_a_hand_takes_one_core_and_leaves_other_threads_t
                 with cores(wanted):
                     look()
             assert seen == [(1, 3), (1, 3), (2, 3), (3, 3)] and torch.get_num_threads() == 3
+            assert kinds == [FOLLOWING]
         finally:
             hook.remove()
             torch.set_num_threads(before)
