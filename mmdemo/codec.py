@@ -135,7 +135,7 @@ def similarity_order(features: Tensor, sweeps: int = 30) -> tuple[list[int], int
 
 @lru_cache
 def _means(n: int, radius: int) -> Tensor:
-    """(n, n): times n numbers, the mean of those at most so far from each."""
+    """(n, n): multiplied with n numbers, it gives for each the mean of those at most `radius` places away."""
     near = (torch.arange(n)[:, None] - torch.arange(n)).abs() <= radius
     return near.double() / near.sum(1, keepdim=True)
 

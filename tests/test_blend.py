@@ -63,9 +63,7 @@ def test_a_blend_of_four_costs_no_more_evaluations_than_one_label(studio, pack, 
     assert asked == [1, 1]
 
 
-def test_a_picture_that_follows_a_hand_goes_before_first_pictures_takes_one_core_and_leaves_other_threads_theirs(
-    studio,
-):
+def test_a_picture_that_follows_a_hand_goes_first_takes_one_core_and_leaves_other_threads_theirs(studio):
     studio.load("fast")
     student, seen, before = studio._pipelines["fast"][1].student, [], torch.get_num_threads()
     kinds = []

@@ -98,7 +98,7 @@ def nearest(e: Tensor, z: Tensor) -> Tensor:
 def _least(x: Tensor) -> Tensor:
     """x.argmin(-1) of a matrix, the first of equal ones: first the group it is in, then its place there.
 
-    On a processor torch finds the least number of a row fast, but its place only by one number after the other.
+    On a processor torch finds the least number of a row fast, but its place slowly, one number after the other.
     """
     groups = x.unflatten(-1, (-1, gcd(x.shape[-1], 64)))
     i = groups.amin(-1).argmin(-1)

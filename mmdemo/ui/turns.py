@@ -30,7 +30,8 @@ WIDTH = 4  # runs that compute at once
 ALONE = 2  # of those, if all are one client's: they keep the cores busy, and more would hold up what answers
 SHORT = 5.0  # seconds of computing, after which a run lets shorter ones go first
 QUIET = 1.0  # seconds since the last run that was asked for, after which the time is for what nobody did
-ASKED, FOLLOWING, UNASKED = "asked", "following", "unasked"  # for a hand, which moves; or for nobody yet
+# What runs are: somebody asked for them; likewise, for a picture that follows a hand; nobody asked.
+ASKED, FOLLOWING, UNASKED = "asked", "following", "unasked"
 SPARE = {ASKED: 4.0, FOLLOWING: 30.0}  # until then what is UNASKED waits so many times as long as its last step took
 UNHEARD = 3.0  # seconds in which somebody must begin to listen for an answer
 UNFETCHED = 60.0  # seconds for which an answer is kept that nobody came for
